@@ -1,0 +1,48 @@
+"""Spatial attention (RSAN, section 2.2 and figure 2; first described in CBAM, arXiv:1807.06521)."""
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="rsan")
+class SpatialAttention(layers.Layer):
+    """Scales every position of a feature map by how much vessel it seems to hold.
+
+    The mean and the maximum over the channels are concatenated, convolved to one
+    map without bias, squashed by a sigmoid and multiplied in (equation 2).
+
+    Args:
+        kernel_size: Side of the convolution window, in pixels of the feature map.
+
+    Input and output: float tensor `(batch, height, width, channels)`.
+
+    Example:
+        >>> SpatialAttention()(keras.ops.ones((1, 32, 32, 16))).shape
+        (1, 32, 32, 16)
+
+    Reference: Guo et al., "Residual Spatial Attention Network for Retinal Vessel
+    Segmentation", ICONIP 2020, arXiv:2009.08829.
+    """
+
+    def __init__(self, kernel_size=7, **kwargs):
+        super().__init__(**kwargs)
+        self.kernel_size = kernel_size
+        self.conv = layers.Conv2D(
+            1,
+            kernel_size,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            activation="sigmoid",
+        )
+
+    def build(self, input_shape):
+        self.conv.build((*input_shape[:-1], 2))
+
+    def call(self, x):
+        mean = ops.mean(x, axis=-1, keepdims=True)
+        maximum = ops.max(x, axis=-1, keepdims=True)
+        return x * self.conv(ops.concatenate([mean, maximum], axis=-1))
+
+    def get_config(self):
+        return {**super().get_config(), "kernel_size": self.kernel_size}

@@ -1,0 +1,100 @@
+"""DropBlock (Ghiasi et al., NeurIPS 2018, arXiv:1810.12890), as RSAN uses it after each 3x3 convolution."""
+
+import math
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+# Row i holds the eight bits of the byte i, lowest first: which of eight channels are dropped.
+DROPPED = np.unpackbits(np.arange(256, dtype="uint8")[:, None], axis=1, bitorder="little").astype("int32")
+
+
+@keras.saving.register_keras_serializable(package="rsan")
+class DropBlock2D(layers.Layer):
+    """Drops square blocks of a feature map while training; the identity otherwise.
+
+    Each place where a whole block fits starts one with probability `gamma`, for each
+    channel by itself, so that about `1 - keep_prob` of the values are set to zero.
+    What is kept is scaled by `count / sum(mask)` over the whole batch, which leaves the mean unchanged.
+
+    Args:
+        keep_prob: Share of values to keep, in (0, 1]. A plain attribute that may be changed between
+            calls; compiled training functions have to be made again then.
+        block_size: Side of a block in pixels of the feature map.
+        sync_channels: Drop the same blocks in all channels.
+        seed: Integer seed of the layer's random stream, or None.
+
+    Input and output: float tensor `(batch, height, width, channels)`; height and
+    width must be known when training, and not be smaller than `block_size`.
+
+    Example:
+        >>> DropBlock2D(0.85)(keras.ops.ones((2, 64, 64, 16)), training=True).shape
+        (2, 64, 64, 16)
+    """
+
+    def __init__(self, keep_prob, block_size=7, sync_channels=False, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 < keep_prob <= 1:
+            raise ValueError(f"keep_prob must be in (0, 1], got {keep_prob}")
+        if block_size < 1:
+            raise ValueError(f"block_size must be at least 1, got {block_size}")
+        self.keep_prob = keep_prob
+        self.block_size = block_size
+        self.sync_channels = sync_channels
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, x, training=False):
+        if not training or self.keep_prob == 1:
+            return x
+        _, height, width, channels = x.shape
+        if self.sync_channels:
+            channels = 1
+        dropped = self._blocks(ops.shape(x)[0], height, width, channels)
+        count = ops.shape(x)[0] * height * width * channels
+        kept = count - ops.sum(ops.take(DROPPED.sum(1, dtype="int32"), dropped))
+        table = ops.cast(1 - DROPPED, x.dtype) * ops.cast(count / kept, x.dtype)
+        mask = ops.reshape(ops.take(table, dropped, axis=0), (-1, height, width, dropped.shape[-1] * 8))
+        return x * mask[..., :channels]
+
+    def _blocks(self, batch, height, width, channels):
+        """Dropped values as an int32 tensor `(batch, height, width, channels / 8)`, a bit for a channel."""
+        b = self.block_size
+        rows, columns = height - b + 1, width - b + 1
+        groups = -(-channels // 8)
+        gamma = (1 - self.keep_prob) / b**2 * (height * width) / (rows * columns)
+        # Bernoulli trials seen from success to success: the gaps between seeds are geometric, so that
+        # the cost goes with the seeds and not with the places. Six standard deviations are never short.
+        expected = rows * columns * channels * gamma
+        count = math.ceil(expected + 6 * math.sqrt(expected) + 6)
+        u = keras.random.uniform((batch, count), seed=self.seed_generator)
+        gaps = ops.floor(ops.log1p(-u) / math.log1p(-gamma)) + 1
+        place = ops.cumsum(ops.cast(gaps, "int32"), axis=1) - 1
+        inside = place < rows * columns * channels
+        channel = place % channels
+        column = place // channels % columns + b - 1
+        row = place // (channels * columns) + b - 1
+        h, w = height + b - 1, width + b - 1
+        sample = ops.expand_dims(ops.arange(batch, dtype="int32"), 1)
+        index = ((sample * h + row) * w + column) * groups + channel // 8
+        index = ops.where(inside, index, 0)
+        bit = ops.where(inside, ops.left_shift(ops.ones_like(channel), channel % 8), 0)
+        blocks = ops.scatter(ops.reshape(index, (-1, 1)), ops.reshape(bit, (-1,)), (batch * h * w * groups,))
+        blocks = ops.reshape(blocks, (-1, h, w, groups))
+        reach = 1
+        while reach < b:
+            step = min(reach, b - reach)
+            blocks = ops.bitwise_or(blocks[:, step:], blocks[:, :-step])
+            blocks = ops.bitwise_or(blocks[:, :, step:], blocks[:, :, :-step])
+            reach += step
+        return blocks
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "keep_prob": self.keep_prob,
+            "block_size": self.block_size,
+            "sync_channels": self.sync_channels,
+            "seed": self.seed,
+        }

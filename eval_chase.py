@@ -1,0 +1,14 @@
+"""Scores RSAN on the test images of CHASE DB1.
+
+    python eval_chase.py
+"""
+
+import sys
+
+from vessels import datasets
+from vessels.evaluation import main
+
+from rsan_model import build_rsan, load_weights
+
+if __name__ == "__main__":
+    sys.exit(main(datasets.CHASEDB1, build_rsan, load_weights, __doc__))

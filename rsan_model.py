@@ -1,0 +1,139 @@
+"""RSAN, the Residual Spatial Attention Network for retinal vessel segmentation (figure 1).
+
+Guo, Szemenyei, Yi, Zhou, Bian: ICONIP 2020, arXiv:2009.08829. Everything in here
+follows the authors' code: three levels of pooling, 16 to 128 filters, 1,054,523 parameters.
+"""
+
+import h5py
+import keras
+from keras import layers
+
+from attention_module import SpatialAttention
+from dropblock import DropBlock2D
+from fused_norm import BatchNormalization
+
+VARIANTS = ("rsan", "backbone", "backbone_dropblock")
+
+
+def norm_relu(x):
+    x = BatchNormalization(momentum=0.9, epsilon=2e-5)(x)
+    return layers.ReLU()(x)
+
+
+def two_convolutions(x, filters, drop):
+    """The residual branch that both blocks share: twice batch normalization, ReLU, 3x3 convolution, DropBlock."""
+    for _ in range(2):
+        x = norm_relu(x)
+        x = layers.Conv2D(filters, 3, padding="same")(x)
+        x = drop(x)
+    return x
+
+
+def residual_block(x, filters, drop):
+    """Pre-activation residual block with DropBlock (figure 1, "residual block"; section 2.1).
+
+    Args:
+        x: Tensor `(batch, height, width, channels)`.
+        filters: Width of the output; a 1x1 convolution brings the identity to it where `channels` differs.
+        drop: What follows each 3x3 convolution, a function of a tensor.
+
+    Returns:
+        Tensor `(batch, height, width, filters)`.
+    """
+    residual = two_convolutions(x, filters, drop)
+    if x.shape[-1] != filters:
+        x = layers.Conv2D(filters, 1)(x)
+    return layers.Add()([residual, x])
+
+
+def rsab(x, filters, drop, attend):
+    """Residual spatial attention block (figure 2; section 2.3): attention acts on the residual branch.
+
+    Args and return value as in `residual_block`; `attend` is what the residual branch goes through.
+    """
+    residual = attend(two_convolutions(x, filters, drop))
+    return norm_relu(layers.Add()([residual, x]))
+
+
+def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_size=7, variant="rsan"):
+    """The network of figure 1, or one of its two ablations (table 3).
+
+    Args:
+        input_shape: `(height, width, channels)`; sides are multiples of 8 or None.
+        filters: Width of the first level, doubled by each of three poolings.
+        keep_prob: Share of values that DropBlock keeps in training (paper: 0.85 on DRIVE, 0.78 on CHASE DB1).
+        block_size: Side of DropBlock's blocks.
+        variant: "rsan"; "backbone" (no DropBlock, no attention); "backbone_dropblock" (no attention).
+
+    Returns:
+        Uncompiled `keras.Model`: float images in [0, 1], `(batch, height, width, 3)`, to vessel
+        probabilities, float32 `(batch, height, width, 1)`.
+
+    Raises:
+        ValueError: An unknown variant, or sides that the three poolings or DropBlock cannot take.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    for side in input_shape[:2]:
+        if side is not None and side % 8:
+            raise ValueError(f"sides must be multiples of 8 (three poolings), got {input_shape}")
+        if side is not None and variant != "backbone" and side < 8 * block_size:
+            raise ValueError(f"sides must be at least {8 * block_size}, 8 blocks of {block_size}, got {input_shape}")
+
+    def drop(x):
+        return x if variant == "backbone" else DropBlock2D(keep_prob, block_size)(x)
+
+    def attend(x):
+        return SpatialAttention()(x) if variant == "rsan" else x
+
+    def level(x, width):
+        return rsab(residual_block(x, width, drop), width, drop, attend)
+
+    inputs = x = keras.Input(input_shape)
+    widths = (filters, 2 * filters, 4 * filters)
+    skips = []
+    for width in widths:
+        x = level(x, width)
+        skips.append(x)
+        x = layers.MaxPooling2D()(x)
+    x = level(x, 8 * filters)
+    for width, skip in zip(reversed(widths), reversed(skips), strict=True):
+        # Figure 1 says 2x2: that is the stride, the kernel is 3x3.
+        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same")(x)
+        x = layers.Concatenate()([x, skip])
+        x = level(x, width)
+    # Under mixed precision the probability stays float32: rounded to bfloat16, 0.999 would be 1.
+    outputs = layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(x)
+    return keras.Model(inputs, outputs, name=variant)
+
+
+def load_weights(model, path):
+    """Loads a `.weights.h5` file of this project, or the authors' legacy `.h5` (Keras 2), into `model`.
+
+    Raises:
+        ValueError: The file is no HDF5, or its arrays are not exactly those of `model`.
+    """
+    try:
+        with h5py.File(path) as file:
+            legacy = "layer_names" in file.attrs
+            if legacy:
+                groups = [file[name] for name in file.attrs["layer_names"]]
+                arrays = [group[name][()] for group in groups for name in group.attrs["weight_names"]]
+            else:
+                arrays = []
+                file.visititems(lambda name, item: arrays.append(item[()]) if is_weight(name, item) else None)
+    except OSError as error:
+        raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
+    # Keras alone would fill the smaller network from the larger one's file without a word.
+    found, wanted = [array.shape for array in arrays], [tuple(weight.shape) for weight in model.weights]
+    if (found if legacy else sorted(found)) != (wanted if legacy else sorted(wanted)):
+        raise ValueError(f"{path} holds {len(found)} arrays that are not the {len(wanted)} of {model.name}")
+    if legacy:
+        model.set_weights(arrays)
+    else:
+        model.load_weights(path)
+
+
+def is_weight(name, item):
+    """Of what a `.weights.h5` file holds: neither a group, nor the optimizer's, nor a random stream's state."""
+    return isinstance(item, h5py.Dataset) and not name.startswith("optimizer") and "seed_generator" not in name

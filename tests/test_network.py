@@ -1,0 +1,222 @@
+"""The network against outputs of the authors' own code (Keras 2.3.1, TensorFlow 1.14) on random weights."""
+
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from attention_module import SpatialAttention
+from dropblock import DropBlock2D
+from fused_norm import BatchNormalization
+from rsan_model import VARIANTS, build_rsan, load_weights
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def reference():
+    """Folder with the golden files that are too large for the repository."""
+    folder = Path(os.environ.get("RSAN_REFERENCE", "missing"))
+    if not folder.is_dir():
+        pytest.skip("needs $RSAN_REFERENCE, the folder of the authors' 16-filter weights and outputs")
+    return folder
+
+
+def largest_difference(a, b):
+    return np.abs(np.asarray(a) - np.asarray(b)).max()
+
+
+def test_parameters():
+    model = build_rsan()
+    assert model.count_params() == 1_054_523
+    assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == 1_051_029
+
+
+def test_outputs_and_attended_maps_are_the_authors(reference):
+    model = build_rsan()
+    load_weights(model, reference / "authors_random_weights.h5")
+    golden = np.load(reference / "inference.npz")
+    attended = [layer.output for layer in model.layers if isinstance(layer, SpatialAttention)]
+    probability, *maps = keras.Model(model.input, [model.output, *attended]).predict(golden["x"], verbose=0)
+    assert largest_difference(probability, golden["y"]) <= 1e-5
+    assert len(maps) == 7
+    for i, found in enumerate(maps):
+        assert largest_difference(found[:1], golden[f"attention_{i}"]) <= 1e-5
+
+
+@pytest.fixture
+def small():
+    """The authors' 4-filter network before training, without DropBlock, and its golden outputs."""
+    model = build_rsan(filters=4, keep_prob=1)
+    load_weights(model, GOLDEN / "train_before.h5")
+    return model, np.load(GOLDEN / "training.npz")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes gradients with TensorFlow's tape")
+def test_loss_and_gradients_are_the_authors(small):
+    import tensorflow as tf
+
+    model, golden = small
+    with tf.GradientTape() as tape:
+        loss = ops.mean(keras.losses.binary_crossentropy(golden["y"][0], model(golden["x"][0], training=True)))
+    gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
+    assert abs(float(loss) - golden["first_loss"]) <= 1e-5
+    assert len(gradients) == 155
+    for i, gradient in enumerate(gradients):
+        assert largest_difference(gradient, golden[f"gradient_{i:03d}"]) <= 1e-5
+
+
+def test_three_training_steps_are_the_authors(small):
+    model, golden = small
+    model.compile(keras.optimizers.SGD(0.05), loss="binary_crossentropy", metrics=["accuracy"], jit_compile=False)
+    for i in range(3):
+        loss, accuracy = model.train_on_batch(golden["x"][i], golden["y"][i])[:2]
+        model.reset_metrics()
+        assert abs(loss - golden["loss"][i]) <= 1e-4
+        assert abs(accuracy - golden["accuracy"][i]) <= 1e-3
+    after = model.predict(golden["x"][0], verbose=0)
+    assert largest_difference(after, golden["predict_after"]) <= 5e-3
+
+
+@pytest.mark.parametrize("case", json.loads((GOLDEN / "dropblock_stats.json").read_text()),
+                         ids=lambda case: f"{case['height']}x{case['width']}")
+def test_dropblock_statistics_are_the_authors(case):
+    height, width, draws = case["height"], case["width"], case["draws"]
+    layer = DropBlock2D(case["keep_prob"], case["block_size"], seed=1)
+    ones = np.ones((case["batch"], height, width, case["channels"]), "float32")
+    outputs = [np.asarray(layer(ones, training=True)) for _ in range(draws)]
+    kept = np.array(outputs) > 0
+    per_draw = kept.mean((1, 2, 3, 4))
+    # Both sides are means over the same number of draws, hence the square root of two.
+    error = np.sqrt(2) * case["kept_fraction_std_per_draw"] / np.sqrt(draws)
+    assert abs(per_draw.mean() - case["kept_fraction"]) <= 4 * error
+    places = draws * case["batch"] * case["channels"]
+    for name, (y, x) in {"kept_at_centre": (height // 2, width // 2), "kept_at_corner": (0, 0)}.items():
+        expected = case[name]
+        error = np.sqrt(2 * expected * (1 - expected) / places)
+        assert abs(kept[:, :, y, x].mean() - expected) <= 4 * error, name
+    assert np.mean(outputs) == pytest.approx(1, abs=1e-5)
+
+
+def runs_of_zeros(line):
+    return [len(run) for run in "".join("1" if value else "0" for value in line).split("1") if run]
+
+
+@pytest.mark.parametrize(("block_size", "channels"), [(7, 16), (5, 3), (4, 8), (1, 20)])
+def test_dropblock_drops_whole_blocks_in_each_channel_by_itself(block_size, channels):
+    layer = DropBlock2D(0.9, block_size, seed=2)
+    output = np.asarray(layer(np.ones((3, 40, 56, channels), "float32"), training=True))
+    for sample in output:
+        for channel in range(channels):
+            dropped = sample[..., channel] == 0
+            columns = [run for line in dropped for run in runs_of_zeros(~line)]
+            assert columns and min(columns) >= block_size
+    if channels > 3:
+        assert (output[..., 0] != output[..., 1]).any()
+
+
+def test_dropblock_in_a_graph_draws_anew_and_shares_channels_on_request():
+    layer = DropBlock2D(0.8, sync_channels=True)
+    inputs = keras.Input((32, 48, 12))
+    model = keras.Model(inputs, layer(inputs))
+    ones = np.ones((2, 32, 48, 12), "float32")
+    first, second = np.asarray(model(ones, training=True)), np.asarray(model(ones, training=True))
+    assert (first != second).any()
+    assert (first == first[..., :1]).all()
+    assert (np.asarray(model(ones, training=False)) == 1).all()
+
+
+@pytest.mark.parametrize("keep_prob", [0, -0.1, 1.5])
+def test_dropblock_refuses_impossible_shares(keep_prob):
+    with pytest.raises(ValueError, match="keep_prob must be in"):
+        DropBlock2D(keep_prob)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused operation is TensorFlow's")
+def test_fused_normalization_is_keras_normalization():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(3, 2, (2, 24, 16, 5)), "float32")
+    weights = tf.constant(rng.normal(size=x.shape), "float32")
+    results = []
+    for kind in (layers.BatchNormalization, BatchNormalization):
+        layer = kind(momentum=0.9, epsilon=2e-5)
+        layer.build(x.shape)
+        layer.gamma.assign(np.linspace(0.5, 2, 5))
+        layer.beta.assign(np.linspace(-1, 1, 5))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            loss = tf.reduce_sum(y * weights)
+        gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+        results.append([y, *gradients, layer.moving_mean, layer.moving_variance, layer(x, training=False)])
+    for plain, fused in zip(*results, strict=True):
+        np.testing.assert_allclose(plain, fused, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_round_trip_of_the_whole_model(variant, tmp_path):
+    model = build_rsan(filters=4, variant=variant)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    x = np.random.default_rng(0).random((1, 64, 72, 3), "float32")
+    assert largest_difference(model.predict(x, verbose=0), again.predict(x, verbose=0)) == 0
+    assert again.count_params() == model.count_params()
+
+
+def test_weights_file_round_trip(tmp_path):
+    model, other = build_rsan(filters=4), build_rsan(filters=4)
+    model.save_weights(tmp_path / "a.weights.h5")
+    load_weights(other, tmp_path / "a.weights.h5")
+    for a, b in zip(model.weights, other.weights, strict=True):
+        assert (np.asarray(a) == np.asarray(b)).all()
+
+
+def test_loader_refuses_what_is_not_the_networks(tmp_path):
+    model = build_rsan(filters=4, variant="backbone")
+    with pytest.raises(ValueError, match="225 arrays"):
+        load_weights(model, GOLDEN / "train_before.h5")
+    with pytest.raises(ValueError, match="225 arrays"):
+        load_weights(build_rsan(filters=8), GOLDEN / "train_before.h5")
+    text = tmp_path / "text.h5"
+    text.write_text("not HDF5")
+    with pytest.raises(ValueError, match="not a readable HDF5 file"):
+        load_weights(model, text)
+    build_rsan(filters=4).save_weights(tmp_path / "rsan.weights.h5")
+    with pytest.raises(ValueError, match="225 arrays that are not the 218 of backbone"):
+        load_weights(model, tmp_path / "rsan.weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (100, 96, 3)}, "multiples of 8"),
+        ({"input_shape": (48, 96, 3)}, "at least 56"),
+        ({"variant": "unet"}, "variant must be one of"),
+        ({"keep_prob": 0}, "keep_prob"),
+    ],
+)
+def test_impossible_networks_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_rsan(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(56, 64), (96, 56), (120, 200)])
+def test_any_side_that_is_a_multiple_of_8(shape):
+    model = build_rsan(filters=4)
+    x = np.zeros((1, *shape, 3), "float32")
+    assert model.predict(x, verbose=0).shape == (1, *shape, 1)
+
+
+def test_attention_gates_between_nothing_and_all():
+    x = np.random.default_rng(0).random((2, 16, 24, 6), "float32")
+    layer = SpatialAttention(kernel_size=5)
+    gate = np.asarray(layer(x)) / x
+    assert (gate > 0).all() and (gate < 1).all()
+    np.testing.assert_allclose(gate, gate[..., :1] * np.ones(6), rtol=1e-5)
+    assert SpatialAttention.from_config(layer.get_config()).kernel_size == 5

@@ -1,0 +1,17 @@
+"""Trains RSAN on CHASE DB1.
+
+    python train_chase.py
+"""
+
+import sys
+
+from vessels import datasets
+from vessels.training import Recipe, main
+
+from rsan_model import build_rsan
+
+RECIPE = Recipe(keep_prob=0.9)
+AUTHORS = {"epochs": 150, "batch_size": 1, "learning_rate": 1e-3, "keep_prob": 0.78}
+
+if __name__ == "__main__":
+    sys.exit(main(datasets.CHASEDB1, build_rsan, RECIPE, AUTHORS, __doc__))

@@ -1,0 +1,370 @@
+"""What DRIVE and CHASE DB1 are: files, splits, sizes and fields of view, and how to read them."""
+
+import dataclasses
+import hashlib
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vessels import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+SUMS = ROOT / "data" / "SHA256SUMS"
+SUFFIX = r"\.(tiff?|png|jpe?g|gif|bmp|ppm)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One photograph and what belongs to it.
+
+    `image`: uint8 `(height, width, 3)`, RGB. `label`, `fov` (field of view) and `second` (the second
+    observer's label, or None): bool `(height, width)`.
+    """
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray
+    fov: np.ndarray
+    second: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """One way in which people have the files.
+
+    `folders`: the folder of each split. `places`: where "image", "label", "second" and "fov" lie inside the
+    data folder: a regular expression without suffix, matched in any letter case, with `{folder}`, the
+    image's `{name}` and its `{number}` filled in. Without "fov" the field of view is estimated.
+    """
+
+    folders: dict[str, str]
+    places: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set as the paper uses it; another set is another instance."""
+
+    name: str  # of its folder, and in results
+    title: str
+    key: str  # in names of scripts and weights
+    size: tuple[int, int]  # height, width
+    padded: int  # side of the square that images are padded to
+    splits: dict[str, tuple[str, ...]]
+    layouts: tuple[Layout, ...]
+    source: str
+    no_test_label: str = ""  # what to say to who lacks them
+
+
+AUTHORS = {"train": "train", "validation": "validate", "test": "test"}
+
+DRIVE = Dataset(
+    name="DRIVE",
+    title="DRIVE",
+    key="drive",
+    size=(584, 565),
+    padded=592,
+    splits={
+        "train": tuple(f"{i}_training" for i in range(21, 41) if i not in (23, 40)),
+        "validation": ("23_training", "40_training"),
+        "test": tuple(f"{i:02d}_test" for i in range(1, 21)),
+    },
+    layouts=(
+        Layout(
+            {"train": "training", "validation": "training", "test": "test"},
+            {
+                "image": "{folder}/images/{name}",
+                "label": "{folder}/1st_manual/{number}_manual1",
+                "second": "{folder}/2nd_manual/{number}_manual2",
+                "fov": "{folder}/mask/{name}_mask",
+            },
+        ),
+        Layout(AUTHORS, {"image": "{folder}/images?/{name}", "label": "{folder}/labels?/{number}_manual1"}),
+    ),
+    source="https://drive.grand-challenge.org",
+    no_test_label="; the challenge site's copy has no test labels, the original archive has them",
+)
+
+_CHASE = [f"Image_{i:02d}{side}" for i in range(1, 15) for side in "LR"]
+
+CHASEDB1 = Dataset(
+    name="CHASEDB1",
+    title="CHASE DB1",
+    key="chase",
+    size=(960, 999),
+    padded=1008,
+    splits={
+        "train": tuple(name for name in _CHASE[:20] if name not in ("Image_09R", "Image_10L")),
+        "validation": ("Image_09R", "Image_10L"),
+        "test": tuple(_CHASE[20:]),
+    },
+    layouts=(
+        Layout({}, {"image": "{name}", "label": "{name}_1stHO", "second": "{name}_2ndHO"}),
+        Layout(AUTHORS, {"image": "{folder}/images?/{name}", "label": "{folder}/labels?/{name}_1stHO"}),
+    ),
+    source="https://blogs.kingston.ac.uk/retinal/chasedb1",
+)
+
+DATASETS = (DRIVE, CHASEDB1)
+
+
+def find(dataset, data_dir=None):
+    """Folder of the data set: a `Path`.
+
+    It is `data_dir` or a folder in it, else a folder in `$RSAN_DATA_ROOT`, else in `data/`.
+
+    Raises:
+        UserError: There is none.
+    """
+    root = Path(data_dir or os.environ.get("RSAN_DATA_ROOT") or ROOT / "data").expanduser()
+    names = {alias.lower() for alias in (dataset.name, dataset.title, dataset.key)}
+    if root.is_dir():
+        inside = [child for child in _entries(root) if child.name.lower() in names and child.is_dir()]
+        if inside:
+            return min(inside, key=lambda child: child.name != dataset.name)
+        if data_dir:
+            return root
+    raise UserError(f"{root if data_dir else root / dataset.name}: no such folder; get {dataset.title} from "
+                    f"{dataset.source} (see data/README.md) or name its folder with --data-dir")
+
+
+def files(dataset, split, data_dir=None):
+    """`{name: {"image": Path, "label": Path, ...}}` of a split, with "second" and "fov" where the layout has them.
+
+    Raises:
+        UserError: Names the first file that is missing, or there twice.
+    """
+    folder = find(dataset, data_dir)
+    parts = {name: part for part in split.split("+") for name in dataset.splits[part]}
+    for layout in dataset.layouts:
+        found = {name: {kind: _locate(folder, layout, kind, name, part) for kind in layout.places}
+                 for name, part in parts.items()}
+        if any(kinds["image"] for kinds in found.values()):
+            break
+    else:
+        other = next((f" (it holds {other.title})" for other in DATASETS if other is not dataset and any(
+            _locate(folder, layout, "image", name, part) for layout in other.layouts
+            for part, members in other.splits.items() for name in members)), "")
+        raise UserError(f"{folder}: no {split} image of {dataset.title} in any layout of data/README.md{other}; "
+                        f"get the set from {dataset.source} or name its folder with --data-dir")
+
+    # The second observer is optional, but not by halves: a row for some images only would be misread.
+    if not any(kinds.get("second") for kinds in found.values()):
+        found = {name: {kind: path for kind, path in kinds.items() if kind != "second"}
+                 for name, kinds in found.items()}
+    for name, kinds in found.items():
+        for kind, path in kinds.items():
+            if path is None:
+                place = folder / _place(layout, kind, name, parts[name]).replace("?", "")
+                hint = dataset.no_test_label if (kind, parts[name]) == ("label", "test") else ""
+                raise UserError(f"{place}.*: missing, the {kind} of {name}{hint}; "
+                                f"complete the folder from {dataset.source}")
+    return found
+
+
+def _place(layout, kind, name, part):
+    return layout.places[kind].format(folder=layout.folders.get(part), name=name, number=name.split("_")[0])
+
+
+def _locate(folder, layout, kind, name, part):
+    found = [folder]
+    for pattern in (_place(layout, kind, name, part) + SUFFIX).split("/"):
+        found = [entry for parent in found for entry in _entries(parent) if re.fullmatch(pattern, entry.name, re.I)]
+    if len(found) > 1:
+        listed = ", ".join(sorted(str(path.relative_to(folder)) for path in found))
+        raise UserError(f"{folder}: {listed} all claim to be the {kind} of {name}; keep one")
+    return found[0] if found else None
+
+
+def _entries(folder):
+    try:
+        return list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; make the folder readable") from None
+
+
+def load(dataset, split, data_dir=None, quiet=False):
+    """Reads a split into memory, checked against what the data set is known to hold.
+
+    Args:
+        dataset: `DRIVE`, `CHASEDB1` or another `Dataset`.
+        split: "train", "validation", "test", or "train+validation".
+        data_dir: The data set's folder or the one around it; see `find`.
+        quiet: Leave out the warning, one line on stderr, that names files other than the published ones.
+
+    Returns:
+        list of `Example`.
+
+    Raises:
+        UserError: A file is missing, unreadable, or not what it should be.
+    """
+    folder, examples, differing, total = find(dataset, data_dir), [], [], 0
+    digests = published(dataset)
+    owners = {digest: name for name, digest in digests.items()}
+    for name, paths in files(dataset, split, data_dir).items():
+        image = read_image(paths["image"], dataset.size)
+        masks = {kind: read_mask(path, dataset.size) for kind, path in paths.items() if kind != "image"}
+        for kind in ("label", "second"):
+            if kind in masks:
+                _check_label(paths[kind], masks[kind], image, dataset)
+        fov = masks["fov"] if "fov" in masks else estimate_fov(image)
+        if "fov" in masks and fov.mean() < 0.5:
+            raise UserError(f"{paths['fov']}: the field of view covers {fov.mean():.0%} of the image, is it inverted? "
+                            f"Restore it from {dataset.source}")
+        for path in paths.values():
+            digest = sha256(path)
+            if owners.get(digest, path.name.lower()) != path.name.lower():
+                raise UserError(f"{path}: is the published {owners[digest]} under another name; "
+                                f"restore it from {dataset.source}")
+            total += 1
+            if digests.get(path.name.lower()) != digest:
+                differing.append(path.relative_to(folder).as_posix())
+        examples.append(Example(name, image, masks["label"], fov, masks.get("second")))
+    if differing and not quiet:
+        print(f"warning: {len(differing)} of {total} files in {folder} are not the published ones by SHA-256 "
+              f"({', '.join(differing[:3])}{', ...' * (len(differing) > 3)}): figures may not compare", file=sys.stderr)
+    return examples
+
+
+def published(dataset):
+    """`{"01_test.tif": SHA-256}` of the set's published files, names in lower case, from data/SHA256SUMS.
+
+    By file name alone, so that files which other layouts took over unchanged are recognised there too.
+    """
+    lines = SUMS.read_text().splitlines() if SUMS.is_file() else []
+    entries = (line.split(maxsplit=1) for line in lines)
+    return {Path(path).name.lower(): digest for digest, path in entries if path.startswith(f"{dataset.name}/")}
+
+
+def checksums(dataset, split, data_dir=None):
+    """`{"test/images/01_test.tif": SHA-256}` of each file that `load` reads. Raises `UserError` as `files` does."""
+    folder = find(dataset, data_dir)
+    return {path.relative_to(folder).as_posix(): sha256(path)
+            for paths in files(dataset, split, data_dir).values() for path in paths.values()}
+
+
+def sha256(path):
+    """SHA-256 of a file, in hexadecimal. Raises `UserError` when it cannot be read."""
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def _read(path):
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        if path.is_symlink() and isinstance(error, FileNotFoundError):
+            raise UserError(f"{path}: the link leads to no file; mend it or put the file there") from None
+        raise UserError(f"{path}: {error.strerror}; make the file readable") from None
+    if not content:
+        raise UserError(f"{path}: the file is empty; restore it")
+    return content
+
+
+def _decode(path, modes, expected, size):
+    path = Path(path)
+    _read(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                if size and picture.size != size[::-1]:
+                    raise UserError(f"{path}: {picture.width}x{picture.height} pixels where {size[1]}x{size[0]} are "
+                                    "expected, is it of another data set or resized? Restore it")
+                named = Image.registered_extensions().get(path.suffix.lower())
+                if picture.format != named:
+                    raise UserError(f"{path}: a {picture.format} file under the name of a {named}; restore it")
+                # Pillow reads 16-bit colour as 8-bit without a word, but the raw mode of its decoder tells.
+                raw = " ".join(str(tile[3]) for tile in picture.tile)
+                if picture.mode not in modes or ";16" in raw or getattr(picture, "n_frames", 1) > 1:
+                    mode = f"{picture.mode} (16-bit)" if ";16" in raw else picture.mode
+                    raise UserError(f"{path}: {expected} is expected, this is mode {mode} with "
+                                    f"{getattr(picture, 'n_frames', 1)} frame(s); restore the original file")
+                return np.asarray(picture.convert("RGB" if "L" not in modes else "L"))
+    except UserError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UserError(f"{path}: not an image, or cut short; restore the file") from None
+    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
+        raise UserError(f"{path}: cannot be decoded ({error}); restore the file") from None
+
+
+def read_image(path, size=None):
+    """uint8 `(height, width, 3)`, RGB. Raises `UserError` for anything but 8-bit RGB of `size`, or all black."""
+    image = _decode(path, ("RGB",), "8-bit RGB", size)
+    if image.max() < 16:
+        raise UserError(f"{path}: the image is all black; restore it")
+    return image
+
+
+def read_mask(path, size=None):
+    """bool `(height, width)`. Raises `UserError` for anything but black and white of `size`.
+
+    White is 255 or, where that is the largest value, 1. DRIVE's second observer holds 3 and 253, from its
+    palette: so much is let pass, other grey levels tell of a lossy or scaled copy.
+    """
+    mask = _decode(path, ("L", "P", "1", "RGB"[:0] or "1"), "black and white", size)
+    if mask.max() == 1:
+        mask = mask * 255
+    grey = mask[(mask > 3) & (mask < 252)]
+    if grey.size:
+        raise UserError(f"{path}: holds the grey value {grey[0]} where only black (0) and white (255) are expected, "
+                        "was it scaled or saved as JPEG? Restore it")
+    return mask > 127
+
+
+def _check_label(path, label, image, dataset):
+    if not label.any():
+        raise UserError(f"{path}: no pixel is vessel; restore it from {dataset.source}")
+    if label.mean() > 0.5:
+        raise UserError(f"{path}: {label.mean():.0%} of the pixels are vessel, is it inverted? "
+                        f"Restore it from {dataset.source}")
+    green = image[..., 1].astype("float32")
+    relief = green - cv2.GaussianBlur(green, (0, 0), image.shape[1] / 60)
+    # Vessels are darker than what is around them: by .42 to 1.9 standard deviations on all 68 images of both
+    # sets, and never by more than .09 under another image's label.
+    if relief[label].mean() > -0.2 * relief.std():
+        raise UserError(f"{path}: does not follow the vessels of its image, is it the label of another one? "
+                        f"Restore it from {dataset.source}")
+
+
+def estimate_fov(image):
+    """Field of view of a fundus photograph: bool `(height, width)`, from uint8 `(height, width, 3)`, RGB.
+
+    What stands out from the colour of the corners, its largest piece, convex: a disc that the frame may cut.
+    A photograph without a surround is field of view all over.
+    """
+    height, width = image.shape[:2]
+    scale = min(1, 1024 / max(height, width))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), 1).astype("float32")
+    everything = np.ones((height, width), bool)
+
+    side = max(min(small.shape[:2]) // 50, 4)
+    corners = np.stack([np.median(small[y, x], axis=(0, 1)) for y in (slice(side), slice(-side, None))
+                        for x in (slice(side), slice(-side, None))])
+    surround = np.median(corners, axis=0)
+    above = np.abs(small - surround).max(axis=2)
+    bright = np.percentile(above, 75)
+    # A surround is grey and the same in at least three corners; a retina is neither.
+    if np.ptp(surround) > 30 or np.sort(np.abs(corners - surround).max(axis=1))[2] > 0.25 * bright:
+        return everything
+
+    # Nearly half of what is reached a few pixels further in: the rim is dark in some photographs, blurred in others.
+    reach = max(small.shape[1] // 40, 3)
+    nearby = cv2.dilate(above, np.ones((reach, reach), "uint8"))
+    inside = ((above > 0.45 * nearby) & (above > 0.12 * bright)).astype("uint8")
+    inside = cv2.morphologyEx(inside, cv2.MORPH_OPEN, np.ones((5, 5), "uint8"))
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(inside)
+    largest = (pieces == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype("uint8") if len(stats) > 1 else inside
+    if largest.mean() < 0.1:
+        return everything
+    outline, _ = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    hull = (cv2.convexHull(np.concatenate(outline)) + 0.5) / scale - 0.5
+    return cv2.fillConvexPoly(np.zeros((height, width), "uint8"), hull.round().astype("int32"), 1).astype(bool)

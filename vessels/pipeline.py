@@ -1,0 +1,137 @@
+"""From examples to batches, and from the network back to probability maps of the image's own size."""
+
+import cv2
+import keras
+import numpy as np
+
+
+def pad(image, height, width):
+    """Centres `image` on a black canvas; an odd pixel goes to the right and to the bottom (authors' code)."""
+    top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+    if min(top, left) < 0:
+        raise ValueError(f"an image of {image.shape[:2]} does not fit into {(height, width)}")
+    widths = ((top, height - image.shape[0] - top), (left, width - image.shape[1] - left))
+    return np.pad(image, widths + ((0, 0),) * (image.ndim - 2))
+
+
+def crop(padded, height, width):
+    """Undoes `pad`: the centre of `padded`, of shape `(height, width)`."""
+    top, left = (padded.shape[0] - height) // 2, (padded.shape[1] - width) // 2
+    return padded[top : top + height, left : left + width]
+
+
+def predict_image(model, image, side=None):
+    """Vessel probability of each pixel of a photograph, in one pass over the whole image.
+
+    Args:
+        model: The network.
+        image: uint8 `(height, width, 3)`, RGB.
+        side: Side of the square that the image is padded to, a multiple of 8 (592 for DRIVE,
+            1008 for CHASE DB1); by default, the next multiple of 8 of each side.
+
+    Returns:
+        float32 `(height, width)` in [0, 1].
+    """
+    height, width = image.shape[:2]
+    padded = pad(image, side or -(-height // 8) * 8, side or -(-width // 8) * 8)
+    probability = model.predict_on_batch(padded[None].astype("float32") / 255)
+    return crop(np.asarray(probability, "float32")[0, ..., 0], height, width)
+
+
+class Patches(keras.utils.PyDataset):
+    """Augmented patches, centred anywhere inside the fields of view.
+
+    Each patch is one affine warp straight from its image, so that a turned patch shows
+    what lies beside it and no filled corner. Every batch is a function of `(seed, epoch, index)`
+    alone: a resumed run sees the same data.
+
+    Args:
+        examples: list of `Example`.
+        patch_size: Side in pixels, a multiple of 8.
+        batch_size, steps: Patches in a batch, batches in an epoch.
+        seed, epoch: Of the random stream.
+
+    Item: `(x, y)`, float32 `(batch, patch, patch, 3)` in [0, 1] and `(batch, patch, patch, 1)` in {0, 1}.
+    """
+
+    def __init__(self, examples, patch_size, batch_size, steps, seed=0, epoch=0, **kwargs):
+        super().__init__(**kwargs)
+        self.examples = examples
+        self.patch_size, self.batch_size, self.steps = patch_size, batch_size, steps
+        self.seed, self.epoch = seed, epoch
+        self.centres = [np.argwhere(example.fov) for example in examples]
+
+    def __len__(self):
+        return self.steps
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        images, labels = zip(*(self.patch(rng) for _ in range(self.batch_size)), strict=True)
+        return np.stack(images), np.stack(labels)[..., None]
+
+    def patch(self, rng):
+        which = rng.integers(len(self.examples))
+        example, centres = self.examples[which], self.centres[which]
+        to_image = random_affine(rng, centres[rng.integers(len(centres))][::-1], self.patch_size)
+
+        def warp(array, interpolation):
+            size = (self.patch_size, self.patch_size)
+            return cv2.warpAffine(array, to_image, size, flags=interpolation | cv2.WARP_INVERSE_MAP)
+
+        image = warp(example.image, cv2.INTER_LINEAR).astype("float32") / 255
+        label = warp(example.label.astype("float32"), cv2.INTER_LINEAR) >= 0.5
+        return random_colour(rng, image), label.astype("float32")
+
+
+def random_affine(rng, centre, size):
+    """Affine map `(2, 3)` from patch to image coordinates: flips and quarter turns for half of the patches,
+    which leave each pixel as it was taken, any angle and a scale of 0.8 to 1.25 for the others.
+    """
+    angle, scale = rng.integers(4) * np.pi / 2, 1.0
+    if rng.random() < 0.5:
+        angle, scale = rng.uniform(0, 2 * np.pi), 1.25 ** rng.uniform(-1, 1)
+    flip = rng.choice([-1, 1])
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
+    middle = (size - 1) / 2
+    # A whole-pixel offset keeps quarter turns free of interpolation.
+    offset = np.asarray(centre) + (0.5 if size % 2 == 0 else 0) - linear @ [middle, middle]
+    return np.column_stack([linear, offset])
+
+
+def random_colour(rng, image):
+    """Brightness, contrast, gain of each channel and noise, as cameras and exposures differ."""
+    contrast = rng.uniform(0.8, 1.2)
+    gain = contrast * rng.uniform(0.9, 1.1, 3)
+    mean = image.mean((0, 1))
+    image = (image - mean) * gain + mean + rng.uniform(-0.1, 0.1)
+    if rng.random() < 0.5:
+        image += rng.normal(0, rng.uniform(0, 0.02), image.shape)
+    return np.clip(image, 0, 1, dtype="float32", casting="same_kind")
+
+
+class WholeImages(keras.utils.PyDataset):
+    """The authors' batches: whole padded images in a new order each epoch, no augmentation.
+
+    Item: `(x, y)`, float32 `(batch, side, side, 3)` in [0, 1] and `(batch, side, side, 1)` in {0, 1}.
+    """
+
+    def __init__(self, examples, side, batch_size, seed=0, epoch=0, **kwargs):
+        super().__init__(**kwargs)
+        self.images = np.stack([pad(example.image, side, side) for example in examples])
+        self.labels = np.stack([pad(example.label, side, side) for example in examples])
+        self.batch_size, self.seed, self.epoch = batch_size, seed, epoch
+
+    def __len__(self):
+        return -(-len(self.images) // self.batch_size)
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+    def __getitem__(self, index):
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.images))
+        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.images[chosen].astype("float32") / 255, self.labels[chosen, ..., None].astype("float32")

@@ -1,0 +1,327 @@
+"""Training: the recipe that is also the command line, the run folder, resuming, and the weights that come out."""
+
+import argparse
+import csv
+import dataclasses
+import fcntl
+import hashlib
+import io
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from vessels import UserError, datasets, synthetic
+from vessels.evaluation import environment
+from vessels.files import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def option(default, text, **metadata):
+    return dataclasses.field(default=default, metadata={"help": text, **metadata})
+
+
+@dataclasses.dataclass
+class Recipe:
+    """Everything that a run depends on; each field is a flag of the training script."""
+
+    recipe: str = option("patches", "'patches': augmented patches; 'authors': whole images, as the authors' "
+                         "script does", choices=("patches", "authors"))
+    variant: str = option("rsan", "network", choices=("rsan", "backbone", "backbone_dropblock"))
+    seed: int = option(0, "of the initial weights, the patches and DropBlock")
+    train_on: str = option("train", "images to learn from; with the validation images among them, the "
+                           "validation figures are no longer a test", choices=("train", "train+validation"))
+    epochs: int = option(24, "epochs", minimum=1)
+    steps: int = option(100, "batches in an epoch of patches", minimum=1)
+    batch_size: int = option(16, "patches (authors: images) in a batch", minimum=1)
+    patch_size: int = option(128, "side of a patch in pixels, a multiple of 8", minimum=56)
+    learning_rate: float = option(2.5e-3, "peak learning rate of Adam", minimum=0)
+    keep_prob: float = option(0.88, "DropBlock keeps this share of the values; patches come down to it from 1 "
+                              "in six stages over the first 60 %% of the epochs")
+    mixed_precision: bool = option(False, "compute in bfloat16, weights and loss in float32: less memory, faster on "
+                                   "GPUs and on processors with AVX512-BF16 or AMX")
+    synthetic: bool = option(False, "no data at hand: a minute on procedural fundus images")
+
+
+# What `--synthetic` changes, so that the whole path takes a minute.
+SYNTHETIC = {"epochs": 4, "steps": 15, "batch_size": 8, "patch_size": 96, "train_on": "train"}
+
+
+def parse(dataset, recipe, authors, description, argv=None):
+    """Command line -> (Recipe, data_dir, run folder). Flags beat what `--recipe` and `--synthetic` imply."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for field in dataclasses.fields(Recipe):
+        flag = "--" + field.name.replace("_", "-")
+        text = f"{field.metadata['help']} (default: {getattr(recipe, field.name)})"
+        if field.type is bool:
+            parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=field.metadata["help"])
+        else:
+            parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, help=text,
+                                choices=field.metadata.get("choices"), metavar=field.name.upper()
+                                if "choices" not in field.metadata else None)
+    parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.title} (default: data/{dataset.name})")
+    parser.add_argument("--output-dir", type=Path, help="run folder (default: runs/<set>-<variant>-<seed>)")
+    given = vars(parser.parse_args(argv))
+    data_dir, output_dir = given.pop("data_dir"), given.pop("output_dir")
+    implied = authors if given.get("recipe") == "authors" else {}
+    if given.get("synthetic"):
+        implied = {**implied, **SYNTHETIC}
+    recipe = dataclasses.replace(recipe, **{**implied, **given})
+    for field in dataclasses.fields(Recipe):
+        least = field.metadata.get("minimum")
+        if least is not None and getattr(recipe, field.name) < least:
+            flag = field.name.replace("_", "-")
+            parser.error(f"--{flag} must be at least {least}, got {getattr(recipe, field.name)}")
+    if recipe.patch_size % 8:
+        parser.error(f"--patch-size must be a multiple of 8, got {recipe.patch_size}")
+    if not 0 < recipe.keep_prob <= 1:
+        parser.error(f"--keep-prob must be in (0, 1], got {recipe.keep_prob}")
+    parts = [dataset.key, "synthetic" * recipe.synthetic, recipe.recipe.replace("patches", ""), recipe.variant]
+    name = "-".join(part for part in [*parts, str(recipe.seed)] if part)
+    return recipe, data_dir, output_dir or ROOT / "runs" / name
+
+
+def main(dataset, build, recipe, authors, description, argv=None):
+    """The command line of `train_drive.py` and `train_chase.py`.
+
+    Args:
+        dataset: A `datasets.Dataset`.
+        build: Returns the network, given `keep_prob` and `variant`.
+        recipe: The default `Recipe`.
+        authors: dict of what `--recipe authors` changes in it.
+        description: Text of `--help`.
+
+    Returns:
+        Exit code: 0; 2 for what the user can mend.
+    """
+    recipe, data_dir, run_dir = parse(dataset, recipe, authors, description, argv)
+    try:
+        train(dataset, build, recipe, data_dir, run_dir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on from the last whole epoch in {run_dir}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def train(dataset, build, recipe, data_dir, run_dir):
+    """Trains to the end, from where `run_dir` stands, and exports `best.weights.h5` with its JSON."""
+    if recipe.synthetic:
+        print(f"SYNTHETIC IMAGES: what follows says nothing about {dataset.title}.")
+        examples, checksums = synthetic.make(dataset, recipe.train_on), {}
+        validation = synthetic.make(dataset, "validation")
+    else:
+        examples = datasets.load(dataset, recipe.train_on, data_dir)
+        validation = datasets.load(dataset, "validation", data_dir)
+        checksums = datasets.checksums(dataset, recipe.train_on, data_dir)
+
+    import keras
+
+    from vessels import pipeline
+
+    lock = lock_run(run_dir)
+    describe(run_dir, dataset, recipe)
+    keras.utils.set_random_seed(recipe.seed)
+    keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
+    whole = recipe.recipe == "authors"
+    if whole:
+        data = pipeline.WholeImages(examples, dataset.padded, recipe.batch_size, recipe.seed)
+    else:
+        data = pipeline.Patches(examples, recipe.patch_size, recipe.batch_size, recipe.steps, recipe.seed)
+    model = build(keep_prob=recipe.keep_prob, variant=recipe.variant)
+    model.compile(
+        keras.optimizers.Adam(learning_rate(recipe, len(data))),
+        loss="binary_crossentropy",
+        metrics=["accuracy"],
+        # XLA's convolutions are several times slower than oneDNN's on a processor.
+        jit_compile="auto" if keras.backend.backend() != "tensorflow" or on_gpu() else False,
+    )
+    history = resume(model, run_dir)
+    data.epoch = len(history)
+    if len(history) < recipe.epochs:
+        print(f"{dataset.title}: {len(examples)} images, {model.count_params():,} parameters, "
+              f"epochs {len(history) + 1} to {recipe.epochs} "
+              f"of {len(data)} steps, in {run_dir}", flush=True)
+        callbacks = [epoch_callback(recipe, run_dir, dataset, validation, history)]
+        if recipe.variant != "backbone" and not whole:
+            callbacks.append(keep_prob_callback(recipe))
+        model.fit(data, initial_epoch=len(history), epochs=recipe.epochs, callbacks=callbacks,
+                  verbose=1 if sys.stdout.isatty() else 2)
+    export(run_dir, dataset, recipe, history, checksums, model)
+    lock.close()
+
+
+def on_gpu():
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def lock_run(run_dir):
+    """Makes the run folder and keeps a second run out of it as long as the returned file is open."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{run_dir}: another training writes here; wait for it or choose --output-dir") from None
+    except OSError as error:
+        raise UserError(f"{run_dir}: {error.strerror}; choose --output-dir where you may write") from None
+    return lock
+
+
+def describe(run_dir, dataset, recipe):
+    """Writes config.json and environment.json, or checks that the folder's run is the one asked for."""
+    config = {"dataset": dataset.name, **dataclasses.asdict(recipe)}
+    path = run_dir / "config.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+        differs = [f"{key} {before.get(key)} (asked: {value})" for key, value in config.items()
+                   if before.get(key) != value]
+        if differs:
+            raise UserError(f"{run_dir} holds a run with {', '.join(differs)}; choose another --output-dir")
+    write_atomically(path, json.dumps(config, indent=1) + "\n")
+    write_atomically(run_dir / "environment.json", json.dumps(environment(), indent=1) + "\n")
+
+
+def learning_rate(recipe, steps):
+    """Patches: 50 steps of warm-up, then a cosine to 1e-5. Authors: a tenth after two thirds of the epochs."""
+    import keras
+
+    if recipe.recipe == "authors":
+        boundary = recipe.epochs * 2 // 3 * steps
+        return keras.optimizers.schedules.PiecewiseConstantDecay(
+            [boundary], [recipe.learning_rate, recipe.learning_rate / 10]
+        )
+    warmup = min(50, recipe.epochs * steps // 10)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, recipe.epochs * steps - warmup, alpha=1e-5 / recipe.learning_rate,
+        warmup_target=recipe.learning_rate, warmup_steps=warmup,
+    )
+
+
+def ramped_keep_prob(recipe, epoch):
+    """DropBlock's schedule (arXiv:1810.12890, section 3.1): from 1 down to keep_prob in six equal stages."""
+    stage = min(6, math.floor(6 * epoch / (0.6 * recipe.epochs)))
+    return round(1 - (1 - recipe.keep_prob) * stage / 6, 6)
+
+
+def keep_prob_callback(recipe):
+    import keras
+
+    def set_keep_prob(epoch, logs=None):
+        keep_prob = ramped_keep_prob(recipe, epoch)
+        dropblocks = [layer for layer in callback.model.layers if hasattr(layer, "keep_prob")]
+        if any(layer.keep_prob != keep_prob for layer in dropblocks):
+            for layer in dropblocks:
+                layer.keep_prob = keep_prob
+            callback.model.make_train_function(force=True)
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=set_keep_prob)
+    return callback
+
+
+def resume(model, run_dir):
+    """Loads the last whole epoch into the compiled `model`; returns its history, a list of rows."""
+    latest = run_dir / "latest.weights.h5"
+    if not latest.exists():
+        return []
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(latest)
+    with h5py.File(latest) as file:
+        return json.loads(file.attrs["history"])
+
+
+def save_weights(model, path, history=None):
+    """Whole or not at all; with the history inside, weights and history cannot disagree."""
+    temporary = path.with_name("writing." + path.name)
+    model.save_weights(temporary)
+    with h5py.File(temporary, "a") as file:
+        if history is not None:
+            file.attrs["history"] = json.dumps(history)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def epoch_callback(recipe, run_dir, dataset, validation, history):
+    """After each epoch: validation, best weights, history and checkpoint; every fifth, an early look."""
+    import keras
+
+    from vessels import pipeline, report
+    from vessels.evaluation import score
+
+    class EpochCallback(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.began = time.time()
+
+        def on_train_batch_end(self, batch, logs=None):
+            if not math.isfinite(logs["loss"]):
+                raise UserError(f"the loss is {logs['loss']} in epoch {len(history) + 1}; the last good checkpoint is "
+                                f"{run_dir / 'latest.weights.h5'}: try a lower --learning-rate in another --output-dir")
+
+        def on_epoch_end(self, epoch, logs=None):
+            seconds = time.time() - self.began
+            maps = [pipeline.predict_image(self.model, example.image, dataset.padded) for example in validation]
+            inside = [example.fov for example in validation]
+            result = score(
+                np.concatenate([probability[fov] for probability, fov in zip(maps, inside, strict=True)]),
+                np.concatenate([example.label[example.fov] for example in validation]),
+            )
+            optimizer = self.model.optimizer
+            row = {"epoch": epoch + 1, "loss": logs["loss"], "accuracy": logs["accuracy"],
+                   "val_auc": result["auc"], "val_f1": result["f1"],
+                   "learning_rate": float(optimizer.learning_rate), "keep_prob":
+                   next((layer.keep_prob for layer in self.model.layers if hasattr(layer, "keep_prob")), 1),
+                   "seconds": round(seconds, 2)}
+            print(f"validation inside the field of view: AUC {row['val_auc']:.4f}  F1 {row['val_f1']:.4f}", flush=True)
+            best = max((row["val_auc"] for row in history), default=0)
+            history.append(row)
+            if row["val_auc"] > best or recipe.train_on != "train":
+                save_weights(keras.Model(self.model.inputs, self.model.outputs), run_dir / "best.weights.h5")
+            save_weights(self.model, run_dir / "latest.weights.h5", history)
+            text = io.StringIO()
+            writer = csv.DictWriter(text, row)
+            writer.writeheader()
+            writer.writerows(history)
+            write_atomically(run_dir / "history.csv", text.getvalue())
+            if epoch % 5 == 4 or epoch + 1 == recipe.epochs:
+                (run_dir / "look").mkdir(exist_ok=True)
+                panel = report.panel(validation[0], maps[0])
+                panel.save(run_dir / "look" / f"epoch_{epoch + 1:03d}.png")
+
+    return EpochCallback()
+
+
+def export(run_dir, dataset, recipe, history, checksums, model):
+    """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for."""
+    weights = run_dir / "best.weights.h5"
+    held_out = recipe.train_on == "train"
+    chosen = max(history, key=lambda row: row["val_auc"]) if held_out else history[-1]
+    record = {
+        "dataset": "synthetic" if recipe.synthetic else dataset.name,
+        "variant": recipe.variant,
+        "model": {"keep_prob": recipe.keep_prob, "variant": recipe.variant},
+        "parameters": model.count_params(),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "seed": recipe.seed,
+        "recipe": dataclasses.asdict(recipe),
+        "chosen": "highest validation AUC" if held_out else "last epoch",
+        "validation": {"held_out": held_out, **{key: chosen[key] for key in ("epoch", "val_auc", "val_f1")}},
+        "wall_time_s": round(sum(row["seconds"] for row in history)),
+        "environment": environment(),
+        "data_sha256": checksums,
+        "history": history,
+    }
+    write_atomically(weights.with_name("best.json"), json.dumps(record, indent=1) + "\n")
+    script = f"eval_{dataset.key}.py" + " --synthetic" * recipe.synthetic
+    print(f"weights of epoch {chosen['epoch']} ({record['chosen']}) in {weights}\n"
+          f"score them: python {script} --variant {recipe.variant} --weights {weights}")
