@@ -10,7 +10,7 @@ from vessels.training import Recipe, main
 
 from rsan_model import build_rsan
 
-RECIPE = Recipe(keep_prob=0.9)
+RECIPE = Recipe(epochs=20, batch_size=8, patch_size=192, keep_prob=0.9)
 AUTHORS = {"epochs": 150, "batch_size": 1, "learning_rate": 1e-3, "keep_prob": 0.78}
 
 if __name__ == "__main__":

@@ -1,0 +1,475 @@
+"""What users rely on when they point the scripts at their copy of DRIVE or CHASE DB1."""
+
+import dataclasses
+import hashlib
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from vessels import UserError, datasets, synthetic
+from vessels.datasets import CHASEDB1, DRIVE
+
+SETS = pytest.mark.parametrize("dataset", [DRIVE, CHASEDB1], ids=lambda dataset: dataset.name)
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def save(path, array, **options):
+    """Writes an image of the format that the suffix names; bool becomes black and white."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = array * np.uint8(255) if array.dtype == bool else array
+    Image.fromarray(array).save(path, **options)
+
+
+@pytest.fixture(scope="session")
+def pair():
+    """Two synthetic photographs for each set, to stand for its validation images."""
+    return {dataset.name: synthetic.make(dataset, "validation") for dataset in (DRIVE, CHASEDB1)}
+
+
+@pytest.fixture(scope="session")
+def originals(pair, tmp_path_factory):
+    """A folder with the validation images of both sets in their official layouts."""
+    root = tmp_path_factory.mktemp("official")
+    for name, example in zip(DRIVE.splits["validation"], pair["DRIVE"], strict=True):
+        save(root / f"DRIVE/training/images/{name}.tif", example.image)
+        save(root / f"DRIVE/training/1st_manual/{name[:2]}_manual1.gif", example.label)
+        save(root / f"DRIVE/training/mask/{name}_mask.gif", example.fov)
+    for name, example in zip(CHASEDB1.splits["validation"], pair["CHASEDB1"], strict=True):
+        save(root / f"CHASEDB1/{name}.jpg", example.image, quality=95)
+        save(root / f"CHASEDB1/{name}_1stHO.png", example.label)
+        save(root / f"CHASEDB1/{name}_2ndHO.png", example.second)
+    return root
+
+
+@pytest.fixture
+def root(originals, tmp_path):
+    """A copy of `originals` to damage."""
+    return Path(shutil.copytree(originals, tmp_path / "data"))
+
+
+# ---- splits
+
+
+@SETS
+def test_splits_are_disjoint_and_complete(dataset):
+    counts = {part: len(names) for part, names in dataset.splits.items()}
+    assert counts == {"train": 18, "validation": 2, "test": 20 if dataset is DRIVE else 8}
+    assert len({name for names in dataset.splits.values() for name in names}) == sum(counts.values())
+    assert dataset.padded % 8 == 0 and dataset.padded >= max(dataset.size)
+
+
+# ---- the real images
+
+
+@SETS
+def test_published_files_load_without_a_warning(dataset, data_root, capsys):
+    for split, names in dataset.splits.items():
+        examples = datasets.load(dataset, split, data_root)
+        assert tuple(example.name for example in examples) == names
+        for example in examples:
+            assert example.image.shape == (*dataset.size, 3) and example.image.dtype == np.uint8
+            assert example.label.shape == example.fov.shape == dataset.size
+            assert 0.05 < example.label[example.fov].mean() < 0.2
+            assert (example.second is not None) == (dataset is CHASEDB1 or split == "test")
+    assert capsys.readouterr().err == ""
+
+
+@SETS
+def test_estimated_field_of_view_agrees_with_masks(dataset, data_root):
+    masks = data_root / "CHASEDB1_fov"
+    if dataset is CHASEDB1 and not masks.is_dir():
+        pytest.skip("needs CHASEDB1_fov beside CHASEDB1")
+    for split in dataset.splits:
+        for example in datasets.load(dataset, split, data_root):
+            mask = example.fov if dataset is DRIVE else datasets.read_mask(masks / f"{example.name}.png")
+            assert dice(datasets.estimate_fov(example.image), mask) >= 0.995, example.name
+
+
+def test_a_swapped_label_of_the_official_layout_is_an_error(data_root, tmp_path):
+    shutil.copytree(data_root / "DRIVE" / "training", tmp_path / "training")
+    masks, labels = tmp_path / "training/mask", tmp_path / "training/1st_manual"
+    shutil.copy(masks / "40_training_mask.gif", masks / "23_training_mask.gif")
+    with pytest.raises(UserError, match=r"23_training_mask\.gif: is the published 40_training_mask\.gif"):
+        datasets.load(DRIVE, "validation", tmp_path)
+    shutil.copy(labels / "40_manual1.gif", labels / "23_manual1.gif")
+    with pytest.raises(UserError, match=r"23_manual1\.gif: does not follow the vessels"):
+        datasets.load(DRIVE, "validation", tmp_path)
+
+
+# ---- where the folder is
+
+
+@SETS
+@pytest.mark.parametrize("how", ["root", "folder", "environment"])
+def test_folder_is_found(dataset, how, root, monkeypatch):
+    if how == "environment":
+        monkeypatch.setenv("RSAN_DATA_ROOT", str(root))
+    data_dir = {"root": root, "folder": str(root / dataset.name), "environment": None}[how]
+    assert datasets.find(dataset, data_dir) == root / dataset.name
+    assert len(datasets.load(dataset, "validation", data_dir, quiet=True)) == 2
+
+
+def test_data_dir_beats_the_environment(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("RSAN_DATA_ROOT", str(tmp_path / "elsewhere"))
+    assert datasets.find(DRIVE, root) == root / "DRIVE"
+    with pytest.raises(UserError, match=r"elsewhere/DRIVE: no such folder.*--data-dir"):
+        datasets.find(DRIVE)
+
+
+# ---- layouts
+
+
+@SETS
+def test_official_layout_gives_what_was_written(dataset, root, pair):
+    examples = datasets.load(dataset, "validation", root, quiet=True)
+    for loaded, written in zip(examples, pair[dataset.name], strict=True):
+        np.testing.assert_array_equal(loaded.label, written.label)
+        assert dice(loaded.fov, written.fov) > 0.995
+        if dataset is DRIVE:
+            np.testing.assert_array_equal(loaded.image, written.image)
+            np.testing.assert_array_equal(loaded.fov, written.fov)
+            assert loaded.second is None
+        else:
+            np.testing.assert_array_equal(loaded.second, written.second)
+
+
+NAMES = [("images", "labels"), ("image", "label"), ("IMAGES", "LABELS")]
+
+
+@pytest.mark.parametrize(("images", "labels"), NAMES)
+@SETS
+def test_authors_layout(dataset, images, labels, pair, tmp_path):
+    folder = tmp_path / dataset.key.capitalize() / "validate"
+    for name, example in zip(dataset.splits["validation"], pair[dataset.name], strict=True):
+        label = f"{name[:2]}_manual1.png" if dataset is DRIVE else f"{name}_1stHO.png"
+        save(folder / labels / label, example.label)
+        save(folder / images / f"{name}{'.tif' if dataset is DRIVE else '.jpg'}", example.image)
+    examples = datasets.load(dataset, "validation", tmp_path, quiet=True)
+    for loaded, written in zip(examples, pair[dataset.name], strict=True):
+        np.testing.assert_array_equal(loaded.label, written.label)
+        assert dice(loaded.fov, written.fov) > 0.995 and loaded.second is None
+
+
+def upper_case(folder):
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+
+
+def png_labels_of_0_and_1(folder):
+    for path in (folder / "training/1st_manual").iterdir():
+        save(path.with_suffix(".png"), (np.asarray(Image.open(path).convert("L")) > 127).astype("uint8"))
+        path.unlink()
+
+
+def grey_palette(folder):
+    for path in (folder / "training/1st_manual").iterdir():
+        picture = Image.fromarray((np.asarray(Image.open(path).convert("L")) > 127).astype("uint8"), "P")
+        picture.putpalette([3, 3, 3, 253, 253, 253])
+        picture.save(path)
+
+
+def linked(folder):
+    (folder / "training/images").rename(folder / "elsewhere")
+    (folder / "training/images").symlink_to(folder / "elsewhere")
+
+
+def hidden_copies(folder):
+    (folder / "training/images/._23_training.tif").write_bytes(b"what macOS leaves on memory sticks")
+    (folder / "training/images/Thumbs.db").write_bytes(b"what Windows leaves")
+
+
+@pytest.mark.parametrize("change", [upper_case, png_labels_of_0_and_1, grey_palette, linked, hidden_copies])
+def test_harmless_variations_load_alike(change, root, pair):
+    change(root / "DRIVE")
+    examples = datasets.load(DRIVE, "validation", root, quiet=True)
+    for loaded, written in zip(examples, pair["DRIVE"], strict=True):
+        np.testing.assert_array_equal(loaded.image, written.image)
+        np.testing.assert_array_equal(loaded.label, written.label)
+
+
+def test_spaces_and_letters_of_any_language(root):
+    renamed = root.rename(root.with_name("Daten für Gefäße 网膜"))
+    assert len(datasets.load(CHASEDB1, "validation", renamed, quiet=True)) == 2
+
+
+def test_a_third_set_is_one_more_instance(tmp_path, pair):
+    third = dataclasses.replace(
+        DRIVE, name="STARE", title="STARE", key="stare", splits={"test": ("im0001",)},
+        layouts=(datasets.Layout({}, {"image": "photos/{name}", "label": "labels/{name}"}),))
+    save(tmp_path / "STARE/photos/im0001.ppm", pair["DRIVE"][0].image)
+    save(tmp_path / "STARE/labels/im0001.png", pair["DRIVE"][0].label)
+    (example,) = datasets.load(third, "test", tmp_path, quiet=True)
+    assert example.fov.mean() > 0.5
+
+
+# ---- checksums
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_one_warning_line_names_what_is_not_published(quiet, root, capsys):
+    datasets.load(DRIVE, "validation", root, quiet=quiet)
+    error = capsys.readouterr().err
+    assert error.count("\n") == (not quiet)
+    assert quiet or ("warning: 6 of 6 files" in error and "training/images/23_training.tif" in error)
+
+
+@SETS
+def test_checksums_are_of_the_files_read(dataset, root):
+    sums = datasets.checksums(dataset, "validation", root)
+    assert len(sums) == 6
+    for path, digest in sums.items():
+        assert hashlib.sha256((root / dataset.name / path).read_bytes()).hexdigest() == digest
+
+
+@SETS
+def test_every_file_of_the_official_layout_is_listed(dataset):
+    assert len(datasets.published(dataset)) == (140 if dataset is DRIVE else 84)
+
+
+# ---- bad input: each case damages a copy of the official layout, and says what the message must hold
+
+IMAGE = "DRIVE/training/images/23_training.tif"
+LABEL = "DRIVE/training/1st_manual/23_manual1.gif"
+MASK = "DRIVE/training/mask/23_training_mask.gif"
+CHASE_IMAGE = "CHASEDB1/Image_09R.jpg"
+CHASE_LABEL = "CHASEDB1/Image_09R_1stHO.png"
+
+
+def remove(path):
+    path.unlink()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("404: not found\n")
+
+
+def dangling(path):
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def folder_instead(path):
+    path.unlink()
+    path.mkdir()
+
+
+def twice(path):
+    shutil.copy(path, path.with_suffix(".png"))
+
+
+def jpeg_inside(path):
+    Image.open(path).convert("RGB").save(path, format="JPEG")
+
+
+def bomb(path):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    path.unlink()
+    path.with_suffix(".png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+                                         + chunk(b"IEND", b""))
+
+
+def converted(mode):
+    def change(path):
+        Image.open(path).convert(mode).save(path)
+
+    return change
+
+
+def altered(function):
+    """Saves what `function` makes of the pixels (uint8), under the same name."""
+
+    def change(path):
+        picture = Image.open(path)
+        picture = np.asarray(picture.convert("RGB" if picture.mode == "RGB" else "L"))
+        Image.fromarray(np.ascontiguousarray(function(picture))).save(path)
+
+    return change
+
+
+def sixteen_bit(path):
+    cv2.imwrite(str(path), cv2.imread(str(path)).astype("uint16") * 257)
+
+
+def frames(path):
+    picture = Image.open(path)
+    picture.save(path, save_all=True, append_images=[picture])
+
+
+def other_label(path):
+    other = path.name.replace("23_", "40_").replace("09R", "10L")
+    shutil.copy(path.with_name(other), path)
+
+
+def lossy(path):
+    Image.open(path).convert("L").save(path.with_suffix(".jpg"))
+    path.unlink()
+
+
+BAD = [
+    (IMAGE, remove, "missing, the image of 23_training"),
+    (IMAGE, truncate, "cannot be decoded"),
+    (IMAGE, empty, "the file is empty"),
+    (IMAGE, text, "cannot be decoded"),
+    (IMAGE, dangling, "the link leads to no file"),
+    (IMAGE, folder_instead, "Is a directory"),
+    (IMAGE, twice, "23_training.png, training/images/23_training.tif all claim to be the image"),
+    (IMAGE, jpeg_inside, "a JPEG file named as TIFF"),
+    (IMAGE, converted("RGBA"), "8-bit RGB is expected, this is RGBA"),
+    (IMAGE, converted("CMYK"), "8-bit RGB is expected, this is CMYK"),
+    (IMAGE, converted("L"), "8-bit RGB is expected, this is L"),
+    (IMAGE, converted("P"), "8-bit RGB is expected, this is P"),
+    (IMAGE, converted("F"), "8-bit RGB is expected, this is F"),
+    (IMAGE, sixteen_bit, "8-bit RGB is expected, this is RGB 16-bit"),
+    (IMAGE, frames, "with 2 frame(s)"),
+    (IMAGE, altered(np.zeros_like), "the image is all black"),
+    (IMAGE, altered(np.ones_like), "the image is all black"),
+    (IMAGE, altered(lambda image: image * 0 + 128), "does not follow the vessels of 23_training.tif"),
+    (IMAGE, altered(lambda image: image[:-1]), "565x583 pixels, not 565x584"),
+    (IMAGE, altered(lambda image: image.transpose(1, 0, 2)), "584x565 pixels, not 565x584"),
+    (LABEL, remove, "missing, the label of 23_training"),
+    (LABEL, truncate, "cannot be decoded"),
+    (LABEL, empty, "the file is empty"),
+    (LABEL, dangling, "the link leads to no file"),
+    (LABEL, twice, "all claim to be the label"),
+    (LABEL, bomb, "cannot be decoded"),
+    (LABEL, lossy, "only black (0) and white (255) are expected"),
+    (LABEL, altered(lambda label: label // 2), "holds the grey value 127"),
+    (LABEL, altered(np.zeros_like), "0% of the pixels are vessel"),
+    (LABEL, altered(lambda label: 255 - label), "% of the pixels are vessel, is it empty or inverted?"),
+    (LABEL, altered(lambda label: label[:, ::-1]), "does not follow the vessels"),
+    (LABEL, altered(lambda label: label[:, 1:]), "564x584 pixels, not 565x584"),
+    (LABEL, other_label, "does not follow the vessels"),
+    (MASK, remove, "missing, the fov of 23_training"),
+    (MASK, truncate, "cannot be decoded"),
+    (MASK, altered(lambda mask: 255 - mask), "is it inverted?"),
+    (MASK, altered(lambda mask: mask // 3), "holds the grey value 85"),
+    (CHASE_IMAGE, remove, "missing, the image of Image_09R"),
+    (CHASE_IMAGE, truncate, "cannot be decoded"),
+    (CHASE_IMAGE, converted("L"), "8-bit RGB is expected, this is L"),
+    (CHASE_IMAGE, converted("CMYK"), "8-bit RGB is expected, this is CMYK"),
+    (CHASE_LABEL, remove, "missing, the label of Image_09R"),
+    (CHASE_LABEL, truncate, "cannot be decoded"),
+    (CHASE_LABEL, converted("RGBA"), "black and white is expected, this is RGBA"),
+    (CHASE_LABEL, sixteen_bit, "black and white is expected, this is"),
+    (CHASE_LABEL, other_label, "does not follow the vessels"),
+    ("CHASEDB1/Image_09R_2ndHO.png", remove, "missing, the second of Image_09R"),
+    ("CHASEDB1/Image_09R_2ndHO.png", altered(np.zeros_like), "0% of the pixels are vessel"),
+]
+
+
+def case_name(value):
+    return getattr(value, "__name__", value) if callable(value) else str(value).split("/")[-1][:30]
+
+
+@pytest.mark.parametrize(("file", "damage", "message"), BAD, ids=case_name)
+def test_bad_input_is_one_line_that_names_the_file(file, damage, message, root):
+    damage(root / file)
+    dataset = DRIVE if file.startswith("DRIVE") else CHASEDB1
+    with pytest.raises(UserError) as error:
+        datasets.load(dataset, "validation", root, quiet=True)
+    line = str(error.value)
+    assert message in line and Path(file).stem in line and "\n" not in line
+    remedies = ("restore", "complete the folder", "keep one", "make it readable")
+    assert any(remedy in line.lower() for remedy in remedies)
+
+
+def test_unreadable_files_and_folders(root, monkeypatch):
+    def refuse(self, *_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(UserError, match=r"23_training\.tif: Permission denied; make it readable"):
+            datasets.load(DRIVE, "validation", root)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match="Permission denied; make the folder readable"):
+        datasets.load(DRIVE, "validation", root)
+
+
+def test_the_challenge_sites_copy_says_that_test_labels_are_missing(root, pair):
+    save(root / "DRIVE/test/images/01_test.tif", pair["DRIVE"][0].image)
+    save(root / "DRIVE/test/mask/01_test_mask.gif", pair["DRIVE"][0].fov)
+    with pytest.raises(UserError, match=r"01_manual1\.\*: missing.*challenge site's copy has no test labels"):
+        datasets.load(DRIVE, "test", root)
+
+
+@SETS
+def test_the_folder_of_the_other_set_is_recognised(dataset, root):
+    other = CHASEDB1 if dataset is DRIVE else DRIVE
+    with pytest.raises(UserError, match=rf"no validation image of {dataset.title}.*it holds {other.title}"):
+        datasets.load(dataset, "validation", root / other.name)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(UserError, match=r"no test image of DRIVE in any layout of data/README\.md; get it from"):
+        datasets.load(DRIVE, "test", tmp_path)
+
+
+# ---- field of view of anyone's photographs
+
+
+def disc(image, fov):
+    return image, fov
+
+
+def dark(image, fov):
+    return (image * 0.25).astype("uint8"), fov
+
+
+def cut_above_and_below(image, fov):
+    return image[70:-70], fov[70:-70]
+
+
+def large(image, fov):
+    wide = np.pad(image, ((0, 0), (156, 155), (0, 0))), np.pad(fov, ((0, 0), (156, 155)))
+    return cv2.resize(wide[0], (3504, 2336)), cv2.resize(wide[1].astype("uint8"), (3504, 2336)) > 0
+
+
+def noisy_surround(image, fov):
+    noise = np.random.default_rng(0).normal(8, 5, image.shape)
+    return np.clip(image + noise, 0, 255).astype("uint8"), fov
+
+
+def white_surround(image, fov):
+    return np.where(fov[..., None], image, np.uint8(255)), fov
+
+
+def written_on(image, fov):
+    return cv2.putText(image.copy(), "OD 12:30", (5, 575), 0, 0.5, (255, 255, 255)), fov
+
+
+def no_surround(image, fov):
+    inside = slice(150, -150)
+    return image[inside, inside], np.ones_like(fov[inside, inside])
+
+
+@pytest.mark.parametrize("change", [disc, dark, cut_above_and_below, large, noisy_surround, white_surround,
+                                    written_on, no_surround])
+def test_field_of_view_of_other_cameras(change, pair):
+    for example in pair["DRIVE"]:
+        image, fov = change(example.image, example.fov)
+        assert dice(datasets.estimate_fov(np.ascontiguousarray(image)), fov) > 0.98
+
+
+def test_field_of_view_of_nothing_is_everything():
+    assert datasets.estimate_fov(np.zeros((60, 80, 3), "uint8")).all()

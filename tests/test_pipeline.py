@@ -1,0 +1,125 @@
+"""Batches and whole-image prediction: what moves together, what stays where it was."""
+
+import keras
+import numpy as np
+import pytest
+
+from vessels.datasets import Example
+from vessels.pipeline import Patches, WholeImages, crop, pad, predict_image, random_affine
+
+
+def example(height=90, width=100, seed=0):
+    """Red is a copy of the label, so that image and label can be seen to move together."""
+    rng = np.random.default_rng(seed)
+    label = np.kron(rng.random((height // 10, width // 10)) > 0.5, np.ones((10, 10))).astype(bool)
+    image = np.zeros((height, width, 3), "uint8")
+    image[..., 0] = 50 + 150 * label
+    image[..., 1:] = 90
+    return Example("made", image, label, np.ones_like(label))
+
+
+@pytest.fixture
+def identity():
+    """A network that returns the red channel."""
+    inputs = keras.Input((None, None, 3))
+    return keras.Model(inputs, inputs[..., :1])
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(584, 565, 592), (960, 999, 1008), (8, 16, 24), (9, 7, 16)])
+def test_crop_undoes_pad_and_the_odd_pixel_goes_right_and_down(height, width, side):
+    image = np.random.default_rng(0).integers(1, 255, (height, width, 3), "uint8")
+    padded = pad(image, side, side)
+    assert padded.shape == (side, side, 3)
+    assert (crop(padded, height, width) == image).all()
+    rows, columns = (np.flatnonzero(padded.any(axis=(axis, 2))) for axis in (1, 0))
+    assert (rows[0], columns[0]) == ((side - height) // 2, (side - width) // 2)
+
+
+def test_pad_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="does not fit"):
+        pad(np.zeros((600, 500, 3)), 592, 592)
+
+
+@pytest.mark.parametrize("side", [None, 128])
+@pytest.mark.parametrize("shape", [(90, 100), (64, 64), (57, 83)])
+def test_prediction_stays_in_place(identity, shape, side):
+    image = np.random.default_rng(1).integers(0, 256, (*shape, 3), "uint8")
+    found = predict_image(identity, image, side)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, image[..., 0] / 255, atol=1e-6)
+
+
+def test_image_and_label_move_together():
+    x, y = Patches([example()], 56, 8, 2, seed=3)[0]
+    assert x.dtype == y.dtype == np.float32
+    assert x.shape == (8, 56, 56, 3) and y.shape == (8, 56, 56, 1)
+    assert set(np.unique(y)) <= {0, 1} and x.min() >= 0 and x.max() <= 1
+    for image, label in zip(x, y[..., 0], strict=True):
+        if 0.05 < label.mean() < 0.95:
+            assert np.corrcoef(image[..., 0].ravel(), label.ravel())[0, 1] > 0.8
+
+
+def test_batches_depend_on_seed_epoch_and_index_alone():
+    def batch(seed, epoch, index):
+        return Patches([example(), example(seed=1)], 56, 2, 3, seed, epoch)[index][0]
+
+    assert (batch(1, 2, 0) == batch(1, 2, 0)).all()
+    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
+        assert (batch(1, 2, 0) != batch(*other)).any()
+
+
+@pytest.mark.parametrize("size", [64, 57])
+def test_half_of_the_warps_copy_pixels(size):
+    rng = np.random.default_rng(0)
+    exact = [
+        np.allclose(matrix, np.round(matrix), atol=1e-9)
+        for matrix in (random_affine(rng, (50, 40), size) for _ in range(200))
+    ]
+    assert 70 < sum(exact) < 130
+
+
+def test_patches_are_centred_inside_the_field_of_view():
+    made = example()
+    fov = np.zeros_like(made.fov)
+    fov[40:50, 40:50] = True
+    image = np.zeros_like(made.image)
+    image[fov] = 255
+    x, _ = Patches([Example("spot", image, made.label, fov)], 56, 16, 1)[0]
+    assert (x[:, 14:42, 14:42].max(axis=(1, 2, 3)) > x[:, :4, :4].max(axis=(1, 2, 3)) + 0.3).all()
+
+
+def test_whole_images_come_once_an_epoch_in_a_new_order():
+    data = WholeImages([example(seed=i) for i in range(5)], 104, 2, seed=1)
+    orders = []
+    for _ in range(2):
+        batches = [data[i] for i in range(len(data))]
+        assert [len(x) for x, _ in batches] == [2, 2, 1]
+        labels = np.concatenate([y for _, y in batches])
+        assert {label.tobytes() for label in labels} == {pad(example(seed=i).label, 104, 104)[..., None]
+                                                         .astype("float32").tobytes() for i in range(5)}
+        orders.append(labels)
+        data.on_epoch_end()
+    assert (orders[0] != orders[1]).any()
+
+
+def test_fit_sees_each_epoch_in_order():
+    """Keras peeks at the first batches and prefetches: what it trains on must be a function of the epoch all the same."""
+    seen = []
+    inputs = keras.Input((56, 56, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(inputs))
+    model.compile("sgd", "binary_crossentropy", jit_compile=False)
+
+    class Watched(Patches):
+        def __getitem__(self, index):
+            seen.append((self.epoch, index))
+            return super().__getitem__(index)
+
+    def epochs(first, last):
+        seen.clear()
+        model.fit(Watched([example()], 56, 2, 3, epoch=first), initial_epoch=first, epochs=last, shuffle=False, verbose=0)
+        return seen[-3 * (last - first) :]
+
+    whole = epochs(0, 3)
+    assert [index for _, index in whole] == [0, 1, 2] * 3
+    assert len(set(whole)) == 9
+    assert epochs(1, 3) == whole[3:]

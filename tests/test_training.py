@@ -1,0 +1,159 @@
+"""Training runs: what they write, how they resume, and what they refuse."""
+
+import csv
+import dataclasses
+import json
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import rsan_model
+from vessels import UserError, training
+from vessels.datasets import DRIVE
+
+TINY = dataclasses.replace(DRIVE, size=(60, 70), padded=72)
+RECIPE = training.Recipe(epochs=2, steps=2, batch_size=2, patch_size=56)
+AUTHORS = {"epochs": 1, "batch_size": 2, "learning_rate": 1e-3}
+SHORT = ["--synthetic", "--epochs", "2", "--steps", "2", "--batch-size", "2", "--patch-size", "56"]
+
+
+def build(**arguments):
+    return rsan_model.build_rsan(filters=2, **arguments)
+
+
+def run(folder, *flags):
+    return training.main(TINY, build, RECIPE, AUTHORS, "help", [*SHORT, "--output-dir", str(folder), *flags])
+
+
+def arrays(path):
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert run(folder) == 0
+    return folder
+
+
+def test_a_run_leaves_all_that_evaluation_and_a_reader_need(finished):
+    record = json.loads((finished / "best.json").read_text())
+    model = rsan_model.build_rsan(filters=2, **record["model"])
+    rsan_model.load_weights(model, finished / "best.weights.h5")
+    assert not any(name.startswith("optimizer") for name in arrays(finished / "best.weights.h5"))
+    assert record["dataset"] == "synthetic" and record["recipe"]["patch_size"] == 56
+    with (finished / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"loss", "val_auc", "val_f1", "learning_rate", "keep_prob"} <= set(rows[0])
+    assert (finished / "look" / "epoch_002.png").exists()
+    assert json.loads((finished / "environment.json").read_text())["keras"] == keras.__version__
+
+
+def test_a_run_cut_between_epochs_ends_in_the_same_bits(finished, tmp_path, monkeypatch):
+    """Epoch 1 as the whole run left it, then the rest from the checkpoint alone."""
+    save = training.save_weights
+
+    def cut(model, path, history=None):
+        save(model, path, history)
+        if history and len(history) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_weights", cut)
+    assert run(tmp_path) == 130
+    monkeypatch.undo()
+    assert run(tmp_path) == 0
+    for name in ("latest.weights.h5", "best.weights.h5"):
+        whole, resumed = arrays(finished / name), arrays(tmp_path / name)
+        assert whole.keys() == resumed.keys()
+        for key in whole:
+            np.testing.assert_array_equal(whole[key], resumed[key], err_msg=key)
+
+
+def test_a_finished_run_is_not_trained_again(finished, capsys):
+    before = (finished / "latest.weights.h5").stat().st_mtime_ns
+    assert run(finished) == 0
+    assert (finished / "latest.weights.h5").stat().st_mtime_ns == before
+    assert "best.weights.h5" in capsys.readouterr().out
+
+
+def test_a_folder_of_another_run_is_refused(finished, capsys):
+    assert run(finished, "--seed", "1") == 2
+    assert "seed 0 (asked: 1)" in capsys.readouterr().err
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
+    lock = training.lock_run(tmp_path)
+    assert run(tmp_path) == 2
+    assert "another training writes here" in capsys.readouterr().err
+    lock.close()
+
+
+def test_a_broken_loss_stops_the_run_and_names_the_checkpoint(tmp_path, capsys):
+    assert run(tmp_path, "--learning-rate", "1e30") == 2
+    assert "last good checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "best.json").exists()
+
+
+@pytest.mark.parametrize("variant", ["backbone", "backbone_dropblock"])
+def test_the_authors_recipe_trains_the_ablations(variant, tmp_path):
+    assert run(tmp_path, "--recipe", "authors", "--variant", variant, "--epochs", "1") == 0
+    record = json.loads((tmp_path / "best.json").read_text())
+    assert record["variant"] == variant and len(record["history"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--patch-size", "50"], "at least 56"),
+        (["--patch-size", "60"], "multiple of 8"),
+        (["--batch-size", "0"], "at least 1"),
+        (["--epochs", "-1"], "at least 1"),
+        (["--keep-prob", "0"], "keep-prob must be in (0, 1]"),
+        (["--keep-prob", "1.5"], "keep-prob must be in (0, 1]"),
+        (["--variant", "unet"], "invalid choice"),
+        (["--learning-rate", "fast"], "invalid float"),
+        (["--colour", "red"], "unrecognized arguments"),
+    ],
+)
+def test_impossible_flags_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        training.parse(DRIVE, RECIPE, AUTHORS, "help", flags)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_field_of_the_recipe_is_a_flag_and_flags_win():
+    recipe, data_dir, folder = training.parse(DRIVE, RECIPE, AUTHORS, "help", ["--recipe", "authors", "--epochs", "7"])
+    assert (recipe.epochs, recipe.learning_rate, data_dir) == (7, 1e-3, None)
+    assert folder.name == "drive-authors-rsan-0"
+    values = {int: "64", float: "0.5", str: None, bool: None}
+    for field in dataclasses.fields(training.Recipe):
+        if values[field.type]:
+            flag = "--" + field.name.replace("_", "-")
+            changed, *_ = training.parse(DRIVE, RECIPE, AUTHORS, "help", [flag, values[field.type]])
+            assert getattr(changed, field.name) == field.type(values[field.type])
+
+
+def test_schedules():
+    recipe = training.Recipe(epochs=20, keep_prob=0.88)
+    ramp = [training.ramped_keep_prob(recipe, epoch) for epoch in range(20)]
+    assert ramp[0] == 1 and ramp[12] == ramp[15] == 0.88 and ramp[:16] == sorted(ramp[:16], reverse=True)
+    assert ramp[16:] == [1] * 4
+    rate = training.learning_rate(recipe, 100)
+    assert float(rate(0)) == 0 and float(rate(50)) == pytest.approx(recipe.learning_rate)
+    assert float(rate(2000)) == pytest.approx(1e-5, rel=1e-3)
+    authors = training.learning_rate(dataclasses.replace(recipe, recipe="authors", epochs=150, learning_rate=1e-3), 9)
+    assert float(authors(899)) == pytest.approx(1e-3) and float(authors(901)) == pytest.approx(1e-4)
+
+
+def test_a_read_only_place_is_named(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="choose --output-dir"):
+        training.lock_run(blocked / "run")
