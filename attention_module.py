@@ -1,4 +1,4 @@
-"""Spatial attention (RSAN, section 2.2 and figure 2; first described in CBAM, arXiv:1807.06521)."""
+"""Spatial attention, as RSAN takes it over from CBAM (Woo et al., ECCV 2018, arXiv:1807.06521)."""
 
 import keras
 from keras import layers, ops
@@ -9,7 +9,7 @@ class SpatialAttention(layers.Layer):
     """Scales every position of a feature map by how much vessel it seems to hold.
 
     The mean and the maximum over the channels are concatenated, convolved to one
-    map without bias, squashed by a sigmoid and multiplied in (equation 2).
+    map without bias, squashed by a sigmoid and multiplied in.
 
     Args:
         kernel_size: Side of the convolution window, in pixels of the feature map.
@@ -20,8 +20,7 @@ class SpatialAttention(layers.Layer):
         >>> SpatialAttention()(keras.ops.ones((1, 32, 32, 16))).shape
         (1, 32, 32, 16)
 
-    Reference: Guo et al., "Residual Spatial Attention Network for Retinal Vessel
-    Segmentation", ICONIP 2020, arXiv:2009.08829.
+    Reference: Guo et al., ICONIP 2020, arXiv:2009.08829, the figure of SA.
     """
 
     def __init__(self, kernel_size=7, **kwargs):

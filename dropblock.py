@@ -16,7 +16,7 @@ class DropBlock2D(layers.Layer):
 
     Each place where a whole block fits starts one with probability `gamma`, for each
     channel by itself, so that about `1 - keep_prob` of the values are set to zero.
-    What is kept is scaled by `count / sum(mask)` over the whole batch, which leaves the mean unchanged.
+    What is kept is scaled by `count / sum(mask)` of the whole batch, which leaves the mean unchanged.
 
     Args:
         keep_prob: Share of values to keep, in (0, 1]. A plain attribute that may be changed between

@@ -1,4 +1,4 @@
-"""RSAN, the Residual Spatial Attention Network for retinal vessel segmentation (figure 1).
+"""RSAN, the Residual Spatial Attention Network for retinal vessel segmentation.
 
 Guo, Szemenyei, Yi, Zhou, Bian: ICONIP 2020, arXiv:2009.08829. Everything in here
 follows the authors' code: three levels of pooling, 16 to 128 filters, 1,054,523 parameters.
@@ -30,7 +30,7 @@ def two_convolutions(x, filters, drop):
 
 
 def residual_block(x, filters, drop):
-    """Pre-activation residual block with DropBlock (figure 1, "residual block"; section 2.1).
+    """Pre-activation residual block with DropBlock (the figure of the modified residual block).
 
     Args:
         x: Tensor `(batch, height, width, channels)`.
@@ -47,7 +47,7 @@ def residual_block(x, filters, drop):
 
 
 def rsab(x, filters, drop, attend):
-    """Residual spatial attention block (figure 2; section 2.3): attention acts on the residual branch.
+    """Residual spatial attention block (the figure of RSAB): attention acts on the residual branch.
 
     Args and return value as in `residual_block`; `attend` is what the residual branch goes through.
     """
@@ -56,7 +56,7 @@ def rsab(x, filters, drop, attend):
 
 
 def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_size=7, variant="rsan"):
-    """The network of figure 1, or one of its two ablations (table 3).
+    """The network of figure 1, or one of the paper's two ablations of it.
 
     Args:
         input_shape: `(height, width, channels)`; sides are multiples of 8 or None.

@@ -421,7 +421,7 @@ def test_the_folder_of_the_other_set_is_recognised(dataset, root):
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(UserError, match=r"no test image of DRIVE in any layout of data/README\.md; get it from"):
+    with pytest.raises(UserError, match=r"no test image of DRIVE in any layout of"):
         datasets.load(DRIVE, "test", tmp_path)
 
 

@@ -85,21 +85,23 @@ def test_three_training_steps_are_the_authors(small):
 @pytest.mark.parametrize("case", json.loads((GOLDEN / "dropblock_stats.json").read_text()),
                          ids=lambda case: f"{case['height']}x{case['width']}")
 def test_dropblock_statistics_are_the_authors(case):
-    height, width, draws = case["height"], case["width"], case["draws"]
+    # Four times the authors' draws: what is left of the difference is mostly theirs.
+    height, width, draws = case["height"], case["width"], 4 * case["draws"]
     layer = DropBlock2D(case["keep_prob"], case["block_size"], seed=1)
     ones = np.ones((case["batch"], height, width, case["channels"]), "float32")
-    outputs = [np.asarray(layer(ones, training=True)) for _ in range(draws)]
-    kept = np.array(outputs) > 0
-    per_draw = kept.mean((1, 2, 3, 4))
-    # Both sides are means over the same number of draws, hence the square root of two.
-    error = np.sqrt(2) * case["kept_fraction_std_per_draw"] / np.sqrt(draws)
-    assert abs(per_draw.mean() - case["kept_fraction"]) <= 4 * error
-    places = draws * case["batch"] * case["channels"]
+    kept, means = [], []
+    for _ in range(draws):
+        output = ops.convert_to_numpy(layer(ones, training=True))
+        kept.append(output > 0)
+        means.append(output.mean())
+    kept = np.array(kept)
+    both = np.sqrt((1 + 1 / 4) / case["draws"])
+    assert abs(kept.mean() - case["kept_fraction"]) <= 4 * both * case["kept_fraction_std_per_draw"]
     for name, (y, x) in {"kept_at_centre": (height // 2, width // 2), "kept_at_corner": (0, 0)}.items():
         expected = case[name]
-        error = np.sqrt(2 * expected * (1 - expected) / places)
+        error = both * np.sqrt(expected * (1 - expected) / (case["batch"] * case["channels"]))
         assert abs(kept[:, :, y, x].mean() - expected) <= 4 * error, name
-    assert np.mean(outputs) == pytest.approx(1, abs=1e-5)
+    assert means == pytest.approx([1] * draws, abs=1e-5)
 
 
 def runs_of_zeros(line):
@@ -113,8 +115,9 @@ def test_dropblock_drops_whole_blocks_in_each_channel_by_itself(block_size, chan
     for sample in output:
         for channel in range(channels):
             dropped = sample[..., channel] == 0
-            columns = [run for line in dropped for run in runs_of_zeros(~line)]
-            assert columns and min(columns) >= block_size
+            runs = [run for line in [*dropped, *dropped.T] for run in runs_of_zeros(~line)]
+            assert min(runs, default=block_size) >= block_size
+    assert 0.85 < (output > 0).mean() < 0.95
     if channels > 3:
         assert (output[..., 0] != output[..., 1]).any()
 
@@ -216,7 +219,7 @@ def test_any_side_that_is_a_multiple_of_8(shape):
 def test_attention_gates_between_nothing_and_all():
     x = np.random.default_rng(0).random((2, 16, 24, 6), "float32")
     layer = SpatialAttention(kernel_size=5)
-    gate = np.asarray(layer(x)) / x
+    gate = ops.convert_to_numpy(layer(x)) / x
     assert (gate > 0).all() and (gate < 1).all()
     np.testing.assert_allclose(gate, gate[..., :1] * np.ones(6), rtol=1e-5)
     assert SpatialAttention.from_config(layer.get_config()).kernel_size == 5

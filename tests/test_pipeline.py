@@ -103,7 +103,7 @@ def test_whole_images_come_once_an_epoch_in_a_new_order():
 
 
 def test_fit_sees_each_epoch_in_order():
-    """Keras peeks at the first batches and prefetches: what it trains on must be a function of the epoch all the same."""
+    """Keras peeks at the first batches and prefetches; what it trains on must follow from the epoch all the same."""
     seen = []
     inputs = keras.Input((56, 56, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(inputs))
@@ -116,7 +116,8 @@ def test_fit_sees_each_epoch_in_order():
 
     def epochs(first, last):
         seen.clear()
-        model.fit(Watched([example()], 56, 2, 3, epoch=first), initial_epoch=first, epochs=last, shuffle=False, verbose=0)
+        data = Watched([example()], 56, 2, 3, epoch=first)
+        model.fit(data, initial_epoch=first, epochs=last, shuffle=False, verbose=0)
         return seen[-3 * (last - first) :]
 
     whole = epochs(0, 3)

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-import rsan_model
 from vessels import UserError, training
 from vessels.datasets import DRIVE
+
+import rsan_model
 
 TINY = dataclasses.replace(DRIVE, size=(60, 70), padded=72)
 RECIPE = training.Recipe(epochs=2, steps=2, batch_size=2, patch_size=56)

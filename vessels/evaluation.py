@@ -153,10 +153,9 @@ def score_maps(examples, maps, threshold):
         for found, label, inside, both in zip(maps, labels, regions, counts, strict=True)
     ]
     found, label = np.concatenate(maps, axis=None), np.concatenate(labels, axis=None)
-    pooled = {
-        protocol: {**score(found, label, np.concatenate(inside, axis=None), threshold), "cldice": cldice(count)}
-        for protocol, inside, count in zip(PROTOCOLS, zip(*regions, strict=True), sum(counts), strict=True)
-    }
+    everywhere = [np.concatenate(inside, axis=None) for inside in zip(*regions, strict=True)]
+    pooled = {protocol: {**score(found, label, where, threshold), "cldice": cldice(count)}
+              for protocol, where, count in zip(PROTOCOLS, everywhere, sum(counts), strict=True)}
     return per_image, pooled
 
 
@@ -178,7 +177,7 @@ def rounded(value):
 
 
 def environment():
-    """dict of what a figure may depend on besides the code: commit, versions, processor; None if not known."""
+    """dict of what a figure may depend on: commit, versions, processor; None where not known."""
     def version(package):
         try:
             return importlib.metadata.version(package)
@@ -221,20 +220,35 @@ def device():
 
 
 def parse(dataset, description, argv=None):
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=raw)
     parser.add_argument("--variant", choices=("rsan", "backbone", "backbone_dropblock"), default="rsan",
                         help="network (default: rsan)")
-    parser.add_argument("--weights", type=Path,
-                        help=f"weights with their JSON beside them (default: weights/{dataset.key}_<variant>.weights.h5)")
-    parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.title} (default: data/{dataset.name})")
-    parser.add_argument("--output-dir", type=Path, help=f"default: results/{dataset.name}/<variant>")
-    parser.add_argument("--synthetic", action="store_true",
-                        help="score what `train --synthetic` trained, on procedural images")
+    parser.add_argument("--weights", type=Path, help="weights, with their JSON beside them (default: "
+                        f"weights/{dataset.key}_<variant>.weights.h5)")
+    parser.add_argument("--data-dir", type=Path,
+                        help=f"folder of {dataset.title} (default: data/{dataset.name})")
+    parser.add_argument("--output-dir", type=Path, help="where metrics, table, curves, panels and maps go "
+                        f"(default: results/{dataset.name}/<variant>)")
+    parser.add_argument("--synthetic", action="store_true", help="score on procedural images what training "
+                        f"with --synthetic left in runs/{dataset.key}-synthetic-<variant>-0, and write there")
     parser.add_argument("--allow-modified", action="store_true",
-                        help="go on though the weights are not the file that their JSON describes")
+                        help="go on though the weights' SHA-256 is not the one in their JSON")
     parser.add_argument("--release", action="store_true",
-                        help="afterwards, copy the weights to weights/, their JSON with the test figures added")
-    return parser.parse_args(argv)
+                        help="afterwards, copy the weights to weights/, with the test figures in their JSON")
+    arguments = parser.parse_args(argv)
+    if arguments.synthetic and arguments.data_dir:
+        parser.error("--synthetic reads no images: leave --data-dir out")
+    if arguments.release and (arguments.synthetic or arguments.allow_modified):
+        parser.error("--release is for weights of real images that match their JSON")
+    run = ROOT / "runs" / f"{dataset.key}-synthetic-{arguments.variant}-0"
+    if arguments.synthetic:
+        weights, output = run / "best.weights.h5", run / "results"
+    else:
+        weights = ROOT / "weights" / f"{dataset.key}_{arguments.variant}.weights.h5"
+        output = ROOT / "results" / dataset.name / arguments.variant
+    arguments.weights, arguments.output_dir = arguments.weights or weights, arguments.output_dir or output
+    return arguments
 
 
 def main(dataset, build, load_weights, description, argv=None):
@@ -250,29 +264,24 @@ def main(dataset, build, load_weights, description, argv=None):
         Exit code: 0; 2 for what the user can mend.
     """
     arguments = parse(dataset, description, argv)
-    run = ROOT / "runs" / f"{dataset.key}-synthetic-{arguments.variant}-0"
-    weights, output = arguments.weights, arguments.output_dir
-    if arguments.synthetic:
-        weights, output = weights or run / "best.weights.h5", output or run / "results"
-    weights = weights or ROOT / "weights" / f"{dataset.key}_{arguments.variant}.weights.h5"
-    output = output or ROOT / "results" / dataset.name / arguments.variant
     try:
-        record = read_record(weights, dataset, arguments)
-        examples = synthetic.make(dataset, "test") if arguments.synthetic else datasets.load(
-            dataset, "test", arguments.data_dir)
-        model = build(**record["model"])
+        record = read_record(dataset, arguments)
+        examples = (synthetic.make(dataset, "test") if arguments.synthetic
+                    else datasets.load(dataset, "test", arguments.data_dir))
         try:
-            load_weights(model, weights)
-        except ValueError as error:
-            raise UserError(f"{error}; take the weights whose JSON says variant {arguments.variant}") from None
-        run_evaluation(dataset, model, weights, record, examples, output)
+            model = build(**record["model"])
+            load_weights(model, arguments.weights)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{arguments.weights} does not fit {record_path(arguments.weights)}: {error}; "
+                            "name other --weights") from None
+        run_evaluation(dataset, model, record, examples, arguments)
         if arguments.release:
-            release(dataset, arguments.variant, weights, record, output)
+            release(dataset, arguments, record)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; nothing was scored", file=sys.stderr)
+        print("\nstopped", file=sys.stderr)
         return 130
     return 0
 
@@ -281,87 +290,96 @@ def record_path(weights):
     return weights.with_name(weights.name.removesuffix(".h5").removesuffix(".weights") + ".json")
 
 
-def read_record(weights, dataset, arguments):
+def read_record(dataset, arguments):
     """The JSON beside the weights, after checking that it and they are what is asked for."""
-    synthetic = " --synthetic" * arguments.synthetic
-    train = f"python train_{dataset.key}.py{synthetic} --variant {arguments.variant}"
+    weights, path = arguments.weights, record_path(arguments.weights)
+    synthetic_flag = " --synthetic" * arguments.synthetic
+    train = f"python train_{dataset.key}.py{synthetic_flag} --variant {arguments.variant}"
     if not weights.exists():
         raise UserError(f"{weights}: no such weights; make some with `{train}` or name yours with --weights")
-    path = record_path(weights)
     try:
         record = json.loads(path.read_text())
+        missing = {"dataset", "variant", "model", "sha256", "recipe"} - set(record)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: it says what network {weights.name} belongs to; restore it, or make both "
-                        f"with `{train}`") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it") from None
-    missing = {"dataset", "variant", "model", "sha256", "parameters", "recipe"} - set(record)
+        raise UserError(f"{path}: missing, it says what network {weights.name} belongs to; restore it, or "
+                        f"make both with `{train}`") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore it") from None
     if missing:
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; restore it")
+        raise UserError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
     expected = {"dataset": "synthetic" if arguments.synthetic else dataset.name, "variant": arguments.variant}
     for key, value in expected.items():
         if record[key] != value:
-            raise UserError(f"{weights} is of {key} {record[key]}, not {value}; name other --weights")
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+            raise UserError(f"{weights}: is of {key} {record[key]}, not {value}; name other --weights, or "
+                            f"make some with `{train}`")
+    digest = datasets.sha256(weights)
     if digest != record["sha256"] and not arguments.allow_modified:
-        raise UserError(f"{weights} is not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
+        raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
                         f"{record['sha256'][:12]}...); restore it, or go on with --allow-modified")
-    return record
+    return {**record, "sha256": digest}
 
 
-def run_evaluation(dataset, model, weights, record, examples, output):
+def run_evaluation(dataset, model, record, examples, arguments):
+    """Predicts, scores, writes the results (where `metrics.json` is, they are complete), prints the table."""
     from vessels import pipeline, report
 
-    probabilities, began = [], time.time()
+    output, probabilities, began = arguments.output_dir, [], time.time()
     for i, example in enumerate(examples):
+        print(f"\rpredicting {i + 1}/{len(examples)} ", end="", file=sys.stderr, flush=True)
         probabilities.append(pipeline.predict_image(model, example.image, dataset.padded))
-        print(f"\rpredicting {i + 1}/{len(examples)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
     predicted = time.time()
-    print(f"\rpredicted {len(examples)} images, {(predicted - began) / len(examples):.2f} s each", file=sys.stderr)
+    try:
+        scores = evaluate(examples, probabilities)
+    except ValueError as error:
+        raise UserError(f"{arguments.weights}: {error}; these weights are no use, name others") from None
+    scored = time.time()
     metrics = {
         "dataset": record["dataset"],
         "variant": record["variant"],
         "threshold": 0.5,
         "n_images": len(examples),
-        "weights": {"file": weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
-                    "recipe": record["recipe"]},
-        **evaluate(examples, probabilities),
-        "published": None if record["dataset"] == "synthetic" else published(dataset),
+        "weights": {"file": arguments.weights.name, "sha256": record["sha256"],
+                    "parameters": model.count_params(), "recipe": record["recipe"]},
+        **scores,
+        "published": {} if arguments.synthetic else published(dataset),
         "environment": environment(),
+        "seconds": {"predicting": round(predicted - began, 2), "scoring": round(scored - predicted, 2)},
     }
-    print(f"scored in {time.time() - predicted:.1f} s", file=sys.stderr)
-    metrics["seconds"] = {"predicting": round(predicted - began, 2), "scoring": round(time.time() - predicted, 2)}
-    write_atomically(output / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    write_atomically(output / "table.md", report.table_markdown(metrics))
-    for name, picture in report.curves(examples, probabilities, metrics).items():
-        write_atomically(output / name, picture)
-    for example, probability, scores in zip(examples, probabilities, metrics["per_image"], strict=True):
+    for example, probability in zip(examples, probabilities, strict=True):
         sixteen = Image.fromarray(np.round(probability * 65535).astype("uint16"))
-        for folder, picture in (("probabilities", sixteen), ("panels", report.panel(example, probability, scores))):
+        for folder, picture in (("probabilities", sixteen), ("panels", report.panel(example, probability))):
             buffer = io.BytesIO()
             picture.save(buffer, "PNG")
             write_atomically(output / folder / f"{example.name}.png", buffer.getvalue())
-    ranked = sorted(metrics["per_image"], key=lambda scores: scores["inside_fov"]["f1"] or 0)
-    print(f"weights  {weights}\nwritten  {output}")
-    for word, scores in (("worst", ranked[0]), ("best", ranked[-1])):
-        print(f"{word:8} {scores['image']}: F1 {scores['inside_fov']['f1']:.4f} inside the field of view")
-    if record["dataset"] == "synthetic":
-        print(f"SYNTHETIC IMAGES: these figures say nothing about {dataset.title}.")
+    for name, picture in report.curves(examples, probabilities, metrics).items():
+        write_atomically(output / name, picture)
+    write_atomically(output / "table.md", report.table_markdown(metrics))
+    write_atomically(output / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+    print(f"weights   {arguments.weights}\nwritten   {output}/: metrics.json, table.md, roc.png, pr.png,\n"
+          f"          reliability.png, panels/, probabilities/\n"
+          f"seconds   {(predicted - began) / len(examples):.2f} to predict an image, "
+          f"{scored - predicted:.2f} to score all {len(examples)}")
+    ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
+    for word, one in (("worst", ranked[0]), ("best", ranked[-1])):
+        print(f"{word:9} {one['image']}: F1 {report.cell(one['inside_fov']['f1'])} inside the field of view")
+    if arguments.synthetic:
+        print(f"\nSYNTHETIC IMAGES: these figures say nothing about {dataset.title}.")
     print(report.table(metrics))
 
 
 def published(dataset):
     """The paper's own figures, from results/published.json."""
-    rows = json.loads((ROOT / "results" / "published.json").read_text())[dataset.name]
-    return next(row for row in rows if row["method"] == "RSAN (paper)")
+    rows = json.loads((ROOT / "results" / "published.json").read_text()).get(dataset.name, [])
+    return next((row for row in rows if row["method"] == "RSAN (paper)"), {})
 
 
-def release(dataset, variant, weights, record, output):
+def release(dataset, arguments, record):
     """Copies weights to weights/, and their JSON with the figures just scored."""
-    metrics = json.loads((output / "metrics.json").read_text())
-    target = ROOT / "weights" / f"{dataset.key}_{variant}.weights.h5"
-    shutil.copyfile(weights, target.with_name("." + target.name))
-    target.with_name("." + target.name).replace(target)
+    metrics = json.loads((arguments.output_dir / "metrics.json").read_text())
+    target = ROOT / "weights" / f"{dataset.key}_{arguments.variant}.weights.h5"
+    write_atomically(target, arguments.weights.read_bytes())
     record = {**record, "test": {protocol: metrics[protocol] for protocol in PROTOCOLS}}
     write_atomically(record_path(target), json.dumps(record, indent=1) + "\n")
     print(f"released {target}", file=sys.stderr)

@@ -1,5 +1,11 @@
-"""What people look at: tables, curves, panels, and the README's results, all from `metrics.json`."""
+"""What people look at: tables, curves, panels, histories, and the README's results.
 
+    python -m vessels.report            # makes the README's table anew from results/*/*/metrics.json
+    python -m vessels.report --check    # exit code 1 where it is stale
+"""
+
+import argparse
+import csv
 import io
 import json
 import sys
@@ -7,25 +13,32 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.calibration import calibration_curve
 
+from vessels import UserError, datasets
+from vessels.evaluation import curve, score
+from vessels.files import write_atomically
+
 ROOT = Path(__file__).resolve().parent.parent
-TITLES = {"DRIVE": "DRIVE", "CHASEDB1": "CHASE DB1", "synthetic": "synthetic images"}
+TITLES = {**{dataset.name: dataset.title for dataset in datasets.DATASETS}, "synthetic": "SYNTHETIC"}
 SCORED = {"whole_image": "whole image", "inside_fov": "inside the field of view"}
 COLUMNS = {"auc": "AUC", "accuracy": "acc.", "sensitivity": "sens.", "specificity": "spec.", "f1": "F1",
            "mcc": "MCC", "cldice": "clDice"}
+VARIANTS = ("rsan", "backbone_dropblock", "backbone")
+BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->"
 # Okabe and Ito's palette: told apart by colour-blind readers too.
-TRUE, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (86, 180, 233)
-INK, BACKGROUND = (30, 30, 30), (255, 255, 255)
+FOUND, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (86, 180, 233)
+COLOURS = {"whole_image": "#0072B2", "inside_fov": "#D55E00"}
 
 
 def rows(metrics, protocol):
-    """`(name, scores)` of each row of the table: ours, the paper's where it scored so, the second observer's."""
+    """`[(name, scores)]` of the table: ours, the paper's (empty if not scored so), the second observer's."""
     found = [(f"{metrics['variant']} (here)", metrics[protocol])]
     paper = metrics["published"]
-    if paper and paper["scored"] == protocol and metrics["variant"] == "rsan":
-        found.append((paper["method"], paper))
+    if paper and metrics["variant"] == "rsan":
+        found.append((paper["method"], paper if paper["scored"] == protocol else {}))
     if metrics["second_observer"]:
         found.append(("second observer", metrics["second_observer"][protocol]))
     return found
@@ -35,147 +48,229 @@ def cell(value):
     return "-" if value is None else f"{value:.4f}"
 
 
-def table(metrics):
-    """The table of `metrics` for a terminal of 80 columns."""
+def table(metrics, width=80):
+    """The table of `metrics` for a terminal: str; columns that do not fit `width` are left out."""
+    columns = dict(list(COLUMNS.items())[: (width - 26) // 7])
     lines = []
     for protocol, scored in SCORED.items():
         lines.append(f"\n{TITLES[metrics['dataset']]}, {metrics['n_images']} test images, {scored}")
-        lines.append(" " * 26 + "".join(f"{title:>7}" for title in COLUMNS.values()))
+        lines.append(" " * 26 + "".join(f"{title:>7}" for title in columns.values()))
         for name, scores in rows(metrics, protocol):
-            lines.append(f"{name:26}" + "".join(f"{cell(scores.get(key)):>7}" for key in COLUMNS))
+            lines.append(f"{name:26}" + "".join(f"{cell(scores.get(key)):>7}" for key in columns))
     return "\n".join(lines)
 
 
-def table_markdown(metrics, heading=True):
-    """The same table in Markdown, with the mean and standard deviation over the images."""
-    head = f"{TITLES[metrics['dataset']]}, {metrics['n_images']} test images" if heading else ""
-    lines = [f"| {head} | scored | " + " | ".join(COLUMNS.values()) + " |", "|---|---|" + "---|" * len(COLUMNS)]
+def markdown_row(*cells):
+    return f"| {' | '.join(cells)} |"
+
+
+def table_markdown(metrics):
+    """The same table in Markdown: str; with mean and standard deviation over the images."""
+    title = f"{TITLES[metrics['dataset']]}, {metrics['n_images']} test images"
+    head = title, "scored", *COLUMNS.values()
+    lines = [markdown_row(*head), markdown_row(*["---"] * len(head))]
     for protocol, scored in SCORED.items():
-        for name, scores in rows(metrics, protocol):
-            lines.append(f"| {name} | {scored} | " + " | ".join(cell(scores.get(key)) for key in COLUMNS) + " |")
-        spread = [f"{cell(metrics['mean'][protocol][key])} ± {cell(metrics['std'][protocol][key])}" for key in COLUMNS]
-        lines.append(f"| {metrics['variant']}, mean ± std of the images | {scored} | " + " | ".join(spread) + " |")
+        mean, std = metrics["mean"][protocol], metrics["std"][protocol]
+        spread = (f"{cell(mean[key])} ± {cell(std[key])}" for key in COLUMNS)
+        lines += [markdown_row(name, scored, *(cell(scores.get(key)) for key in COLUMNS))
+                  for name, scores in rows(metrics, protocol)]
+        lines.append(markdown_row(f"{metrics['variant']}, mean ± std of the images", scored, *spread))
     return "\n".join(lines) + "\n"
 
 
+def picture(figure):
+    """PNG of a figure: bytes; without a version in them, the same figures give the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def curves(examples, probabilities, metrics):
-    """`{"roc.png": bytes, "pr.png": bytes, "reliability.png": bytes}`, pooled over both protocols."""
-    import matplotlib
+    """Curves of all pixels of both protocols, with the second observer and threshold 0.5 marked.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    Args:
+        examples, probabilities: As for `evaluation.evaluate`, each label with vessels and background.
+        metrics: What that returned.
 
-    from vessels.evaluation import curve
-
-    figures = {name: plt.subplots(figsize=(5, 4.5), layout="constrained") for name in ("roc", "pr", "reliability")}
-    for protocol, colour in (("whole_image", "#0072B2"), ("inside_fov", "#D55E00")):
-        inside = [example.fov if protocol == "inside_fov" else np.ones_like(example.fov) for example in examples]
-        pixels = np.concatenate([map_[where] for map_, where in zip(probabilities, inside, strict=True)])
-        labels = np.concatenate([example.label[where] for example, where in zip(examples, inside, strict=True)])
-        fps, tps, thresholds = curve(pixels, labels)
-        thin = np.unique(np.r_[np.linspace(0, len(fps) - 1, 2000).astype(int),
-                               np.searchsorted(-thresholds, -np.linspace(0, 1, 200)).clip(0, len(fps) - 1)])
+    Returns:
+        dict of PNG bytes: "roc.png", "pr.png", "reliability.png".
+    """
+    figures = [Figure(figsize=(5, 4.5), layout="constrained") for _ in range(3)]
+    roc, pr, reliability = (figure.add_subplot() for figure in figures)
+    corner = True
+    for protocol, colour, line in zip(SCORED, COLOURS.values(), ("-", "--"), strict=True):
+        inside = [example.fov if protocol == "inside_fov" else ... for example in examples]
+        pixels = np.concatenate([one[where] for one, where in zip(probabilities, inside, strict=True)], None)
+        labels = np.concatenate([one.label[where] for one, where in zip(examples, inside, strict=True)], None)
+        fps, tps, _ = curve(pixels, labels)
+        # More points than the picture has pixels would only take longer to draw.
+        thin = np.unique(np.r_[np.searchsorted(tps, np.linspace(0, tps[-1], 1000)),
+                               np.searchsorted(fps, np.linspace(0, fps[-1], 1000)), len(fps) - 1])
         fps, tps = fps[thin], tps[thin]
-        found, scored = metrics[protocol], SCORED[protocol]
-        roc, pr, reliability = (figures[name][1] for name in figures)
-        roc.plot(fps / fps[-1], tps / tps[-1], color=colour, label=f"{scored}, AUC {cell(found['auc'])}")
-        pr.plot(tps / tps[-1], tps / (tps + fps), color=colour,
-                label=f"{scored}, average precision {cell(found['average_precision'])}")
+        scores, scored, style = metrics[protocol], SCORED[protocol], {"color": colour, "linestyle": line}
+        roc.plot(fps / fps[-1], tps / tps[-1], **style, label=f"{scored}, AUC {cell(scores['auc'])}")
+        pr.plot(tps / tps[-1], tps / (tps + fps), **style,
+                label=f"{scored}, average precision {cell(scores['average_precision'])}")
         measured, predicted = calibration_curve(labels, pixels, n_bins=15)
-        reliability.plot(predicted, measured, "o-", color=colour, label=scored)
-        points = [("threshold 0.5", found, "o")]
+        reliability.plot(predicted, measured, "o", **style, label=scored)
+        points = {"threshold 0.5": ("o", scores)}
         if metrics["second_observer"]:
-            points.append(("second observer", metrics["second_observer"][protocol], "x"))
-        vessel_share = labels.mean()
-        for name, scores, marker in points:
-            sensitivity, fall_out = scores["sensitivity"], 1 - scores["specificity"]
-            precision = sensitivity * vessel_share / (sensitivity * vessel_share + fall_out * (1 - vessel_share))
-            style = {"marker": marker, "color": colour, "linestyle": "none", "markersize": 7}
-            roc.plot(fall_out, sensitivity, label=name if protocol == "inside_fov" else None, **style)
-            pr.plot(sensitivity, precision, label=name if protocol == "inside_fov" else None, **style)
-    roc.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(0, 0.2), ylim=(0.6, 1), title="ROC (corner)")
-    pr.set(xlabel="sensitivity (recall)", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01), title="Precision and recall")
-    reliability.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    reliability.set(xlabel="predicted probability", ylabel="share of vessel pixels", title="Reliability")
-    written = {}
-    for name, (figure, axes) in figures.items():
-        axes.legend(fontsize=8, loc="upper left" if name == "reliability" else "lower left" if name == "pr"
-                    else "lower right")
+            points["second observer"] = ("X", metrics["second_observer"][protocol])
+        for name, (marker, point) in points.items():
+            sensitivity, fall_out = point["sensitivity"], 1 - point["specificity"]
+            corner &= sensitivity > 0.6 and fall_out < 0.2
+            hits, alarms = sensitivity * labels.mean(), fall_out * (1 - labels.mean())
+            label = f"{name}, {scored}"
+            mark = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8, "label": label,
+                    "markeredgecolor": "white"}
+            roc.plot(fall_out, sensitivity, **mark)
+            pr.plot(sensitivity, hits / (hits + alarms) if hits + alarms else np.nan, **mark)
+    roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, its corner" if corner else "ROC",
+            xlim=(0, 0.2 if corner else 1), ylim=(0.6 if corner else 0, 1))
+    pr.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision and recall",
+           xlim=(0, 1), ylim=(0, 1.01))
+    reliability.axline((0, 0), slope=1, color="grey", linewidth=0.8)
+    reliability.set(xlabel="predicted probability", ylabel="share of vessel pixels", title="Reliability",
+                    xlim=(0, 1), ylim=(0, 1))
+    for axes, place in ((roc, "lower right"), (pr, "lower left"), (reliability, "upper left")):
+        axes.legend(fontsize=8, loc=place)
         axes.grid(alpha=0.3)
-        buffer = io.BytesIO()
-        # Without the version in the file, the same figures give the same bytes.
-        figure.savefig(buffer, dpi=120, metadata={"Software": None})
-        plt.close(figure)
-        written[f"{name}.png"] = buffer.getvalue()
-    return written
+    names = ("roc.png", "pr.png", "reliability.png")
+    return {name: picture(figure) for name, figure in zip(names, figures, strict=True)}
+
+
+def history_plot(history_csv, path):
+    """Draws a run's `history.csv` (columns `epoch`, `loss`, `val_auc`, `learning_rate`) into the PNG `path`.
+
+    Raises:
+        UserError: The history is missing, empty, or has other columns.
+    """
+    try:
+        with Path(history_csv).open() as file:
+            history = list(csv.DictReader(file))
+        names = ("epoch", "loss", "val_auc", "learning_rate")
+        series = [[float(row[name]) for row in history] for name in names]
+        best = np.argmax(series[2])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{history_csv}: no history of a training run ({error}); "
+                        "name a run's history.csv") from None
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots(3, sharex=True, height_ratios=(2, 2, 1))
+    titles = ("training loss", "validation AUC", "learning rate")
+    for axis, values, title in zip(axes, series[1:], titles, strict=True):
+        axis.plot(series[0], values, ".-", color=COLOURS["whole_image"])
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    axes[1].plot(series[0][best], series[2][best], "o", color=COLOURS["inside_fov"],
+                 label=f"best: {series[2][best]:.4f} in epoch {series[0][best]:.0f}")
+    axes[1].legend(loc="lower right")
+    axes[2].set_xlabel("epoch")
+    write_atomically(path, picture(figure))
 
 
 def agreement(example, probability, threshold=0.5):
     """uint8 `(height, width, 3)`: where map and label agree inside the field of view, and how they differ."""
-    vessel = (probability >= threshold) & example.fov
-    label = example.label & example.fov
-    picture = np.zeros((*label.shape, 3), "uint8")
-    picture[example.fov] = 25
-    picture[vessel & label], picture[label & ~vessel], picture[vessel & ~label] = TRUE, MISSED, FALSE
-    return picture
+    vessel, label = (probability >= threshold) & example.fov, example.label & example.fov
+    shown = np.zeros((*label.shape, 3), "uint8")
+    shown[example.fov] = 25
+    shown[vessel & label], shown[label & ~vessel], shown[vessel & ~label] = FOUND, MISSED, FALSE
+    return shown
 
 
-def panel(example, probability, scores=None, threshold=0.5):
-    """PIL image of four tiles: photograph, label, probability, agreement; `scores` as in `per_image` is its caption."""
-    grey = [np.repeat((255 * plane).astype("uint8")[..., None], 3, 2) for plane in (example.label, probability)]
+def panel(example, probability, threshold=0.5):
+    """Photograph, label, probability and agreement side by side, with the image's own figures.
+
+    Args:
+        example: An `Example`.
+        probability: float `(height, width)` in [0, 1].
+        threshold: What counts as vessel: `probability >= threshold`.
+
+    Returns:
+        `PIL.Image.Image`, RGB: two by two tiles of the image's size, at most 640 pixels wide.
+    """
+    height, width = example.label.shape
+    size = min(width, 640), round(height * min(1, 640 / width))
+    grey = [cv2.cvtColor((255 * plane).astype("uint8"), cv2.COLOR_GRAY2RGB)
+            for plane in (example.label, probability)]
     tiles = [example.image, *grey, agreement(example, probability, threshold)]
-    width = 420
-    height = round(width * example.label.shape[0] / example.label.shape[1])
-    tiles = [cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA) for tile in tiles]
-    canvas = Image.new("RGB", (4 * width + 15, height + 46), BACKGROUND)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
-    for i, (tile, title) in enumerate(zip(tiles, ("photograph", "label", "probability", "agreement"), strict=True)):
-        canvas.paste(Image.fromarray(tile), (i * (width + 5), 0))
-        draw.text((i * (width + 5), height + 2), f"{example.name}: {title}" if i == 0 else title, INK, font)
-    if scores:
-        inside = scores["inside_fov"]
-        caption = "   ".join(f"{title} {cell(inside[key])}" for key, title in COLUMNS.items())
-        draw.text((0, height + 23), f"inside the field of view:   {caption}", INK, font)
-    x = 3 * (width + 5)
-    for colour, word in ((TRUE, "found"), (MISSED, "missed"), (FALSE, "false")):
-        draw.rectangle((x, height + 27, x + 12, height + 39), fill=colour)
-        draw.text((x + 18, height + 23), word, INK, font)
-        x += 90
+    gap, strip = 10, 34
+    canvas = Image.new("RGB", (2 * size[0] + gap, 2 * (strip + size[1]) + strip), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=22)
+    titles = (example.name, "label", "probability", "agreement")
+    for i, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
+        x, y = i % 2 * (size[0] + gap), i // 2 * (strip + size[1])
+        draw.text((x + 4, y + strip / 2), title, "black", font, anchor="lm")
+        canvas.paste(Image.fromarray(cv2.resize(tile, size, interpolation=cv2.INTER_AREA)), (x, y + strip))
+    x += 150
+    for colour, word in ((FOUND, "found"), (MISSED, "missed"), (FALSE, "false")):
+        draw.rectangle((x, y + 9, x + 16, y + 25), fill=colour)
+        draw.text((x + 24, y + strip / 2), word, "black", font, anchor="lm")
+        x += 125
+    scores = score(probability, example.label, example.fov, threshold)
+    named = {"F1": "f1", "sensitivity": "sensitivity", "specificity": "specificity", "AUC": "auc"}
+    caption = "   ".join(["Inside the field of view:", *(f"{k} {cell(scores[v])}" for k, v in named.items())])
+    draw.text((4, canvas.height - strip / 2), caption, "black", font, anchor="lm")
     return canvas
 
 
-def readme_table(results=ROOT / "results"):
-    """Markdown of all `results/<set>/<variant>/metrics.json`, the README's table."""
-    order = ("rsan", "backbone_dropblock", "backbone")
-    lines = ["| set | scored | network | " + " | ".join(COLUMNS.values()) + " |", "|---|---|---|" + "---|" * len(COLUMNS)]
-    for dataset in ("DRIVE", "CHASEDB1"):
-        found = [json.loads(path.read_text()) for variant in order
-                 if (path := results / dataset / variant / "metrics.json").exists()]
+def readme_table(results_dir=ROOT / "results"):
+    """Markdown of all `<results_dir>/<set>/<variant>/metrics.json`: str, empty where there are none."""
+    found = [json.loads(path.read_text()) for path in Path(results_dir).glob("*/*/metrics.json")]
+    head = "set", "scored", "network", *COLUMNS.values()
+    lines = [markdown_row(*head), markdown_row(*["---"] * len(head))]
+    for dataset in (name for name in TITLES if name != "synthetic"):
+        of_set = sorted((metrics for metrics in found if metrics["dataset"] == dataset),
+                        key=lambda metrics: VARIANTS.index(metrics["variant"]))
         for protocol, scored in SCORED.items():
-            for i, metrics in enumerate(found):
-                of_all = rows(metrics, protocol)
-                for name, scores in of_all if i == 0 else of_all[:1]:
-                    cells = " | ".join(cell(scores.get(key)) for key in COLUMNS)
-                    lines.append(f"| {TITLES[dataset]} | {scored} | {name} | {cells} |")
-    return "\n".join(lines) + "\n"
+            entries = [rows(metrics, protocol) for metrics in of_set]
+            # Our networks first, then what each would repeat: the paper and the observer.
+            for name, scores in [entry[0] for entry in entries] + (entries[0][1:] if entries else []):
+                cells = (cell(scores.get(key)) for key in COLUMNS)
+                lines.append(markdown_row(TITLES[dataset], scored, name, *cells))
+    return "\n".join(lines) + "\n" if found else ""
 
 
-def updated(text):
-    """`text` of the README with the table between its markers made anew."""
-    begin, end = "<!-- results: begin -->\n", "<!-- results: end -->"
-    before, rest = text.split(begin)
-    return before + begin + readme_table() + end + rest.split(end)[1]
+def updated(text, results_dir=ROOT / "results"):
+    """`text` with what stands between the markers replaced by `readme_table`; ValueError without markers."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return before + BEGIN + readme_table(results_dir) + END + after
 
 
-def main(argv):
-    """`python -m vessels.report` writes the README's table; with `--check` it only says whether it is stale."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    if "--check" in argv:
-        return int(updated(text) != text)
-    readme.write_text(updated(text))
-    return 0
+def update_readme(readme=ROOT / "README.md", results_dir=ROOT / "results", check=False):
+    """Puts `readme_table` between the markers of `readme`, or with `check` does not; True where it was stale.
+
+    Raises:
+        UserError: There is no such file, or no pair of markers in it.
+    """
+    try:
+        text = Path(readme).read_text()
+        new = updated(text, results_dir)
+    except OSError as error:
+        raise UserError(f"{readme}: {error.strerror}; run this in a checkout of the project") from None
+    except ValueError:
+        raise UserError(f"{readme}: lacks the lines '{BEGIN.strip()}' and '{END}', once each; "
+                        "put them where the table belongs") from None
+    if new != text and not check:
+        write_atomically(readme, new)
+    return new != text
+
+
+def main(argv=None):
+    """The command line `python -m vessels.report`: exit code 0, 1 for a stale table, 2 for what to mend."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if it is stale")
+    check = parser.parse_args(argv).check
+    try:
+        stale = update_readme(check=check)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if check and stale:
+        print("README.md is stale; make it anew with `python -m vessels.report`", file=sys.stderr)
+    return int(check and stale)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

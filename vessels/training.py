@@ -50,7 +50,7 @@ class Recipe:
 
 
 # What `--synthetic` changes, so that the whole path takes a minute.
-SYNTHETIC = {"epochs": 4, "steps": 15, "batch_size": 8, "patch_size": 96, "train_on": "train"}
+SYNTHETIC = {"epochs": 3, "steps": 20, "batch_size": 8, "patch_size": 96, "train_on": "train"}
 
 
 def parse(dataset, recipe, authors, description, argv=None):
@@ -58,13 +58,12 @@ def parse(dataset, recipe, authors, description, argv=None):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in dataclasses.fields(Recipe):
         flag = "--" + field.name.replace("_", "-")
-        text = f"{field.metadata['help']} (default: {getattr(recipe, field.name)})"
+        text = field.metadata["help"]
         if field.type is bool:
-            parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=field.metadata["help"])
+            parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
         else:
-            parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, help=text,
-                                choices=field.metadata.get("choices"), metavar=field.name.upper()
-                                if "choices" not in field.metadata else None)
+            parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, choices=field.metadata.get("choices"),
+                                help=f"{text} (default: {getattr(recipe, field.name)})")
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.title} (default: data/{dataset.name})")
     parser.add_argument("--output-dir", type=Path, help="run folder (default: runs/<set>-<variant>-<seed>)")
     given = vars(parser.parse_args(argv))
@@ -148,8 +147,7 @@ def train(dataset, build, recipe, data_dir, run_dir):
     data.epoch = len(history)
     if len(history) < recipe.epochs:
         print(f"{dataset.title}: {len(examples)} images, {model.count_params():,} parameters, "
-              f"epochs {len(history) + 1} to {recipe.epochs} "
-              f"of {len(data)} steps, in {run_dir}", flush=True)
+              f"epochs {len(history) + 1} to {recipe.epochs} of {len(data)} steps, in {run_dir}", flush=True)
         callbacks = [epoch_callback(recipe, run_dir, dataset, validation, history)]
         if recipe.variant != "backbone" and not whole:
             callbacks.append(keep_prob_callback(recipe))
@@ -249,13 +247,18 @@ def resume(model, run_dir):
 def save_weights(model, path, history=None):
     """Whole or not at all; with the history inside, weights and history cannot disagree."""
     temporary = path.with_name("writing." + path.name)
-    model.save_weights(temporary)
-    with h5py.File(temporary, "a") as file:
-        if history is not None:
-            file.attrs["history"] = json.dumps(history)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        model.save_weights(temporary)
+        with h5py.File(temporary, "a") as file:
+            if history is not None:
+                file.attrs["history"] = json.dumps(history)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written ({error}); the last whole epoch is safe: make room, then give the "
+                        "same command again") from None
 
 
 def epoch_callback(recipe, run_dir, dataset, validation, history):
@@ -277,17 +280,18 @@ def epoch_callback(recipe, run_dir, dataset, validation, history):
         def on_epoch_end(self, epoch, logs=None):
             seconds = time.time() - self.began
             maps = [pipeline.predict_image(self.model, example.image, dataset.padded) for example in validation]
-            inside = [example.fov for example in validation]
-            result = score(
-                np.concatenate([probability[fov] for probability, fov in zip(maps, inside, strict=True)]),
-                np.concatenate([example.label[example.fov] for example in validation]),
-            )
-            optimizer = self.model.optimizer
-            row = {"epoch": epoch + 1, "loss": logs["loss"], "accuracy": logs["accuracy"],
-                   "val_auc": result["auc"], "val_f1": result["f1"],
-                   "learning_rate": float(optimizer.learning_rate), "keep_prob":
-                   next((layer.keep_prob for layer in self.model.layers if hasattr(layer, "keep_prob")), 1),
-                   "seconds": round(seconds, 2)}
+            result = score(np.stack(maps), np.stack([example.label for example in validation]),
+                           where=np.stack([example.fov for example in validation]))
+            row = {
+                "epoch": epoch + 1,
+                "loss": logs["loss"],
+                "accuracy": logs["accuracy"],
+                "val_auc": result["auc"],
+                "val_f1": result["f1"],
+                "learning_rate": float(self.model.optimizer.learning_rate),
+                "keep_prob": next((layer.keep_prob for layer in self.model.layers if hasattr(layer, "keep_prob")), 1),
+                "seconds": round(seconds, 2),
+            }
             print(f"validation inside the field of view: AUC {row['val_auc']:.4f}  F1 {row['val_f1']:.4f}", flush=True)
             best = max((row["val_auc"] for row in history), default=0)
             history.append(row)
@@ -328,6 +332,8 @@ def export(run_dir, dataset, recipe, history, checksums, model):
         "history": history,
     }
     write_atomically(weights.with_name("best.json"), json.dumps(record, indent=1) + "\n")
-    script = f"eval_{dataset.key}.py" + " --synthetic" * recipe.synthetic
+    command = f"python eval_{dataset.key}.py" + " --synthetic" * recipe.synthetic
+    if recipe.variant != "rsan":
+        command += f" --variant {recipe.variant}"
     print(f"weights of epoch {chosen['epoch']} ({record['chosen']}) in {weights}\n"
-          f"score them: python {script} --variant {recipe.variant} --weights {weights}")
+          f"score them: {command} --weights {weights}")

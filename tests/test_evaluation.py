@@ -1,0 +1,372 @@
+import hashlib
+import json
+import sys
+import time
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn import metrics as sk
+
+from vessels import datasets, evaluation, synthetic
+from vessels.datasets import Example
+from vessels.evaluation import METRICS, PROTOCOLS, centreline_dice, evaluate, score
+
+
+def example(name, seed, second=True, size=(64, 72)):
+    """A disc with a few straight vessels, some of them outside the field of view."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices(size)
+    fov = np.hypot(y - size[0] / 2, x - size[1] / 2) < size[0] / 2 - 4
+    label = np.zeros(size, bool)
+    for column in rng.integers(5, size[1] - 5, 4):
+        label[:, column : column + 3] = True
+    observer = np.roll(label, 1, axis=1) if second else None
+    return Example(name, rng.integers(0, 256, (*size, 3), "uint8"), label, fov, observer)
+
+
+def maps(examples, noise=0.8):
+    rng = np.random.default_rng(1)
+    return [(1 / (1 + np.exp(-(4 * one.label - 2 + rng.normal(0, noise, one.label.shape))))).astype("float32")
+            for one in examples]
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=60), st.integers(0, 6))
+def test_score_equals_scikit_learn_with_ties(pixels, threshold):
+    probability = np.array([value / 6 for value, _ in pixels], "float32")
+    label = np.array([vessel for _, vessel in pixels])
+    found = probability >= threshold / 6
+    scores = score(probability, label, threshold=threshold / 6)
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(label, found), abs=1e-12)
+    assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(label, found), abs=1e-12)
+    if (label | found).any():
+        assert scores["f1"] == pytest.approx(sk.f1_score(label, found), abs=1e-12)
+    if 0 < label.sum() < label.size:
+        assert scores["auc"] == pytest.approx(sk.roc_auc_score(label, probability), abs=1e-12)
+        assert scores["average_precision"] == pytest.approx(
+            sk.average_precision_score(label, probability), abs=1e-12)
+        assert scores["sensitivity"] == pytest.approx(sk.recall_score(label, found), abs=1e-12)
+        assert scores["specificity"] == pytest.approx(sk.recall_score(~label, ~found), abs=1e-12)
+    else:
+        assert scores["auc"] is scores["average_precision"] is None
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["float32", "float64"]))
+def test_areas_do_not_depend_on_order_or_monotone_rescaling(seed, dtype):
+    rng = np.random.default_rng(seed)
+    probability, label = rng.integers(0, 64, 200).astype(dtype) / 64, rng.random(200) < 0.3
+    scores, order = score(probability, label), rng.permutation(200)
+    for same in (score(probability[order], label[order]), score(probability / 4, label)):
+        assert (same["auc"], same["average_precision"]) == (scores["auc"], scores["average_precision"])
+    if scores["auc"] is not None:
+        assert score(1 - probability, label)["auc"] == pytest.approx(1 - scores["auc"], abs=1e-12)
+
+
+def test_score_by_hand():
+    probability = np.array([0.9, 0.8, 0.5, 0.4, 0.3, 0.1], "float32")
+    label = np.array([1, 0, 1, 1, 0, 0], bool)
+    scores = score(probability, label)  # two found, one missed, one false, two rightly left
+    assert scores == pytest.approx({
+        "auc": 7 / 9, "average_precision": (1 + 2 / 3 + 3 / 4) / 3, "accuracy": 4 / 6, "sensitivity": 2 / 3,
+        "specificity": 2 / 3, "f1": 2 / 3, "mcc": 1 / 3})
+    assert all(type(value) is float for value in scores.values())
+    inside = np.array([1, 1, 0, 0, 0, 1], bool)
+    assert score(probability, label, inside) == score(probability[inside], label[inside])
+    stacked = score(probability.reshape(2, 3), label.reshape(2, 3), inside.reshape(2, 3))
+    assert stacked == score(probability, label, inside)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_constant_predictions(value):
+    label = np.arange(10) < 3
+    scores = score(np.full(10, value, "float32"), label)
+    assert (scores["auc"], scores["mcc"]) == (0.5, 0)
+    assert scores["average_precision"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("vessel", [False, True])
+def test_single_class_has_no_areas(vessel):
+    scores = score(np.linspace(0, 1, 9), np.full(9, vessel))
+    assert scores["auc"] is scores["average_precision"] is None
+    assert scores["specificity" if vessel else "sensitivity"] is None
+
+
+def test_observer_has_no_areas():
+    label = np.arange(8) < 4
+    scores = score(np.arange(8) < 3, label)
+    assert scores["auc"] is scores["average_precision"] is None
+    assert (scores["sensitivity"], scores["specificity"], scores["accuracy"]) == (0.75, 1, 0.875)
+
+
+def test_no_overflow_and_fast_on_all_pixels_of_drive():
+    rng = np.random.default_rng(0)
+    label = rng.random(20 * 584 * 565) < 0.0876
+    probability = np.clip(rng.normal(0.3 + 0.4 * label, 0.15), 0, 1).astype("float32")
+    began = time.process_time()
+    scores = score(probability, label)
+    assert time.process_time() - began < 3
+    assert scores["auc"] == pytest.approx(sk.roc_auc_score(label, probability), abs=1e-12)
+    assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(label, probability >= 0.5), abs=1e-9)
+
+
+def line(*columns, height=40, width=60):
+    """A horizontal vessel three pixels thick, in the given ranges of columns."""
+    found = np.zeros((height, width), bool)
+    for start, stop in columns:
+        found[18:21, start:stop] = True
+    return found
+
+
+def test_centreline_dice_by_hand():
+    whole, half, elsewhere = line((5, 55)), line((5, 30)), np.roll(line((5, 55)), 12, axis=0)
+    empty = np.zeros_like(whole)
+    assert centreline_dice(whole, whole) == 1
+    # One pixel thick, it keeps the centre line (but for the bent ends), though it loses most pixels.
+    thin = np.zeros_like(whole)
+    thin[19, 5:55] = True
+    assert centreline_dice(thin, whole) > 0.98 and score(thin, whole)["f1"] == pytest.approx(0.5)
+    # Half the line: all of its skeleton lies on the label, about half of the label's lies on it.
+    assert centreline_dice(half, whole) == pytest.approx(2 / 3, abs=0.02)
+    assert centreline_dice(half, whole) == centreline_dice(whole, half)
+    for prediction, label in ((elsewhere, whole), (empty, whole), (whole, empty)):
+        assert centreline_dice(prediction, label) == 0
+    assert centreline_dice(empty, empty) is None
+    inside = np.zeros_like(whole)
+    inside[:, :30] = True
+    assert centreline_dice(half, whole, inside) == 1
+
+
+def test_evaluate():
+    examples = [example("a", 1), example("b", 2)]
+    probabilities = maps(examples)
+    result = evaluate(examples, probabilities)
+    assert set(result) == {*PROTOCOLS, "per_image", "mean", "std", "second_observer"}
+    pooled = np.concatenate([one[e.fov] for one, e in zip(probabilities, examples, strict=True)])
+    labels = np.concatenate([e.label[e.fov] for e in examples])
+    assert result["inside_fov"]["auc"] == pytest.approx(sk.roc_auc_score(labels, pooled), abs=1e-6)
+    assert result["whole_image"]["auc"] == pytest.approx(
+        sk.roc_auc_score(np.ravel([e.label for e in examples]), np.ravel(probabilities)), abs=1e-6)
+    assert [one["image"] for one in result["per_image"]] == ["a", "b"]
+    for protocol in PROTOCOLS:
+        assert tuple(result[protocol]) == METRICS
+        each = [one[protocol]["f1"] for one in result["per_image"]]
+        assert result["mean"][protocol]["f1"] == pytest.approx(np.mean(each), abs=1e-6)
+        assert result["std"][protocol]["f1"] == pytest.approx(np.std(each), abs=1e-6)
+        assert result["second_observer"][protocol]["auc"] is None
+        assert 0 < result["second_observer"][protocol]["f1"] < 1
+        cldice = [centreline_dice(found >= 0.5, e.label, e.fov if protocol == "inside_fov" else None)
+                  for found, e in zip(probabilities, examples, strict=True)]
+        assert [one[protocol]["cldice"] for one in result["per_image"]] == pytest.approx(cldice, abs=1e-6)
+        assert min(cldice) <= result[protocol]["cldice"] <= max(cldice)
+    assert result == evaluate(examples, probabilities)
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_pixels_outside_the_field_of_view_change_only_the_whole_image():
+    examples = [example("a", 1)]
+    before = maps(examples)
+    after = [np.where(examples[0].fov, before[0], 0).astype("float32")]
+    found = evaluate(examples, before), evaluate(examples, after)
+    for key in set(METRICS) - {"cldice"}:  # whose skeletons are of the whole map
+        assert found[0]["inside_fov"][key] == found[1]["inside_fov"][key]
+    assert found[0]["whole_image"]["sensitivity"] > found[1]["whole_image"]["sensitivity"]
+
+
+def test_evaluate_without_observer_and_with_bad_maps():
+    examples = [example("a", 1), example("b", 2, second=False)]
+    good = maps(examples)
+    assert evaluate(examples, good)["second_observer"] is None
+    for bad, message in ((good[1] * np.nan, "outside"), (good[1] + 1, "outside"), (good[1][1:], "not")):
+        with pytest.raises(ValueError, match=f"map of b .*{message}"):
+            evaluate(examples, [good[0], bad])
+    with pytest.raises(ValueError, match="zip"):
+        evaluate(examples, good[:1])
+
+
+def test_environment_does_not_import_tensorflow(monkeypatch):
+    for name in ("keras", "tensorflow", "jax", "torch"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    found = evaluation.environment()
+    assert not {"keras", "tensorflow"} & set(sys.modules)
+    assert found["numpy"] == np.__version__ and found["python"] and found["device"]
+    json.dumps(found)
+    monkeypatch.setenv("PATH", "")
+    assert evaluation.environment()["commit"] is evaluation.environment()["dirty"] is None
+
+
+# The command line, with a stand-in for the network: no TensorFlow.
+
+
+class FakeModel:
+    def count_params(self):
+        return 7
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """`command(*flags)` -> exit code; weights lie in tmp_path/weights, results go to tmp_path/results."""
+    examples = [example("01_test", 1), example("02_test", 2)]
+    predicted = dict(zip((one.image.tobytes() for one in examples), maps(examples), strict=True))
+    (tmp_path / "results").mkdir()
+    published = evaluation.ROOT / "results" / "published.json"
+    (tmp_path / "results" / "published.json").write_bytes(published.read_bytes())
+    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
+    monkeypatch.setattr(datasets, "load", lambda *_: examples)
+    monkeypatch.setattr(synthetic, "make", lambda *_: examples)
+    fake = types.ModuleType("vessels.pipeline")
+    fake.predict_image = lambda model, image, side=None: predicted[image.tobytes()]
+    monkeypatch.setitem(sys.modules, "vessels.pipeline", fake)
+    monkeypatch.setattr("vessels.pipeline", fake, raising=False)
+
+    def build(filters, variant):
+        assert filters == 16
+        return FakeModel()
+
+    def load_weights(model, path):
+        if path.read_bytes() == b"other arrays":
+            raise ValueError(f"{path} holds 3 arrays that are not the 5 of rsan")
+
+    def run(*flags):
+        return evaluation.main(datasets.DRIVE, build, load_weights, "Scores.", list(flags))
+
+    run.predicted = predicted
+    return run
+
+
+def save(folder, stem="drive_rsan", content=b"weights", **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f"{stem}.weights.h5"
+    weights.write_bytes(content)
+    record = {"dataset": "DRIVE", "variant": "rsan", "model": {"filters": 16, "variant": "rsan"},
+              "parameters": 7, "sha256": hashlib.sha256(content).hexdigest(), "recipe": {"epochs": 3}}
+    record = {key: value for key, value in {**record, **changes}.items() if value is not None}
+    (folder / f"{stem}.json").write_text(json.dumps(record))
+    return weights
+
+
+def test_command_writes_all_and_ends_with_the_table(command, tmp_path, capsys):
+    save(tmp_path / "weights")
+    assert command() == 0
+    output = capsys.readouterr()
+    assert max(map(len, output.out.replace(str(tmp_path), "").splitlines())) <= 80
+    assert max(map(len, output.err.replace("\r", "\n").splitlines())) <= 80
+    assert output.out.splitlines()[-1].startswith("second observer")
+    assert "RSAN (paper)" in output.out and "0.9855" in output.out and "SYNTHETIC" not in output.out
+    results = tmp_path / "results" / "DRIVE" / "rsan"
+    written = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
+    pictures = {f"{kind}/{name}_test.png" for kind in ("panels", "probabilities") for name in ("01", "02")}
+    assert written == {"metrics.json", "table.md", "roc.png", "pr.png", "reliability.png", *pictures}
+    metrics = json.loads((results / "metrics.json").read_text())
+    assert metrics["weights"] == {"file": "drive_rsan.weights.h5", "parameters": 7, "recipe": {"epochs": 3},
+                                  "sha256": hashlib.sha256(b"weights").hexdigest()}
+    assert (metrics["dataset"], metrics["n_images"], metrics["published"]["auc"]) == ("DRIVE", 2, 0.9855)
+    assert str(tmp_path) not in (results / "metrics.json").read_text()
+    saved = np.asarray(Image.open(results / "probabilities" / "01_test.png"))
+    expected = next(iter(command.predicted.values()))
+    assert saved.dtype == "uint16" and abs(saved / 65535 - expected).max() < 1 / 65535
+
+
+def test_command_twice_gives_the_same_bytes(command, tmp_path):
+    save(tmp_path / "weights")
+    contents = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        assert command("--output-dir", str(folder)) == 0
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["seconds"] = None
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+        contents.append({**files, "metrics.json": json.dumps(metrics)})
+    assert contents[0] == contents[1]
+
+
+def test_synthetic_is_loud_and_stays_in_its_run_folder(command, tmp_path, capsys):
+    run = tmp_path / "runs" / "drive-synthetic-rsan-0"
+    assert command("--synthetic") == 2
+    assert "train_drive.py --synthetic" in capsys.readouterr().err
+    save(run, "best", dataset="synthetic")
+    assert command("--synthetic") == 0
+    output = capsys.readouterr().out
+    assert "SYNTHETIC IMAGES: these figures say nothing about DRIVE" in output and "paper" not in output
+    assert "DRIVE, 2 test images" not in output
+    assert "paper" not in (run / "results" / "table.md").read_text()
+    assert not (tmp_path / "results" / "DRIVE").exists()
+
+
+def test_release_adds_the_test_figures(command, tmp_path):
+    weights = save(tmp_path / "runs" / "drive-rsan-0", "best")
+    assert command("--weights", str(weights), "--release") == 0
+    released = json.loads((tmp_path / "weights" / "drive_rsan.json").read_text())
+    assert released["test"]["inside_fov"]["auc"] > 0.5
+    assert command() == 0
+    for other in ("--synthetic", "--allow-modified"):
+        with pytest.raises(SystemExit, match="2"):
+            command("--release", other)
+
+
+@pytest.mark.parametrize(("prepare", "message"), [
+    (lambda folder: None, "drive_rsan.weights.h5: no such weights; make some with `python train_drive.py"),
+    (lambda folder: (save(folder), (folder / "drive_rsan.json").unlink()), "drive_rsan.json: missing"),
+    (lambda folder: (save(folder), (folder / "drive_rsan.json").write_text("{")), "json: cannot be read"),
+    (lambda folder: (save(folder), (folder / "drive_rsan.json").write_text("3")), "json: cannot be read"),
+    (lambda folder: save(folder, model=None), "json: lacks model"),
+    (lambda folder: save(folder, dataset="CHASEDB1"), "is of dataset CHASEDB1, not DRIVE"),
+    (lambda folder: save(folder, dataset="synthetic"), "is of dataset synthetic, not DRIVE"),
+    (lambda folder: save(folder, variant="backbone"), "is of variant backbone, not rsan"),
+    (lambda folder: save(folder, sha256="0" * 64), "go on with --allow-modified"),
+    (lambda folder: save(folder, content=b""), "the file is empty"),
+    (lambda folder: save(folder, content=b"other arrays"), "3 arrays that are not the 5"),
+    (lambda folder: save(folder, model={"depth": 3}), "does not fit"),
+])
+def test_what_the_user_can_mend_is_one_line_and_exit_code_2(command, tmp_path, capsys, prepare, message):
+    prepare(tmp_path / "weights")
+    assert command() == 2
+    output = capsys.readouterr()
+    assert message in output.err and output.err.startswith("error: ") and output.err.count("\n") == 1
+    assert output.out == "" and not (tmp_path / "results" / "DRIVE").exists()
+
+
+def test_modified_weights_are_scored_under_their_own_checksum(command, tmp_path):
+    save(tmp_path / "weights", sha256="0" * 64)
+    assert command("--allow-modified") == 0
+    metrics = json.loads((tmp_path / "results" / "DRIVE" / "rsan" / "metrics.json").read_text())
+    assert metrics["weights"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_network_that_predicts_no_probabilities_is_not_scored(command, tmp_path, capsys):
+    save(tmp_path / "weights")
+    next(iter(command.predicted.values()))[0, 0] = np.nan
+    assert command() == 2
+    assert "map of 01_test holds values outside [0, 1]" in capsys.readouterr().err
+    assert not (tmp_path / "results" / "DRIVE").exists()
+
+
+def test_data_errors_come_before_the_network_is_built(command, tmp_path, capsys, monkeypatch):
+    save(tmp_path / "weights")
+    missing = evaluation.UserError("data/DRIVE: no such folder; get it")
+    monkeypatch.setattr(datasets, "load", lambda *_: (_ for _ in ()).throw(missing))
+    monkeypatch.setattr(FakeModel, "__init__", lambda self: pytest.fail("built"), raising=False)
+    assert command() == 2
+    assert capsys.readouterr().err == "error: data/DRIVE: no such folder; get it\n"
+
+
+def test_output_that_cannot_be_written(command, tmp_path, capsys):
+    save(tmp_path / "weights")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder" / "roc.png").mkdir(parents=True)  # a file cannot be renamed onto a folder
+    for name in ("file", "folder"):
+        assert command("--output-dir", str(tmp_path / name)) == 2
+        assert "cannot be written" in capsys.readouterr().err
+    assert not list(tmp_path.rglob(".*")) and not (tmp_path / "folder" / "metrics.json").exists()
+
+
+def test_help_names_the_defaults(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        command("--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "weights/drive_<variant>.weights.h5" in shown and "results/DRIVE/<variant>" in shown

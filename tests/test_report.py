@@ -1,0 +1,130 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_evaluation import example, maps
+
+from vessels import UserError, datasets, evaluation, report
+
+
+def measured(variant="rsan", dataset="DRIVE", **changes):
+    examples = [example("01_test", 1), example("02_test", 2)]
+    return {"dataset": dataset, "variant": variant, "threshold": 0.5, "n_images": 2,
+            **evaluation.evaluate(examples, maps(examples)),
+            "published": {"method": "RSAN (paper)", "scored": "whole_image", "auc": 0.9855}, **changes}
+
+
+@pytest.mark.parametrize("variant", report.VARIANTS)
+def test_table_fits_a_terminal(variant):
+    text = report.table(measured(variant))
+    assert max(map(len, text.splitlines())) <= 80
+    assert ("RSAN (paper)" in text) == (variant == "rsan")  # the paper's row is of its full network
+    narrow = report.table(measured(variant), width=60)
+    assert max(map(len, narrow.splitlines())) <= 60 and "AUC" in narrow and "clDice" not in narrow
+
+
+def test_paper_is_compared_only_where_it_was_scored_so():
+    lines = report.table(measured()).splitlines()
+    whole, inside = (line.split() for line in lines if line.startswith("RSAN (paper)"))
+    assert whole[2] == "0.9855" and set(inside[2:]) == {"-"}
+    assert "paper" not in report.table(measured(published={}, second_observer=None))
+
+
+def test_markdown_rows_have_equal_widths():
+    lines = report.table_markdown(measured()).splitlines()
+    assert len(lines) == 2 + 2 * 4 and len({line.count("|") for line in lines}) == 1
+    assert sum("±" in line for line in lines) == 2
+
+
+def test_curves_are_the_same_bytes_each_time():
+    examples = [example("01_test", 1), example("02_test", 2)]
+    first, second = (report.curves(examples, maps(examples), measured()) for _ in range(2))
+    assert first == second and set(first) == {"roc.png", "pr.png", "reliability.png"}
+    assert Image.open(io.BytesIO(first["roc.png"])).size == (600, 540)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.2, 1.0])
+def test_curves_of_a_network_that_has_learned_nothing(value):
+    examples = [example("01_test", 1, second=False)]
+    probabilities = [np.full(examples[0].label.shape, value, "float32")]
+    scores = evaluation.evaluate(examples, probabilities)
+    assert len(report.curves(examples, probabilities, scores)) == 3
+
+
+def test_agreement_colours():
+    one = example("01_test", 1)
+    everything = np.ones(one.label.shape, "float32")
+    for probability, colours in ((one.label, {report.FOUND}), (everything * 0, {report.MISSED}),
+                                 (everything, {report.FOUND, report.FALSE})):
+        shown = report.agreement(one, probability.astype("float32"))
+        assert {tuple(map(int, pixel)) for pixel in shown[one.fov]} - {(25, 25, 25)} == colours
+        assert not shown[~one.fov].any()
+
+
+@pytest.mark.parametrize("dataset", datasets.DATASETS, ids=lambda dataset: dataset.key)
+def test_panel_shows_four_tiles_wide_enough_for_a_readme(dataset):
+    one = example("01_test", 1, size=dataset.size)
+    picture = report.panel(one, one.label.astype("float32"))
+    assert picture.mode == "RGB" and picture.width >= 900
+    pixels = np.asarray(picture)
+    tile = min(dataset.size[1], 640)
+    assert picture.width == 2 * tile + 10
+    if tile == dataset.size[1]:  # not scaled: photograph and label are there pixel by pixel
+        assert (pixels[34 : 34 + dataset.size[0], :tile] == one.image).all()
+        assert ((pixels[34 : 34 + dataset.size[0], -tile:, 0] == 255) == one.label).all()
+
+
+def test_panel_of_a_small_or_empty_map():
+    one = example("01_test", 1)
+    report.panel(one, np.zeros(one.label.shape, "float32"))
+
+
+def test_history_plot(tmp_path):
+    history = tmp_path / "history.csv"
+    history.write_text("epoch,loss,val_auc,learning_rate,seconds\n1,0.5,0.7,0.001,2\n")
+    report.history_plot(history, tmp_path / "history.png")
+    history.write_text(history.read_text() + "2,0.4,0.8,0.001,2\n")
+    report.history_plot(history, tmp_path / "history.png")
+    assert Image.open(tmp_path / "history.png").size == (720, 600)
+    for content in ("", "epoch,loss\n1,2\n", "epoch,loss,val_auc,learning_rate\n"):
+        history.write_text(content)
+        with pytest.raises(UserError, match=r"history\.csv"):
+            report.history_plot(history, tmp_path / "none.png")
+    with pytest.raises(UserError, match="absent"):
+        report.history_plot(tmp_path / "absent.csv", tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_readme_table_and_its_markers(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}old\n{report.END}\nafter\n")
+    assert report.readme_table(tmp_path) == ""
+    for dataset, variant in (("CHASEDB1", "rsan"), ("DRIVE", "backbone"), ("DRIVE", "rsan")):
+        folder = tmp_path / dataset / variant
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(measured(variant, dataset)))
+    assert report.update_readme(readme, tmp_path, check=True)
+    assert "old" in readme.read_text()
+    assert report.update_readme(readme, tmp_path)
+    assert not report.update_readme(readme, tmp_path)
+    lines = readme.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after") and "old" not in lines
+    names = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines if line.startswith("| ")]
+    assert names[2:6] == [("DRIVE", "whole image", name) for name in
+                          ("rsan (here)", "backbone (here)", "RSAN (paper)", "second observer")]
+    assert len(names) == 2 + 2 * 4 + 2 * 3
+
+
+def test_readme_without_markers(tmp_path):
+    readme = tmp_path / "README.md"
+    with pytest.raises(UserError, match="README"):
+        report.update_readme(readme)
+    readme.write_text("no table here\n")
+    with pytest.raises(UserError, match="results: begin"):
+        report.update_readme(readme)
+
+
+def test_the_readme_is_not_stale(capsys):
+    assert report.main(["--check"]) == 0, capsys.readouterr().err
