@@ -108,6 +108,18 @@ def test_the_authors_recipe_trains_the_ablations(variant, tmp_path):
     assert record["variant"] == variant and len(record["history"]) == 1
 
 
+def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
+    try:
+        assert run(tmp_path, "--mixed-precision", "--epochs", "1") == 0
+        model = rsan_model.build_rsan(filters=2)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}
+    assert model.layers[-1].compute_dtype == "float32"
+    weights = arrays(tmp_path / "best.weights.h5")
+    assert {str(value.dtype) for name, value in weights.items() if "seed_generator" not in name} == {"float32"}
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
