@@ -1,0 +1,264 @@
+import csv
+import shutil
+import subprocess
+import sys
+import types
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vessels import UserError, datasets, prediction, synthetic
+
+from attention_module import SpatialAttention
+from rsan_model import build_rsan
+
+
+class Darkness:
+    """Stands in for the network: what is dark within a bright eye is vessel."""
+
+    def predict_on_batch(self, x):
+        return 1 - x[..., 1:2]
+
+
+def arguments(output, *photographs, **changes):
+    named = {"photographs": photographs, "output_dir": output, "tile": 1024,
+             "weights": ROOT / "weights" / "drive_rsan.weights.h5"}
+    return types.SimpleNamespace(**{**named, **changes})
+
+
+def run(output, *photographs, **changes):
+    return prediction.main(lambda **_: Darkness(), lambda *_: None, arguments(output, *photographs, **changes))
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(0)
+    model = build_rsan(filters=4)
+    for weight in model.weights:  # as after training: no statistics of zero and one, no gentle initial weights
+        if weight.path.endswith("kernel"):
+            weight.assign(1.5 * weight)
+        elif "moving" in weight.path or weight.path.endswith("gamma"):
+            weight.assign(weight + np.random.default_rng(0).uniform(0, 0.5, weight.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def eye():
+    return synthetic.make(datasets.DRIVE, "validation")[0].image
+
+
+@pytest.fixture(scope="module")
+def photographs(eye, tmp_path_factory):
+    """One eye, in every format: `{name: path}`."""
+    folder = tmp_path_factory.mktemp("formats")
+    rgb, grey = Image.fromarray(eye), Image.fromarray(eye[..., 1])
+    sixteen = Image.fromarray(eye[..., 1].astype("uint16") * 257)
+    twelve = Image.fromarray(eye[..., 1].astype("uint16") * 16)
+    alpha = rgb.copy()
+    alpha.putalpha(255)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter, clockwise
+    pictures = {
+        "rgb.png": rgb, "grey.png": grey, "alpha.png": alpha, "grey_alpha.png": grey.convert("LA"),
+        "palette.png": rgb.quantize(), "palette.gif": rgb.quantize(), "rgb.tif": rgb, "cmyk.jpg": rgb.convert("CMYK"),
+        "cmyk.tif": rgb.convert("CMYK"), "grey.jpg": grey, "rgb.JPEG": rgb, "grey16.png": sixteen,
+        "grey16.tiff": sixteen, "grey12.tif": twelve,
+    }
+    for name, picture in pictures.items():
+        picture.save(folder / name)
+    rgb.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jpg", exif=turned, quality=95)
+    for name in ("rgb16.png", "rgb16.tif"):
+        cv2.imwrite(str(folder / name), eye[..., ::-1].astype("uint16") * 257)
+    return {path.name: path for path in folder.iterdir()}
+
+
+GREY = ("grey.png", "grey_alpha.png", "grey16.png", "grey16.tiff", "grey12.tif", "grey.jpg")
+COLOUR = ("rgb.png", "alpha.png", "palette.png", "palette.gif", "rgb.tif", "cmyk.jpg", "cmyk.tif", "rgb.JPEG",
+          "turned.jpg", "rgb16.png", "rgb16.tif")
+
+
+@pytest.mark.parametrize("name", COLOUR + GREY)
+def test_every_format_is_read_as_the_same_eye(photographs, eye, name):
+    image = prediction.read_photograph(photographs[name])
+    wanted = np.stack([eye[..., 1]] * 3, axis=-1) if name in GREY else eye
+    assert image.dtype == np.uint8 and image.shape == wanted.shape
+    assert np.abs(image.astype(int) - wanted).mean() < (0.5 if name.endswith(("png", "tif", "tiff")) else 4) or (
+        "palette" in name and np.abs(image.astype(int) - wanted).mean() < 6)
+
+
+def test_what_is_transparent_is_black(eye, tmp_path):
+    picture = Image.fromarray(eye)
+    picture.putalpha(Image.new("L", picture.size, 0))
+    picture.paste(Image.new("RGBA", (100, 100), (200, 100, 50, 255)))
+    picture.save(tmp_path / "a.png")
+    image = prediction.read_photograph(tmp_path / "a.png")
+    assert (image[:100, :100] == (200, 100, 50)).all() and not image[100:].any()
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda path: path.write_bytes(b""), "cannot be decoded"),
+    (lambda path: path.write_text("no image"), "cannot be decoded"),
+    (lambda path: Image.new("L", (7000, 6000)).save(path), "more than 40 megapixels"),
+    (lambda path: Image.new("RGB", (300, 300)).save(path), "all black"),
+    (lambda path: Image.new("RGB", (300, 60), "red").save(path), "smaller than 64"),
+    (lambda path: path.mkdir(), "directory"),
+])
+def test_what_is_no_photograph_is_said_so(tmp_path, make, message):
+    make(tmp_path / "a.png")
+    with pytest.raises(UserError, match=message):
+        prediction.read_photograph(tmp_path / "a.png")
+
+
+def test_halo_is_how_far_the_network_sees():
+    """An infinite value spreads through positive weights wherever there is a path, and nowhere else."""
+    model = build_rsan(filters=1)
+    for weight in model.weights:
+        if weight.path.endswith("kernel"):
+            weight.assign(np.full(weight.shape, 0.01 / np.prod(weight.shape[:-1])))
+    for layer in model.layers:
+        if isinstance(layer, SpatialAttention):
+            layer.conv.activation = keras.activations.linear  # a sigmoid would make it finite
+    logits = keras.Model(model.input, model.layers[-1].input)
+    reach = []
+    for phase in range(8):
+        x = np.full((1, 384, 384, 3), 0.5, "float32")
+        x[0, 192 + phase, 192 + phase] = np.inf
+        rows, columns = np.nonzero(~np.isfinite(logits.predict_on_batch(x))[0, ..., 0])
+        reach += [np.abs(rows - 192 - phase).max(), np.abs(columns - 192 - phase).max()]
+    assert max(reach) == prediction.HALO
+
+
+# Without shrinking, which would take minutes.
+@settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
+@given(st.integers(1, 64), st.integers(500, 1000), st.sampled_from([392, 448, 496]), st.booleans())
+@example(482, 513, 480, False)
+def test_tiles_equal_the_whole(network, eye, height, width, tile, turned):
+    image = np.tile(eye, (1, 2, 1))[40:40 + height, 40:40 + width]
+    image = np.ascontiguousarray(image.transpose(1, 0, 2) if turned else image)
+    whole = prediction.predict_tiled(network, image)
+    tiled = prediction.predict_tiled(network, image, tile)
+    assert whole.shape == image.shape[:2]
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-5)
+
+
+def test_the_network_of_these_tests_tells_pixels_apart(network, eye):
+    assert prediction.predict_tiled(network, eye).std() > 0.01
+
+
+@settings(deadline=None)
+@given(st.integers(1, 400).map(lambda n: 8 * n), st.integers(43, 128).map(lambda n: 8 * n))
+def test_windows_cover_each_pixel_once_with_room_around(length, tile):
+    used = np.zeros(length, int)
+    for start, first, end in prediction.windows(length, tile):
+        used[first:end] += 1
+        assert start % 8 == 0 and start >= 0 and end <= min(start + tile, length)
+        assert start == 0 or first - start >= prediction.HALO
+        assert start + tile >= length or start + tile - end >= prediction.HALO
+    assert (used == 1).all()
+
+
+@pytest.mark.parametrize("tile", [336, 500])
+def test_tiles_without_an_inside_are_refused(tile):
+    with pytest.raises(ValueError, match="multiples of 8"):
+        prediction.predict_tiled(Darkness(), np.zeros((8, 8, 3), "uint8"), tile)
+
+
+@pytest.mark.parametrize("dataset", datasets.DATASETS, ids=lambda dataset: dataset.name)
+@pytest.mark.parametrize("factor", [0.4, 1, 2.5])
+def test_every_size_is_seen_at_the_scale_of_training(eye, dataset, factor):
+    image = cv2.resize(eye, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    probability, fov, scale = prediction.predict_photograph(Darkness(), image, dataset)
+    assert probability.shape == fov.shape == image.shape[:2] and probability.dtype == np.float32
+    assert not probability[~fov].any() and 0 <= probability.min() <= probability.max() <= 1
+    assert np.ptp(np.flatnonzero(fov.any(0))) * scale == pytest.approx(prediction.DIAMETER[dataset.name], rel=0.02)
+    # Scaled there and back, each pixel's probability lies where the pixel was.
+    inside = cv2.erode(fov.astype("uint8"), np.ones((5, 5), "uint8"), borderValue=0) > 0
+    assert np.abs(probability - (1 - image[..., 1] / 255))[inside].mean() < 0.02
+
+
+def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("rgb.png", "turned.jpg", "grey16.tiff"):
+        shutil.copy(photographs[name], folder)
+    (folder / "bad.jpg").write_bytes(photographs["rgb.JPEG"].read_bytes()[:3000])
+    (folder / "notes.txt").write_text("no photograph")
+    (folder / "._rgb.jpg").write_text("what another system leaves")
+    output = tmp_path / "out"
+    assert run(output, folder) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and sum("bad.jpg" in line and "error" in line for line in lines) == 1
+    assert all(len(line) <= 80 for line in lines if "error" not in line)
+
+    with (output / "vessels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [str(folder / name) for name in ("grey16.tiff", "rgb.png", "turned.jpg")]
+    assert list(rows[0]) == ["file", "width", "height", "scale", "density", "seconds"]
+    assert len(list(output.iterdir())) == 1 + 3 * 3
+    for row in rows:
+        assert (int(row["height"]), int(row["width"])) == eye.shape[:2] and 0.98 < float(row["scale"]) < 1.02
+    probability = np.asarray(Image.open(output / "rgb_probability.png"))
+    mask = np.asarray(Image.open(output / "rgb_mask.png"))
+    overlay = np.asarray(Image.open(output / "rgb_overlay.png"))
+    assert probability.dtype == np.uint16 and set(np.unique(mask)) == {0, 255}
+    assert ((probability >= 32768) == (mask == 255)).all()
+    assert (overlay[mask == 0] == eye[mask == 0]).all() and (overlay[mask == 255] != eye[mask == 255]).any(1).all()
+    density = (mask == 255).sum() / datasets.estimate_fov(eye).sum()
+    assert float(rows[1]["density"]) == pytest.approx(density, abs=1e-4)
+
+
+def test_two_photographs_of_one_name_are_refused(photographs, tmp_path, capsys):
+    assert run(tmp_path / "out", photographs["rgb.png"], photographs["rgb.tif"]) == 2
+    assert "overwrite" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_photograph_named_twice_is_predicted_once(photographs, tmp_path):
+    paths = [photographs["rgb.png"], photographs["rgb.png"].parent / "." / "rgb.png"]
+    assert prediction.collect(paths) == paths[:1]
+
+
+@pytest.mark.parametrize("missing", ["nowhere.jpg", "empty"])
+def test_nothing_to_predict_is_said_so(tmp_path, capsys, missing):
+    (tmp_path / "empty").mkdir()
+    assert run(tmp_path / "out", tmp_path / missing) == 2
+    assert "no photograph there" in capsys.readouterr().err
+
+
+def test_weights_are_checked(photographs, tmp_path, capsys):
+    weights = ROOT / "weights" / "drive_rsan.weights.h5"
+    record = tmp_path / "own.json"
+    for content, message in ((None, "no such weights"), (b"", "missing"), (b"changed", "not the file that")):
+        own = tmp_path / "own.weights.h5"
+        if content is not None:
+            own.write_bytes(content)
+        if content:
+            shutil.copy(weights.with_name("drive_rsan.json"), record)
+        assert run(tmp_path / "out", photographs["rgb.png"], weights=own) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):
+    assert run(tmp_path) == 0
+    assert Image.open(tmp_path / "retina_overlay.png").size == (1411, 1411)
+
+
+@pytest.mark.parametrize("wrong", [["--tile", "500"], ["--tile", "336"], ["--weights"], [".", "-o", "."]])
+def test_wrong_command_line(wrong, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["predict.py", *wrong])
+    import predict
+
+    with pytest.raises(SystemExit) as stopped:
+        predict.parse()
+    assert stopped.value.code == 2
+
+
+def test_script_says_that_weights_are_missing(tmp_path):
+    done = subprocess.run([sys.executable, ROOT / "predict.py", "--weights", tmp_path / "none.weights.h5",
+                           "-o", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 2 and "no such weights" in done.stderr and "Traceback" not in done.stderr
