@@ -50,7 +50,7 @@ class Recipe:
 
 
 # What `--synthetic` changes, so that the whole path takes a minute.
-SYNTHETIC = {"epochs": 3, "steps": 20, "batch_size": 8, "patch_size": 96, "train_on": "train"}
+SYNTHETIC = {"epochs": 3, "steps": 80, "batch_size": 4, "patch_size": 64, "keep_prob": 0.95, "train_on": "train"}
 
 
 def parse(dataset, recipe, authors, description, argv=None):
