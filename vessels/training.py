@@ -327,7 +327,8 @@ def export(run_dir, dataset, recipe, history, checksums, model):
         "chosen": "highest validation AUC" if held_out else "last epoch",
         "validation": {"held_out": held_out, **{key: chosen[key] for key in ("epoch", "val_auc", "val_f1")}},
         "wall_time_s": round(sum(row["seconds"] for row in history)),
-        "environment": environment(),
+        # As the run began: by now the code on disk may be another.
+        "environment": json.loads((run_dir / "environment.json").read_text()),
         "data_sha256": checksums,
         "history": history,
     }
