@@ -3,6 +3,13 @@
 import keras
 from keras import layers, ops
 
+from fused import NarrowConv2D, compiled
+
+
+@compiled
+def mean_and_maximum(x):
+    return ops.concatenate([ops.mean(x, axis=-1, keepdims=True), ops.max(x, axis=-1, keepdims=True)], axis=-1)
+
 
 @keras.saving.register_keras_serializable(package="rsan")
 class SpatialAttention(layers.Layer):
@@ -26,7 +33,7 @@ class SpatialAttention(layers.Layer):
     def __init__(self, kernel_size=7, **kwargs):
         super().__init__(**kwargs)
         self.kernel_size = kernel_size
-        self.conv = layers.Conv2D(
+        self.conv = NarrowConv2D(
             1,
             kernel_size,
             padding="same",
@@ -39,9 +46,7 @@ class SpatialAttention(layers.Layer):
         self.conv.build((*input_shape[:-1], 2))
 
     def call(self, x):
-        mean = ops.mean(x, axis=-1, keepdims=True)
-        maximum = ops.max(x, axis=-1, keepdims=True)
-        return x * self.conv(ops.concatenate([mean, maximum], axis=-1))
+        return x * self.conv(mean_and_maximum(x))
 
     def get_config(self):
         return {**super().get_config(), "kernel_size": self.kernel_size}

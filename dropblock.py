@@ -3,11 +3,28 @@
 import math
 
 import keras
-import numpy as np
 from keras import layers, ops
 
-# Row i holds the eight bits of the byte i, lowest first: which of eight channels are dropped.
-DROPPED = np.unpackbits(np.arange(256, dtype="uint8")[:, None], axis=1, bitorder="little").astype("int32")
+from fused import compiled
+
+# Channels whose masks share one int32: a bit is 1 where a value is dropped.
+PACKED = 16
+
+
+def unpack(dropped, channels):
+    """int32 `(batch, height, width, words)` -> `(batch, height, width, channels)`, 1 where a value is dropped."""
+    bits = ops.bitwise_and(ops.right_shift(ops.expand_dims(dropped, -1), ops.arange(PACKED, dtype="int32")), 1)
+    return ops.reshape(bits, (-1, *dropped.shape[1:3], dropped.shape[3] * PACKED))[..., :channels]
+
+
+@compiled
+def count_dropped(dropped):
+    return ops.sum(sum(ops.bitwise_and(ops.right_shift(dropped, i), 1) for i in range(PACKED)))
+
+
+@compiled
+def scale_kept(x, dropped, scale, channels):
+    return x * (ops.cast(1 - unpack(dropped, channels), x.dtype) * ops.cast(scale, x.dtype))
 
 
 @keras.saving.register_keras_serializable(package="rsan")
@@ -52,17 +69,26 @@ class DropBlock2D(layers.Layer):
         if self.sync_channels:
             channels = 1
         dropped = self._blocks(ops.shape(x)[0], height, width, channels)
-        count = ops.shape(x)[0] * height * width * channels
-        kept = count - ops.sum(ops.take(DROPPED.sum(1, dtype="int32"), dropped))
-        table = ops.cast(1 - DROPPED, x.dtype) * ops.cast(count / kept, x.dtype)
-        mask = ops.reshape(ops.take(table, dropped, axis=0), (-1, height, width, dropped.shape[-1] * 8))
-        return x * mask[..., :channels]
+        count = ops.cast(ops.shape(x)[0] * height * width * channels, "float32")
+        scale = count / (count - ops.cast(count_dropped(dropped), "float32"))
+
+        # Its gradient unpacks the bits again: to keep a float for each value would take as much memory as x.
+        @ops.custom_gradient
+        def drop(x):
+            def gradient(*args, upstream=None):
+                if upstream is None:
+                    (upstream,) = args
+                return scale_kept(upstream, dropped, scale, channels)
+
+            return scale_kept(x, dropped, scale, channels), gradient
+
+        return drop(x)
 
     def _blocks(self, batch, height, width, channels):
-        """Dropped values as an int32 tensor `(batch, height, width, channels / 8)`, a bit for a channel."""
+        """Dropped values as an int32 tensor `(batch, height, width, words)`, a bit for a channel."""
         b = self.block_size
         rows, columns = height - b + 1, width - b + 1
-        groups = -(-channels // 8)
+        words = -(-channels // PACKED)
         gamma = (1 - self.keep_prob) / b**2 * (height * width) / (rows * columns)
         # Bernoulli trials seen from success to success: the gaps between seeds are geometric, so that
         # the cost goes with the seeds and not with the places. Six standard deviations are never short.
@@ -77,11 +103,11 @@ class DropBlock2D(layers.Layer):
         row = place // (channels * columns) + b - 1
         h, w = height + b - 1, width + b - 1
         sample = ops.expand_dims(ops.arange(batch, dtype="int32"), 1)
-        index = ((sample * h + row) * w + column) * groups + channel // 8
+        index = ((sample * h + row) * w + column) * words + channel // PACKED
         index = ops.where(inside, index, 0)
-        bit = ops.where(inside, ops.left_shift(ops.ones_like(channel), channel % 8), 0)
-        blocks = ops.scatter(ops.reshape(index, (-1, 1)), ops.reshape(bit, (-1,)), (batch * h * w * groups,))
-        blocks = ops.reshape(blocks, (-1, h, w, groups))
+        bit = ops.where(inside, ops.left_shift(ops.ones_like(channel), channel % PACKED), 0)
+        blocks = ops.scatter(ops.reshape(index, (-1, 1)), ops.reshape(bit, (-1,)), (batch * h * w * words,))
+        blocks = ops.reshape(blocks, (-1, h, w, words))
         reach = 1
         while reach < b:
             step = min(reach, b - reach)

@@ -10,7 +10,7 @@ from keras import layers
 
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
-from fused_norm import BatchNormalization
+from fused import BatchNormalization
 
 VARIANTS = ("rsan", "backbone", "backbone_dropblock")
 

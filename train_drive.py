@@ -14,7 +14,7 @@ from vessels.training import Recipe, main
 
 from rsan_model import build_rsan
 
-RECIPE = Recipe(epochs=24, batch_size=16, patch_size=128, keep_prob=0.88)
+RECIPE = Recipe(epochs=60, steps=200, batch_size=4, patch_size=128, keep_prob=0.92)
 AUTHORS = {"epochs": 150, "batch_size": 2, "learning_rate": 1e-3, "keep_prob": 0.85}
 
 if __name__ == "__main__":

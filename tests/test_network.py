@@ -11,7 +11,7 @@ from keras import layers, ops
 
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
-from fused_norm import BatchNormalization
+from fused import BatchNormalization, NarrowConv2D
 from rsan_model import VARIANTS, build_rsan, load_weights
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -140,7 +140,7 @@ def test_dropblock_refuses_impossible_shares(keep_prob):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused operation is TensorFlow's")
-def test_fused_normalization_is_keras_normalization():
+def test_fusedalization_is_keras_normalization():
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -160,6 +160,16 @@ def test_fused_normalization_is_keras_normalization():
         results.append([y, *gradients, layer.moving_mean, layer.moving_variance, layer(x, training=False)])
     for plain, fused in zip(*results, strict=True):
         np.testing.assert_allclose(plain, fused, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kernel", "width", "channels", "filters"), [(7, 74, 2, 1), (7, 59, 2, 1), (4, 31, 3, 2)])
+def test_narrow_convolution_is_keras_convolution(kernel, width, channels, filters):
+    plain, narrow = (kind(filters, kernel, padding="same") for kind in (layers.Conv2D, NarrowConv2D))
+    x = np.random.default_rng(0).random((2, 24, width, channels), "float32")
+    plain.build(x.shape)
+    narrow.build(x.shape)
+    narrow.set_weights(plain.get_weights())
+    np.testing.assert_allclose(plain(x), narrow(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

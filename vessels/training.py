@@ -149,8 +149,8 @@ def train(dataset, build, recipe, data_dir, run_dir):
         print(f"{dataset.title}: {len(examples)} images, {model.count_params():,} parameters, "
               f"epochs {len(history) + 1} to {recipe.epochs} of {len(data)} steps, in {run_dir}", flush=True)
         callbacks = [epoch_callback(recipe, run_dir, dataset, validation, history)]
-        if recipe.variant != "backbone" and not whole:
-            callbacks.append(keep_prob_callback(recipe))
+        if not whole:
+            callbacks.append(stage_callback(recipe))
         model.fit(data, initial_epoch=len(history), epochs=recipe.epochs, callbacks=callbacks, shuffle=False,
                   verbose=1 if sys.stdout.isatty() else 2)
     export(run_dir, dataset, recipe, history, checksums, model)
@@ -206,30 +206,41 @@ def learning_rate(recipe, steps):
     )
 
 
-def ramped_keep_prob(recipe, epoch):
-    """DropBlock's schedule (arXiv:1810.12890, section 3.1): from 1 down to keep_prob in six equal stages.
+def settling(recipe, epoch):
+    """Whether `epoch` (from 0) is in the last fifth, in which the normalization settles on what prediction meets.
 
-    The last fifth goes without: the normalization after each DropBlock has learned the larger variance of what
-    DropBlock scales up, and must learn the one that prediction meets (arXiv:1801.05134).
+    DropBlock is off then: after each DropBlock, normalization has learned the larger variance of what it scales
+    up (arXiv:1801.05134). And the moving averages reach ten times further back, as those of small batches waver.
     """
-    if epoch >= 0.8 * recipe.epochs:
+    return epoch >= 0.8 * recipe.epochs
+
+
+def ramped_keep_prob(recipe, epoch):
+    """DropBlock's schedule (arXiv:1810.12890, section 3.1): from 1 down to keep_prob in six equal stages."""
+    if settling(recipe, epoch):
         return 1
     stage = min(6, math.floor(6 * epoch / (0.6 * recipe.epochs)))
     return round(1 - (1 - recipe.keep_prob) * stage / 6, 6)
 
 
-def keep_prob_callback(recipe):
+def stage_callback(recipe):
     import keras
 
-    def set_keep_prob(epoch, logs=None):
-        keep_prob = ramped_keep_prob(recipe, epoch)
-        dropblocks = [layer for layer in callback.model.layers if hasattr(layer, "keep_prob")]
-        if any(layer.keep_prob != keep_prob for layer in dropblocks):
-            for layer in dropblocks:
-                layer.keep_prob = keep_prob
+    def enter(epoch, logs=None):
+        settings = {"keep_prob": ramped_keep_prob(recipe, epoch)}
+        if settling(recipe, epoch):
+            settings["momentum"] = 0.99
+        changed = False
+        for layer in callback.model.layers:
+            for name, value in settings.items():
+                if getattr(layer, name, value) != value:
+                    setattr(layer, name, value)
+                    changed = True
+        if changed:
+            # They are constants of the compiled step.
             callback.model.make_train_function(force=True)
 
-    callback = keras.callbacks.LambdaCallback(on_epoch_begin=set_keep_prob)
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=enter)
     return callback
 
 

@@ -1,0 +1,204 @@
+"""Times and peak memory of training and prediction, against plain Keras and the processor's peak, in one run.
+
+    python benchmarks/speed.py                                     6 minutes on two cores, 7 GB of memory
+    python benchmarks/speed.py --input 2x592 --variant backbone    one input size, one network
+
+Run it on an otherwise idle machine. Each row is a process of its own, so that its memory is its own.
+"plain" is the network without this project's speed-ups: oneDNN as TensorFlow sets it, Keras' batch
+normalization and Conv2D, and DropBlock as 7x7 max pooling of a float mask. DropBlock is on in training
+(keep_prob 0.85).
+"""
+
+import argparse
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+VARIANTS = ("rsan", "backbone_dropblock", "backbone")
+
+
+def fastest(function, repeats):
+    """Seconds of the fastest of `repeats` calls, after one that is not counted."""
+    function()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def sgemm_peak():
+    """GFLOP/s of a large float32 matrix product on all cores."""
+    import tensorflow as tf
+
+    a = tf.random.uniform((4096, 4096))
+    product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)), autograph=False)
+    return 2 * 4096**3 / fastest(product, 8) / 1e9
+
+
+def convolution_gflop(model):
+    """Operations of the convolutions in predicting one image: two for each multiplication."""
+    total = 0
+    for layer in model.layers:
+        convolution = getattr(layer, "conv", layer)
+        if "Conv2D" in type(convolution).__name__:
+            transposed = "Transpose" in type(convolution).__name__
+            _, height, width, _ = (layer.input if transposed else layer.output).shape
+            total += 2 * height * width * math.prod(convolution.kernel.shape)
+    return total / 1e9
+
+
+def plain_dropblock():
+    """DropBlock as it is usually written, to compare with."""
+    import keras
+    from keras import ops
+
+    class PlainDropBlock2D(keras.layers.Layer):
+        def __init__(self, keep_prob, block_size=7, **kwargs):
+            super().__init__(**kwargs)
+            self.keep_prob, self.block_size = keep_prob, block_size
+            self.seed_generator = keras.random.SeedGenerator(0)
+
+        def call(self, x, training=False):
+            if not training:
+                return x
+            b, (_, height, width, channels) = self.block_size, x.shape
+            rows, columns = height - b + 1, width - b + 1
+            gamma = (1 - self.keep_prob) / b**2 * height * width / (rows * columns)
+            uniform = keras.random.uniform((ops.shape(x)[0], rows, columns, channels), seed=self.seed_generator)
+            seeds = ops.pad(ops.cast(uniform < gamma, x.dtype), ((0, 0), (b // 2, b // 2), (b // 2, b // 2), (0, 0)))
+            mask = 1 - ops.max_pool(seeds, b, 1, "same")
+            return x * mask * (ops.cast(ops.size(mask), x.dtype) / ops.sum(mask))
+
+    return PlainDropBlock2D
+
+
+def measure(task):
+    """What one row of the table needs, measured in this process: dict of seconds, GFLOP and GB."""
+    import vessels  # noqa: F401, I001 - sets what TensorFlow reads
+    import keras
+    import numpy as np
+
+    import rsan_model
+
+    if task["what"] == "peak":
+        return {"peak": sgemm_peak()}
+    if task.get("plain"):
+        rsan_model.DropBlock2D = plain_dropblock()
+    batch, side = task["batch"], task["side"]
+    model = rsan_model.build_rsan((side, side, 3), variant=task["variant"])
+    row = {"gflop": batch * convolution_gflop(model)}
+    rng = np.random.default_rng(0)
+    x, y = rng.random((batch, side, side, 3), "float32"), rng.random((batch, side, side, 1)) < 0.1
+    if task["what"] != "prediction":
+        model.compile(keras.optimizers.Adam(), "binary_crossentropy", jit_compile=False)
+        if task["what"] == "pipeline":
+            return measure_pipeline(model, batch, side)
+        row["step"] = fastest(lambda: model.train_on_batch(x, y), 8)
+    row["forward"] = fastest(lambda: model.predict_on_batch(x), 8)
+    row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return row
+
+
+def measure_pipeline(model, batch, side):
+    """Seconds of a step that `pipeline.Patches` feeds, of one that a batch at hand feeds, and of making a batch."""
+    import keras
+
+    from vessels import datasets, pipeline, synthetic
+
+    steps = 20
+    patches = pipeline.Patches(synthetic.make(datasets.DRIVE, "train"), side, batch, steps)
+    at_hand = patches[0]
+
+    class AtHand(keras.utils.PyDataset):
+        def __len__(self):
+            return steps
+
+        def __getitem__(self, index):
+            return at_hand
+
+    def epoch(data):
+        return lambda: model.fit(data, verbose=0, shuffle=False)
+
+    return {"fed": fastest(epoch(patches), 3) / steps, "at_hand": fastest(epoch(AtHand()), 3) / steps,
+            "making": fastest(lambda: patches[0], 20)}
+
+
+def row_of(task):
+    """`measure(task)` in a process of its own, whose environment says whether it is plain."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "RSAN_FUSED": "0" if task.get("plain") else "1"}
+    if task.get("plain"):
+        environment.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    command = [sys.executable, __file__, "--measure", json.dumps(task)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def geometry(text):
+    try:
+        batch, side = (int(number) for number in text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not BATCHxSIDE, as 2x592") from None
+    return batch, side
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", nargs="+", type=geometry, metavar="BATCHxSIDE",
+                        default=[(2, 592), (2, 296), (4, 128), (8, 128), (16, 128), (1, 1008)],
+                        help="inputs of the training step (default: 2x592 2x296 4x128 8x128 16x128 1x1008)")
+    parser.add_argument("--variant", nargs="+", choices=VARIANTS, default=VARIANTS, help="networks (default: all)")
+    parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure)))
+        return
+    peak = row_of({"what": "peak"})["peak"]
+    print(f"float32 matrix product, {os.cpu_count()} cores: {peak:.0f} GFLOP/s; the convolutions of a training "
+          "step count thrice those of a forward pass\n")
+    head = ("input", "network", "step s", "forward s", "GFLOP/s", "of peak", "memory GB")
+    print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
+
+    def row(what, variant, batch, side, plain=False):
+        found = row_of({"what": what, "variant": variant, "batch": batch, "side": side, "plain": plain})
+        training = "step" in found
+        rate = 3 * found["gflop"] / found["step"] if training else found["gflop"] / found["forward"]
+        print(f"| {batch}x{side}{'' if training else ' prediction'} | {variant}{', plain' * plain} "
+              f"| {format(found['step'], '.3f') if training else '-'} | {found['forward']:.3f} | {rate:.0f} "
+              f"| {100 * rate / peak:.0f} % | {found['memory']:.2f} |", flush=True)
+        return found
+
+    shares, sides = {}, dict.fromkeys(side for _, side in arguments.input)
+    for batch, side in arguments.input:
+        steps = {variant: row("training", variant, batch, side)["step"] for variant in arguments.variant}
+        if {"rsan", "backbone"} <= set(steps):
+            shares[batch, side] = 1 - steps["backbone"] / steps["rsan"]
+    batch, side = arguments.input[0]
+    row("training", arguments.variant[0], batch, side, plain=True)
+    for side in sides:
+        row("prediction", arguments.variant[0], 1, side)
+    row("prediction", arguments.variant[0], 1, next(iter(sides)), plain=True)
+    print()
+    for (batch, side), share in shares.items():
+        print(f"DropBlock and attention, {batch}x{side}: {100 * share:.0f} % of the step")
+    for batch, side in arguments.input:
+        if side < 200:
+            fed = row_of({"what": "pipeline", "variant": arguments.variant[0], "batch": batch, "side": side})
+            print(f"batches of {batch}x{side}: {1 / fed['making']:.0f} a second from the pipeline; a step takes "
+                  f"{fed['fed']:.3f} s fed by it, {fed['at_hand']:.3f} s with the batch at hand "
+                  f"({100 * (fed['fed'] / fed['at_hand'] - 1):+.1f} %)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
