@@ -200,7 +200,7 @@ def environment():
         "backend": keras.config.backend() if keras else os.environ.get("KERAS_BACKEND", "tensorflow"),
         **{package: version(package) for package in ("keras", "tensorflow", "jax", "torch", "numpy")},
         "device": device(),
-        "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),
+        **{name: os.environ.get(name) for name in ("TF_ENABLE_ONEDNN_OPTS", "RSAN_FUSED")},
     }
 
 
@@ -352,13 +352,16 @@ def run_evaluation(dataset, model, record, examples, arguments):
             buffer = io.BytesIO()
             picture.save(buffer, "PNG")
             write_atomically(output / folder / f"{example.name}.png", buffer.getvalue())
-    for name, picture in report.curves(examples, probabilities, metrics).items():
+    pictures = report.curves(examples, probabilities, metrics)
+    if record.get("history"):
+        pictures["history.png"] = report.history_plot(record["history"])
+    for name, picture in pictures.items():
         write_atomically(output / name, picture)
     write_atomically(output / "table.md", report.table_markdown(metrics))
     write_atomically(output / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
-    print(f"weights   {arguments.weights}\nwritten   {output}/: metrics.json, table.md, roc.png, pr.png,\n"
-          f"          reliability.png, panels/, probabilities/\n"
+    print(f"weights   {arguments.weights}\nwritten   {output}/: metrics.json, table.md, {', '.join(pictures)},\n"
+          f"          panels/, probabilities/\n"
           f"seconds   {(predicted - began) / len(examples):.2f} to predict an image, "
           f"{scored - predicted:.2f} to score all {len(examples)}")
     ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)

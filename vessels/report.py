@@ -1,11 +1,11 @@
 """What people look at: tables, curves, panels, histories, and the README's results.
 
-    python -m vessels.report            # makes the README's table anew from results/*/*/metrics.json
-    python -m vessels.report --check    # exit code 1 where it is stale
+    python -m vessels.report            # the README's table, from results/*/*/metrics.json; where the images and
+                                        # the maps of eval_*.py are, results/index.html and results/figure.png
+    python -m vessels.report --check    # exit code 1 where the README is stale
 """
 
 import argparse
-import csv
 import io
 import json
 import sys
@@ -139,33 +139,26 @@ def curves(examples, probabilities, metrics):
     return {name: picture(figure) for name, figure in zip(names, figures, strict=True)}
 
 
-def history_plot(history_csv, path):
-    """Draws a run's `history.csv` (columns `epoch`, `loss`, `val_auc`, `learning_rate`) into the PNG `path`.
+def history_plot(history):
+    """Training loss, validation AUC and learning rate over the epochs: PNG bytes.
 
-    Raises:
-        UserError: The history is missing, empty, or has other columns.
+    Args:
+        history: list of rows of `history.csv`, dicts with `epoch`, `loss`, `val_auc`, `learning_rate`.
     """
-    try:
-        with Path(history_csv).open() as file:
-            history = list(csv.DictReader(file))
-        names = ("epoch", "loss", "val_auc", "learning_rate")
-        series = [[float(row[name]) for row in history] for name in names]
-        best = np.argmax(series[2])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{history_csv}: no history of a training run ({error}); "
-                        "name a run's history.csv") from None
+    titles = {"loss": "training loss", "val_auc": "validation AUC", "learning_rate": "learning rate"}
+    epochs = [row["epoch"] for row in history]
+    best = max(history, key=lambda row: row["val_auc"])
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots(3, sharex=True, height_ratios=(2, 2, 1))
-    titles = ("training loss", "validation AUC", "learning rate")
-    for axis, values, title in zip(axes, series[1:], titles, strict=True):
-        axis.plot(series[0], values, ".-", color=COLOURS["whole_image"])
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        axis.plot(epochs, [row[name] for row in history], ".-", color=COLOURS["whole_image"])
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
-    axes[1].plot(series[0][best], series[2][best], "o", color=COLOURS["inside_fov"],
-                 label=f"best: {series[2][best]:.4f} in epoch {series[0][best]:.0f}")
+    axes[1].plot(best["epoch"], best["val_auc"], "o", color=COLOURS["inside_fov"],
+                 label=f"best: {best['val_auc']:.4f} in epoch {best['epoch']}")
     axes[1].legend(loc="lower right")
     axes[2].set_xlabel("epoch")
-    write_atomically(path, picture(figure))
+    return picture(figure)
 
 
 def agreement(example, probability, threshold=0.5):
@@ -257,19 +250,25 @@ def update_readme(readme=ROOT / "README.md", results_dir=ROOT / "results", check
 
 
 def main(argv=None):
-    """The command line `python -m vessels.report`: exit code 0, 1 for a stale table, 2 for what to mend."""
+    """The command line `python -m vessels.report`: 0; 1 for a stale table or what was left out; 2 for what to mend."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if it is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the README is stale")
     check = parser.parse_args(argv).check
     try:
         stale = update_readme(check=check)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if check and stale:
-        print("README.md is stale; make it anew with `python -m vessels.report`", file=sys.stderr)
-    return int(check and stale)
+    if check:
+        if stale:
+            print("README.md is stale; make it anew with `python -m vessels.report`", file=sys.stderr)
+        return int(stale)
+    from vessels import page
+
+    lines = page.write()
+    print("\n".join(lines))
+    return int(any(line.startswith("left out") for line in lines))
 
 
 if __name__ == "__main__":

@@ -318,6 +318,7 @@ def epoch_callback(recipe, run_dir, dataset, validation, history):
                 (run_dir / "look").mkdir(exist_ok=True)
                 panel = report.panel(validation[0], maps[0])
                 panel.save(run_dir / "look" / f"epoch_{epoch + 1:03d}.png")
+                write_atomically(run_dir / "look" / "history.png", report.history_plot(history))
 
     return EpochCallback()
 

@@ -1,0 +1,122 @@
+"""The results page and the Results figure, on drawn images; in Chromium where there is one."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_evaluation import example, maps
+from test_report import measured
+
+from vessels import UserError, datasets, evaluation, page, report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+NAMES = ("01_test", "02_test", "03_test")
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A results folder of both sets and all variants, and what `write_page` needs beside it."""
+    loaded = []
+    for dataset in datasets.DATASETS:
+        examples = [example(name, seed) for seed, name in enumerate(NAMES)]
+        probabilities = maps(examples)
+        for variant in report.VARIANTS:
+            folder = tmp_path / dataset.name / variant
+            (folder / "probabilities").mkdir(parents=True)
+            scores = evaluation.evaluate(examples, probabilities)
+            metrics = {**measured(variant, dataset.name, n_images=3), **scores}
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+            for name, content in report.curves(examples, probabilities, metrics).items():
+                (folder / name).write_bytes(content)
+            for one, probability in zip(examples, probabilities, strict=True):
+                sixteen = np.round(probability * 65535).astype("uint16")
+                Image.fromarray(sixteen).save(folder / "probabilities" / f"{one.name}.png")
+        loaded.append((dataset, examples))
+    return tmp_path, loaded
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_page_holds_everything_and_asks_for_nothing(results):
+    folder, loaded = results
+    page.write_page(folder, loaded)
+    text = (folder / "index.html").read_text()
+    tags = Tags(text).found
+    sources = [attrs.get("src") or attrs.get("href") for _, attrs in tags]
+    assert all(source.startswith("data:image/") for source in sources if source)
+    assert "url(" not in text and not any(tag in ("link", "iframe") for tag, _ in tags)
+    for name in NAMES:
+        assert len([attrs for tag, attrs in tags if tag == "figure" and attrs["id"] == name]) == 2
+    for wanted in ("RSAN (paper)", "second observer", "backbone (here)", ", worst", ", best"):
+        assert wanted in text
+
+
+def test_list_begins_with_the_worst(results):
+    folder, loaded = results
+    page.write_page(folder, loaded)
+    text = (folder / "index.html").read_text()
+    first = [float(figure) for figure in re.findall(r"<td>0\d_test</td><td>([\d.]+)</td>", text)[:3]]
+    assert first == sorted(first)
+
+
+def test_figure_has_a_row_for_each_set_and_five_columns(results):
+    folder, loaded = results
+    page.write_figure(folder, loaded, width=120)
+    assert Image.open(folder / "figure.png").width == 5 * 126 - 6
+    (folder / "CHASEDB1" / "backbone" / "probabilities" / "01_test.png").unlink()
+    with pytest.raises(UserError, match=r"python eval_chase\.py --variant backbone"):
+        page.write_figure(folder, loaded)
+
+
+def test_what_is_left_out_is_said(results, monkeypatch):
+    folder, loaded = results
+    by_name = {dataset.name: examples for dataset, examples in loaded}
+    monkeypatch.setattr(datasets, "load", lambda dataset, split: by_name[dataset.name])
+    assert [line.split()[0] for line in page.write(folder)] == ["written", "written"]
+    (folder / "DRIVE" / "backbone" / "probabilities" / "01_test.png").write_bytes(b"no picture")
+    assert [line.split()[0] for line in page.write(folder)] == ["written", "left"]
+
+    def absent(dataset, split):
+        raise UserError("no data")
+
+    monkeypatch.setattr(datasets, "load", absent)
+    lines = page.write(folder)
+    assert len(lines) == 2 and all("no data" in line for line in lines)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+def test_page_in_chromium_sorts_and_slides(results):
+    folder, loaded = results
+    page.write_page(folder, loaded)
+    index = folder / "index.html"
+    acts = """<script>
+      document.querySelectorAll("th button")[0].click();
+      const slider = document.querySelector(".case input");
+      slider.value = 20; slider.dispatchEvent(new Event("input"));
+      document.querySelector("input[value=label]").click();
+      document.title = [...document.querySelector("table:has(button)").tBodies[0].rows]
+        .map(row => row.cells[0].textContent).join() + "|" + slider.closest(".case").style.cssText
+        + "|" + document.body.dataset.layer + "|" + (document.documentElement.scrollWidth <= innerWidth);
+    </script></body>"""
+    index.write_text(index.read_text().replace("</body>", acts))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900",
+               f"--user-data-dir={folder / 'profile'}"]
+    dom = subprocess.run([*command, "--dump-dom", index.as_uri()], capture_output=True, text=True, timeout=120).stdout
+    title = re.search("<title>(.*?)</title>", dom).group(1)
+    assert title == "01_test,02_test,03_test|--at: 20%;|label|true"
+    shot = folder / "page.png"
+    subprocess.run([*command, f"--screenshot={shot}", index.as_uri()], capture_output=True, timeout=120)
+    assert Image.open(shot).convert("L").getextrema()[0] < 100
