@@ -58,13 +58,18 @@ class BatchNormalization(layers.BatchNormalization):
     """
 
     def call(self, x, training=False):
-        if not FUSED or not (training and self.trainable):
+        if not FUSED:
             return super().call(x, training=training)
         import tensorflow as tf
 
-        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            x, ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta), epsilon=self.epsilon
-        )
+        gamma, beta = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
+        if not (training and self.trainable):
+            y, _, _ = tf.compat.v1.nn.fused_batch_norm(
+                x, gamma, beta, ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance),
+                epsilon=self.epsilon, is_training=False,
+            )
+            return y
+        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=self.epsilon)
         # TensorFlow's variance is the unbiased one, Keras' is not.
         pixels = ops.cast(ops.size(x) / x.shape[-1], "float32")
         m = self.momentum

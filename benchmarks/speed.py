@@ -84,7 +84,8 @@ def plain_dropblock():
 
 def measure(task):
     """What one row of the table needs, measured in this process: dict of seconds, GFLOP and GB."""
-    import vessels  # noqa: F401, I001 - sets what TensorFlow reads
+    if not task.get("plain"):
+        import vessels  # noqa: F401 - sets what TensorFlow reads
     import keras
     import numpy as np
 
@@ -136,8 +137,6 @@ def measure_pipeline(model, batch, side):
 def row_of(task):
     """`measure(task)` in a process of its own, whose environment says whether it is plain."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "RSAN_FUSED": "0" if task.get("plain") else "1"}
-    if task.get("plain"):
-        environment.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     command = [sys.executable, __file__, "--measure", json.dumps(task)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
