@@ -25,11 +25,16 @@ def compiled(function):
 class NarrowConv2D(layers.Conv2D):
     """Keras' layer for very few channels, stride 1 and "same" padding: 2 channels to 1 leave vector units idle.
 
-    Four neighbouring columns are taken as channels, and the kernel is spread out to match.
-    Arguments, weights and figures are those of `keras.layers.Conv2D`.
+    Four neighbouring columns are taken as channels, and the kernel is spread out to match. Arguments, weights and
+    figures are those of `keras.layers.Conv2D`; other strides, dilation or padding raise ValueError.
     """
 
     columns = 4
+
+    def __init__(self, filters, kernel_size, padding="same", **kwargs):
+        super().__init__(filters, kernel_size, padding=padding, **kwargs)
+        if (self.padding, {*self.strides, *self.dilation_rate}, self.groups) != ("same", {1}, 1):
+            raise ValueError('only stride 1, dilation 1, one group and padding "same"')
 
     def convolution_op(self, x, kernel):
         if not FUSED:
@@ -51,9 +56,10 @@ class NarrowConv2D(layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="rsan")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras' layer; while training on TensorFlow, mean, variance and scaling are one operation instead of ten.
+    """Keras' layer; on TensorFlow, its mean, variance and scaling are one operation instead of ten.
 
-    Arguments, weights and figures are those of `keras.layers.BatchNormalization` (no `mask`, no `renorm`).
+    Arguments, weights and figures are those of `keras.layers.BatchNormalization`, over the last axis, with both
+    scale and centre, and without `mask`.
     Input and output: float tensor `(batch, height, width, channels)`.
     """
 

@@ -1,6 +1,6 @@
 """Trains RSAN on CHASE DB1.
 
-    python train_chase.py            45 minutes on two cores, 3 GB of memory
+    python train_chase.py            an hour on two cores, 2 GB of memory
     python eval_chase.py --weights runs/chase-rsan-0/best.weights.h5
 
 Expect a validation AUC of about 0.98 inside the field of view (images 09R and 10L).
@@ -14,8 +14,8 @@ from vessels.training import Recipe, main
 
 from rsan_model import build_rsan
 
-RECIPE = Recipe(epochs=20, batch_size=8, patch_size=192, keep_prob=0.9)
-AUTHORS = {"epochs": 150, "batch_size": 1, "learning_rate": 1e-3, "keep_prob": 0.78}
+RECIPE = Recipe(epochs=60, steps=150, batch_size=4, patch_size=160, keep_prob=0.9)
+AUTHORS = {"epochs": 150, "batch_size": 1, "learning_rate": 1e-3, "vessel_weight": 1.0, "keep_prob": 0.78}
 
 if __name__ == "__main__":
     sys.exit(main(datasets.CHASEDB1, build_rsan, RECIPE, AUTHORS, __doc__))

@@ -244,7 +244,8 @@ def save(folder, stem="drive_rsan", content=b"weights", **changes):
     weights = folder / f"{stem}.weights.h5"
     weights.write_bytes(content)
     record = {"dataset": "DRIVE", "variant": "rsan", "model": {"filters": 16, "variant": "rsan"},
-              "parameters": 7, "sha256": hashlib.sha256(content).hexdigest(), "recipe": {"epochs": 3}}
+              "parameters": 7, "sha256": hashlib.sha256(content).hexdigest(), "seed": 0,
+              "recipe": {"epochs": 3, "seed": changes.get("seed", 0)}}
     record = {key: value for key, value in {**record, **changes}.items() if value is not None}
     (folder / f"{stem}.json").write_text(json.dumps(record))
     return weights
@@ -263,7 +264,8 @@ def test_command_writes_all_and_ends_with_the_table(command, tmp_path, capsys):
     pictures = {f"{kind}/{name}_test.png" for kind in ("panels", "probabilities") for name in ("01", "02")}
     assert written == {"metrics.json", "table.md", "roc.png", "pr.png", "reliability.png", *pictures}
     metrics = json.loads((results / "metrics.json").read_text())
-    assert metrics["weights"] == {"file": "drive_rsan.weights.h5", "parameters": 7, "recipe": {"epochs": 3},
+    assert metrics["weights"] == {"file": "drive_rsan.weights.h5", "parameters": 7,
+                                  "recipe": {"epochs": 3, "seed": 0},
                                   "sha256": hashlib.sha256(b"weights").hexdigest()}
     assert (metrics["dataset"], metrics["n_images"], metrics["published"]["auc"]) == ("DRIVE", 2, 0.9855)
     assert str(tmp_path) not in (results / "metrics.json").read_text()
@@ -304,9 +306,35 @@ def test_release_adds_the_test_figures(command, tmp_path):
     released = json.loads((tmp_path / "weights" / "drive_rsan.json").read_text())
     assert released["test"]["inside_fov"]["auc"] > 0.5
     assert command() == 0
-    for other in ("--synthetic", "--allow-modified"):
+    for other in ("--synthetic", "--allow-modified", "--transfer"):
         with pytest.raises(SystemExit, match="2"):
             command("--release", other)
+
+
+def test_another_seed_has_files_of_its_own(command, tmp_path):
+    weights = save(tmp_path / "runs" / "drive-rsan-1", "best", seed=1)
+    assert command("--weights", str(weights), "--seed", "1", "--release") == 0
+    assert (tmp_path / "weights" / "drive_rsan_seed1.json").exists()
+    assert command("--seed", "1") == 0
+    metrics = json.loads((tmp_path / "results" / "DRIVE" / "rsan_seed1" / "metrics.json").read_text())
+    assert metrics["weights"]["file"] == "drive_rsan_seed1.weights.h5"
+
+
+def test_weights_of_the_other_set_see_photographs_at_their_scale(command, tmp_path, monkeypatch):
+    prediction = types.ModuleType("vessels.prediction")
+    asked = []
+
+    def predict_photograph(model, image, dataset):
+        asked.append(dataset.name)
+        return command.predicted[image.tobytes()], None, None
+
+    prediction.predict_photograph = predict_photograph
+    monkeypatch.setitem(sys.modules, "vessels.prediction", prediction)
+    assert command("--transfer") == 2
+    save(tmp_path / "weights", "chase_rsan", dataset="CHASEDB1")
+    assert command("--transfer") == 0 and asked == ["CHASEDB1"] * 2
+    metrics = json.loads((tmp_path / "results" / "DRIVE" / "rsan_of_CHASEDB1" / "metrics.json").read_text())
+    assert (metrics["dataset"], metrics["trained_on"]) == ("DRIVE", "CHASEDB1")
 
 
 @pytest.mark.parametrize(("prepare", "message"), [
@@ -317,7 +345,8 @@ def test_release_adds_the_test_figures(command, tmp_path):
     (lambda folder: save(folder, model=None), "json: lacks model"),
     (lambda folder: save(folder, dataset="CHASEDB1"), "is of dataset CHASEDB1, not DRIVE"),
     (lambda folder: save(folder, dataset="synthetic"), "is of dataset synthetic, not DRIVE"),
-    (lambda folder: save(folder, variant="backbone"), "is of variant backbone, not rsan"),
+    (lambda folder: save(folder, variant="backbone"), "is of variant backbone, not rsan; give --variant backbone"),
+    (lambda folder: save(folder, seed=2), "is of seed 2, not 0; give --seed 2"),
     (lambda folder: save(folder, sha256="0" * 64), "go on with --allow-modified"),
     (lambda folder: save(folder, content=b""), "the file is empty"),
     (lambda folder: save(folder, content=b"other arrays"), "3 arrays that are not the 5"),

@@ -140,7 +140,7 @@ def test_dropblock_refuses_impossible_shares(keep_prob):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused operation is TensorFlow's")
-def test_fusedalization_is_keras_normalization():
+def test_fused_normalization_is_keras_normalization():
     import tensorflow as tf
 
     rng = np.random.default_rng(0)

@@ -9,9 +9,10 @@ from test_evaluation import example, maps
 from vessels import UserError, datasets, evaluation, report
 
 
-def measured(variant="rsan", dataset="DRIVE", **changes):
+def measured(variant="rsan", dataset="DRIVE", seed=0, **changes):
     examples = [example("01_test", 1), example("02_test", 2)]
-    return {"dataset": dataset, "variant": variant, "threshold": 0.5, "n_images": 2,
+    return {"dataset": dataset, "variant": variant, "trained_on": dataset,
+            "weights": {"recipe": {"seed": seed}}, "threshold": 0.5, "n_images": 2,
             **evaluation.evaluate(examples, maps(examples)),
             "published": {"method": "RSAN (paper)", "scored": "whole_image", "auc": 0.9855}, **changes}
 
@@ -105,6 +106,16 @@ def test_readme_table_and_its_markers(tmp_path):
     assert names[2:6] == [("DRIVE", "whole image", name) for name in
                           ("rsan (here)", "backbone (here)", "RSAN (paper)", "second observer")]
     assert len(names) == 2 + 2 * 4 + 2 * 3
+
+
+def test_seeds_become_a_mean_and_another_set_a_row():
+    networks = [measured(), measured(seed=1), measured("backbone"), measured(trained_on="CHASEDB1")]
+    networks[1]["inside_fov"] = {**networks[0]["inside_fov"], "f1": networks[0]["inside_fov"]["f1"] - 0.02}
+    rows = report.all_rows(networks, "inside_fov")
+    assert [name for name, _ in rows] == ["rsan (here)", "rsan, mean ± std of 2 seeds", "backbone (here)",
+                                          "rsan of CHASE DB1", "RSAN (paper)", "second observer"]
+    assert rows[1][1]["f1"] == f"{networks[0]['inside_fov']['f1'] - 0.01:.4f} ± 0.0141"
+    assert rows[1][1]["auc"].endswith("± 0.0000")
 
 
 def test_readme_without_markers(tmp_path):

@@ -17,7 +17,7 @@ import rsan_model
 TINY = dataclasses.replace(DRIVE, size=(60, 70), padded=72)
 RECIPE = training.Recipe(epochs=2, steps=2, batch_size=2, patch_size=56)
 AUTHORS = {"epochs": 1, "batch_size": 2, "learning_rate": 1e-3}
-SHORT = ["--synthetic", "--epochs", "2", "--steps", "2", "--batch-size", "2", "--patch-size", "56"]
+SHORT = ["--synthetic", "--epochs", "4", "--steps", "2", "--batch-size", "2", "--patch-size", "56"]
 
 
 def build(**arguments):
@@ -50,19 +50,19 @@ def test_a_run_leaves_all_that_evaluation_and_a_reader_need(finished):
     assert record["dataset"] == "synthetic" and record["recipe"]["patch_size"] == 56
     with (finished / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert {"loss", "val_auc", "val_f1", "learning_rate", "keep_prob"} <= set(rows[0])
-    assert (finished / "look" / "epoch_002.png").exists()
+    assert (finished / "look" / "epoch_004.png").exists()
     assert json.loads((finished / "environment.json").read_text())["keras"] == keras.__version__
 
 
 def test_a_run_cut_between_epochs_ends_in_the_same_bits(finished, tmp_path, monkeypatch):
-    """Epoch 1 as the whole run left it, then the rest from the checkpoint alone."""
+    """Two epochs, the second with DropBlock, then the rest from the checkpoint alone."""
     save = training.save_weights
 
     def cut(model, path, history=None):
         save(model, path, history)
-        if history and len(history) == 1:
+        if history and len(history) == 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "save_weights", cut)
@@ -163,6 +163,24 @@ def test_schedules():
     assert float(rate(2000)) == pytest.approx(1e-5, rel=1e-3)
     authors = training.learning_rate(dataclasses.replace(recipe, recipe="authors", epochs=150, learning_rate=1e-3), 9)
     assert float(authors(899)) == pytest.approx(1e-3) and float(authors(901)) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("vessel_weight", [1.0, 1.2])
+def test_a_vessel_pixel_counts_as_often_as_asked(vessel_weight):
+    label, probability = np.array([[[[1.0], [0.0]]]], "float32"), np.array([[[[0.6], [0.3]]]], "float32")
+    found = np.asarray(training.weighted_crossentropy(vessel_weight)(label, probability))
+    np.testing.assert_allclose(found, [[[-vessel_weight * np.log(0.6), -np.log(0.7)]]], rtol=1e-5)
+
+
+def test_the_last_fifth_settles_the_normalization():
+    model = build()
+    callback = training.stage_callback(dataclasses.replace(RECIPE, epochs=10))
+    model.compile("sgd", "mse")
+    callback.set_model(model)
+    for epoch, keep_prob, momentum in ((0, {1}, {0.9}), (7, {RECIPE.keep_prob}, {0.9}), (8, {1}, {0.99})):
+        callback.on_epoch_begin(epoch)
+        assert {layer.keep_prob for layer in model.layers if hasattr(layer, "keep_prob")} == keep_prob
+        assert {layer.momentum for layer in model.layers if hasattr(layer, "momentum")} == momentum
 
 
 def test_a_read_only_place_is_named(tmp_path):

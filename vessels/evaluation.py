@@ -222,31 +222,42 @@ def device():
 def parse(dataset, description, argv=None):
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
+    other = next(one for one in datasets.DATASETS if one.name != dataset.name)
     parser.add_argument("--variant", choices=("rsan", "backbone", "backbone_dropblock"), default="rsan",
                         help="network (default: rsan)")
+    parser.add_argument("--seed", type=int, default=0, help="take the released weights of another seed (default: 0)")
     parser.add_argument("--weights", type=Path, help="weights, with their JSON beside them (default: "
                         f"weights/{dataset.key}_<variant>.weights.h5)")
     parser.add_argument("--data-dir", type=Path,
-                        help=f"folder of {dataset.title} (default: data/{dataset.name})")
+                        help=f"folder of {dataset.title} (default: $RSAN_DATA_ROOT/{dataset.name} or "
+                        f"data/{dataset.name})")
     parser.add_argument("--output-dir", type=Path, help="where metrics, table, curves, panels and maps go "
                         f"(default: results/{dataset.name}/<variant>)")
     parser.add_argument("--synthetic", action="store_true", help="score on procedural images what training "
-                        f"with --synthetic left in runs/{dataset.key}-synthetic-<variant>-0, and write there")
+                        f"with --synthetic left in runs/{dataset.key}-synthetic-<variant>-<seed>, and write there")
+    parser.add_argument("--transfer", action="store_true", help=f"score {other.title}'s weights without any "
+                        "retraining: photographs are scaled so that their fields of view have the diameter that "
+                        f"those weights know, the maps scaled back (into {dataset.name}/<variant>_of_{other.name})")
     parser.add_argument("--allow-modified", action="store_true",
                         help="go on though the weights' SHA-256 is not the one in their JSON")
     parser.add_argument("--release", action="store_true",
                         help="afterwards, copy the weights to weights/, with the test figures in their JSON")
     arguments = parser.parse_args(argv)
+    arguments.trained_on = other if arguments.transfer else dataset
     if arguments.synthetic and arguments.data_dir:
         parser.error("--synthetic reads no images: leave --data-dir out")
-    if arguments.release and (arguments.synthetic or arguments.allow_modified):
-        parser.error("--release is for weights of real images that match their JSON")
-    run = ROOT / "runs" / f"{dataset.key}-synthetic-{arguments.variant}-0"
+    if arguments.release and (arguments.synthetic or arguments.allow_modified or arguments.transfer):
+        parser.error(f"--release is for weights of {dataset.title} that match their JSON")
+    if arguments.transfer and arguments.synthetic:
+        parser.error("--transfer is for real images: leave --synthetic out")
+    run = ROOT / "runs" / f"{dataset.key}-synthetic-{arguments.variant}-{arguments.seed}"
     if arguments.synthetic:
         weights, output = run / "best.weights.h5", run / "results"
     else:
-        weights = ROOT / "weights" / f"{dataset.key}_{arguments.variant}.weights.h5"
-        output = ROOT / "results" / dataset.name / arguments.variant
+        weights = released(arguments.trained_on, arguments.variant, arguments.seed)
+        folder = weights.name.removesuffix(".weights.h5").removeprefix(f"{arguments.trained_on.key}_")
+        folder += f"_of_{other.name}" * arguments.transfer
+        output = ROOT / "results" / dataset.name / folder
     arguments.weights, arguments.output_dir = arguments.weights or weights, arguments.output_dir or output
     return arguments
 
@@ -265,7 +276,8 @@ def main(dataset, build, load_weights, description, argv=None):
     """
     arguments = parse(dataset, description, argv)
     try:
-        record = read_record(dataset, arguments)
+        record = read_record(arguments.weights, arguments.trained_on, arguments.variant, arguments.seed,
+                             arguments.synthetic, arguments.allow_modified)
         examples = (synthetic.make(dataset, "test") if arguments.synthetic
                     else datasets.load(dataset, "test", arguments.data_dir))
         try:
@@ -286,20 +298,25 @@ def main(dataset, build, load_weights, description, argv=None):
     return 0
 
 
+def released(dataset, variant, seed):
+    """Path of released weights: `drive_rsan.weights.h5`, and `drive_rsan_seed1.weights.h5` of another seed than 0."""
+    return ROOT / "weights" / f"{dataset.key}_{variant}{f'_seed{seed}' if seed else ''}.weights.h5"
+
+
 def record_path(weights):
     return weights.with_name(weights.name.removesuffix(".h5").removesuffix(".weights") + ".json")
 
 
-def read_record(dataset, arguments):
+def read_record(weights, dataset, variant, seed=0, synthetic=False, allow_modified=False):
     """The JSON beside the weights, after checking that it and they are what is asked for."""
-    weights, path = arguments.weights, record_path(arguments.weights)
-    synthetic_flag = " --synthetic" * arguments.synthetic
-    train = f"python train_{dataset.key}.py{synthetic_flag} --variant {arguments.variant}"
+    path = record_path(weights)
+    train = f"python train_{dataset.key}.py{' --synthetic' * synthetic} --variant {variant}"
+    train += f" --seed {seed}" if seed else ""
     if not weights.exists():
         raise UserError(f"{weights}: no such weights; make some with `{train}` or name yours with --weights")
     try:
         record = json.loads(path.read_text())
-        missing = {"dataset", "variant", "model", "sha256", "recipe"} - set(record)
+        missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
     except FileNotFoundError:
         raise UserError(f"{path}: missing, it says what network {weights.name} belongs to; restore it, or "
                         f"make both with `{train}`") from None
@@ -307,13 +324,14 @@ def read_record(dataset, arguments):
         raise UserError(f"{path}: cannot be read ({error}); restore it") from None
     if missing:
         raise UserError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
-    expected = {"dataset": "synthetic" if arguments.synthetic else dataset.name, "variant": arguments.variant}
+    expected = {"dataset": "synthetic" if synthetic else dataset.name, "variant": variant, "seed": seed}
     for key, value in expected.items():
         if record[key] != value:
-            raise UserError(f"{weights}: is of {key} {record[key]}, not {value}; name other --weights, or "
+            remedy = "name other --weights" if key == "dataset" else f"give --{key} {record[key]}"
+            raise UserError(f"{weights}: is of {key} {record[key]}, not {value}; {remedy}, or "
                             f"make some with `{train}`")
     digest = datasets.sha256(weights)
-    if digest != record["sha256"] and not arguments.allow_modified:
+    if digest != record["sha256"] and not allow_modified:
         raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
                         f"{record['sha256'][:12]}...); restore it, or go on with --allow-modified")
     return {**record, "sha256": digest}
@@ -326,7 +344,13 @@ def run_evaluation(dataset, model, record, examples, arguments):
     output, probabilities, began = arguments.output_dir, [], time.time()
     for i, example in enumerate(examples):
         print(f"\rpredicting {i + 1}/{len(examples)} ", end="", file=sys.stderr, flush=True)
-        probabilities.append(pipeline.predict_image(model, example.image, dataset.padded))
+        if arguments.transfer:
+            from vessels.prediction import predict_photograph
+
+            probability, _, _ = predict_photograph(model, example.image, arguments.trained_on)
+        else:
+            probability = pipeline.predict_image(model, example.image, dataset.padded)
+        probabilities.append(probability)
     print(file=sys.stderr)
     predicted = time.time()
     try:
@@ -335,8 +359,9 @@ def run_evaluation(dataset, model, record, examples, arguments):
         raise UserError(f"{arguments.weights}: {error}; these weights are no use, name others") from None
     scored = time.time()
     metrics = {
-        "dataset": record["dataset"],
+        "dataset": "synthetic" if arguments.synthetic else dataset.name,
         "variant": record["variant"],
+        "trained_on": record["dataset"],
         "threshold": 0.5,
         "n_images": len(examples),
         "weights": {"file": arguments.weights.name, "sha256": record["sha256"],
@@ -360,8 +385,8 @@ def run_evaluation(dataset, model, record, examples, arguments):
     write_atomically(output / "table.md", report.table_markdown(metrics))
     write_atomically(output / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
-    print(f"weights   {arguments.weights}\nwritten   {output}/: metrics.json, table.md, {', '.join(pictures)},\n"
-          f"          panels/, probabilities/\n"
+    print(f"weights   {arguments.weights}\nwritten   {output}/: metrics.json, table.md,\n"
+          f"          {', '.join(pictures)}, panels/, probabilities/\n"
           f"seconds   {(predicted - began) / len(examples):.2f} to predict an image, "
           f"{scored - predicted:.2f} to score all {len(examples)}")
     ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
@@ -381,7 +406,7 @@ def published(dataset):
 def release(dataset, arguments, record):
     """Copies weights to weights/, and their JSON with the figures just scored."""
     metrics = json.loads((arguments.output_dir / "metrics.json").read_text())
-    target = ROOT / "weights" / f"{dataset.key}_{arguments.variant}.weights.h5"
+    target = released(dataset, record["variant"], record["seed"])
     write_atomically(target, arguments.weights.read_bytes())
     record = {**record, "test": {protocol: metrics[protocol] for protocol in PROTOCOLS}}
     write_atomically(record_path(target), json.dumps(record, indent=1) + "\n")

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 import string
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def probability_map(folder, example):
     path = folder / "probabilities" / f"{example.name}.png"
     found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.exists() else None
     if found is None or found.dtype != np.uint16 or found.shape != example.label.shape:
-        script = "eval_drive.py" if "DRIVE" in folder.parts else "eval_chase.py"
+        script = next(f"eval_{dataset.key}.py" for dataset in datasets.DATASETS if dataset.name == folder.parent.name)
         raise UserError(f"{path}: missing or not of this image; make it with `python {script} "
                         f"--variant {folder.name}`")
     return found.astype("float32") / 65535
@@ -54,12 +53,10 @@ def table(head, rows, sortable=False):
 
 
 def scores_table(all_metrics, protocol):
-    entries = [report.rows(metrics, protocol) for metrics in all_metrics]
-    # Our networks first, then what each would repeat: the paper and the observer.
-    rows = [("ours", entry[0]) for entry in entries] + [("", other) for other in entries[0][1:]]
     return table(("network", *report.COLUMNS.values()),
-                 [(kind, (name, *(report.cell(scores.get(key)) for key in report.COLUMNS)))
-                  for kind, (name, scores) in rows])
+                 [("ours" if name.endswith("(here)") else "",
+                   (name, *(report.cell(scores.get(key)) for key in report.COLUMNS)))
+                  for name, scores in report.all_rows(all_metrics, protocol)])
 
 
 def case(example, probability, scores, word):
@@ -82,10 +79,9 @@ def case(example, probability, scores, word):
 
 def section(dataset, results_dir, examples):
     """HTML of one data set: tables, curves, the images' list and the images; worst and best first."""
-    folders = [results_dir / dataset.name / variant for variant in report.VARIANTS]
-    folders = [folder for folder in folders if (folder / "metrics.json").exists()]
-    all_metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
-    metrics, folder = all_metrics[0], folders[0]
+    found = report.results_of(dataset, results_dir)
+    folder, metrics = found[0]
+    all_metrics = [metrics for _, metrics in found]
     parts = [f"<h2>{dataset.title}</h2>"]
     for protocol, scored in report.SCORED.items():
         parts.append(f"<h3>{metrics['n_images']} test images, {scored}</h3>{scores_table(all_metrics, protocol)}")

@@ -1,6 +1,5 @@
 """Vessels in anyone's fundus photographs: reading, field of view, scale, tiles, and what is written."""
 
-import argparse
 import contextlib
 import csv
 import io
@@ -151,12 +150,12 @@ def collect(paths):
 
 def read_record(weights):
     """`(dataset, record)`: the set that the weights were trained on and their JSON, checked as `eval_*.py` do."""
-    dataset, variant = datasets.DRIVE, "rsan"
+    dataset, network = datasets.DRIVE, {"variant": "rsan", "seed": 0}
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # evaluation.read_record says what is wrong
         claimed = json.loads(evaluation.record_path(weights).read_text())
-        dataset, variant = {one.name: one for one in datasets.DATASETS}[claimed["dataset"]], claimed["variant"]
-    return dataset, evaluation.read_record(dataset, argparse.Namespace(
-        weights=weights, variant=variant, synthetic=False, allow_modified=False))
+        dataset = {one.name: one for one in datasets.DATASETS}[claimed["dataset"]]
+        network = {key: claimed[key] for key in network}
+    return dataset, evaluation.read_record(weights, dataset, **network)
 
 
 def main(build, load_weights, arguments):

@@ -35,7 +35,10 @@ COLOURS = {"whole_image": "#0072B2", "inside_fov": "#D55E00"}
 
 def rows(metrics, protocol):
     """`[(name, scores)]` of the table: ours, the paper's (empty if not scored so), the second observer's."""
-    found = [(f"{metrics['variant']} (here)", metrics[protocol])]
+    name = f"{metrics['variant']} (here)"
+    if metrics["trained_on"] != metrics["dataset"]:
+        name = f"{metrics['variant']} of {TITLES[metrics['trained_on']]}"
+    found = [(name, metrics[protocol])]
     paper = metrics["published"]
     if paper and metrics["variant"] == "rsan":
         found.append((paper["method"], paper if paper["scored"] == protocol else {}))
@@ -45,7 +48,7 @@ def rows(metrics, protocol):
 
 
 def cell(value):
-    return "-" if value is None else f"{value:.4f}"
+    return value if isinstance(value, str) else "-" if value is None else f"{value:.4f}"
 
 
 def table(metrics, width=80):
@@ -206,21 +209,44 @@ def panel(example, probability, threshold=0.5):
     return canvas
 
 
+def results_of(dataset, results_dir):
+    """`[(folder, metrics)]` of a data set: its own networks from rsan to backbone, seed by seed, then another set's."""
+    paths = (results_dir / dataset.name).glob("*/metrics.json")
+    found = [(path.parent, json.loads(path.read_text())) for path in paths]
+    return sorted(found, key=lambda one: (one[1]["trained_on"] != dataset.name, VARIANTS.index(one[1]["variant"]),
+                                          one[1]["weights"]["recipe"]["seed"]))
+
+
+def all_rows(all_metrics, protocol):
+    """Rows of a table of several networks: ours, with mean and standard deviation where there are several seeds of
+    one, then what each would repeat: the paper and the second observer.
+    """
+    ours = []
+    for metrics in all_metrics:
+        same = [one[protocol] for one in all_metrics
+                if (one["variant"], one["trained_on"]) == (metrics["variant"], metrics["trained_on"])]
+        if metrics[protocol] is not same[0]:
+            continue
+        name, scores = rows(metrics, protocol)[0]
+        ours.append((name, scores))
+        if len(same) > 1:
+            spread = {key: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+                      for key in COLUMNS for values in [[scores[key] for scores in same]]}
+            ours.append((f"{name.removesuffix(' (here)')}, mean ± std of {len(same)} seeds", spread))
+    return ours + (rows(all_metrics[0], protocol)[1:] if all_metrics else [])
+
+
 def readme_table(results_dir=ROOT / "results"):
-    """Markdown of all `<results_dir>/<set>/<variant>/metrics.json`: str, empty where there are none."""
-    found = [json.loads(path.read_text()) for path in Path(results_dir).glob("*/*/metrics.json")]
+    """Markdown of all `<results_dir>/<set>/<network>/metrics.json`: str, empty where there are none."""
     head = "set", "scored", "network", *COLUMNS.values()
     lines = [markdown_row(*head), markdown_row(*["---"] * len(head))]
-    for dataset in (name for name in TITLES if name != "synthetic"):
-        of_set = sorted((metrics for metrics in found if metrics["dataset"] == dataset),
-                        key=lambda metrics: VARIANTS.index(metrics["variant"]))
+    for dataset in datasets.DATASETS:
+        all_metrics = [metrics for _, metrics in results_of(dataset, Path(results_dir))]
         for protocol, scored in SCORED.items():
-            entries = [rows(metrics, protocol) for metrics in of_set]
-            # Our networks first, then what each would repeat: the paper and the observer.
-            for name, scores in [entry[0] for entry in entries] + (entries[0][1:] if entries else []):
+            for name, scores in all_rows(all_metrics, protocol):
                 cells = (cell(scores.get(key)) for key in COLUMNS)
-                lines.append(markdown_row(TITLES[dataset], scored, name, *cells))
-    return "\n".join(lines) + "\n" if found else ""
+                lines.append(markdown_row(dataset.title, scored, name, *cells))
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
 def updated(text, results_dir=ROOT / "results"):

@@ -1,0 +1,138 @@
+"""Kills real training runs at random moments, and checks that each ends as if nothing had happened.
+
+    python benchmarks/kills.py               50 kills, a quarter of an hour on two cores
+    python benchmarks/kills.py --kills 3     as the tests do
+
+A run is the command a user gives. It is killed with SIGKILL, SIGTERM or SIGINT while it starts, in the middle of
+an epoch, or while it writes a checkpoint; the same command resumes it, to be killed again. Each run must lose at
+most one epoch at a time, and end in the weights, optimizer, random streams and history of an undisturbed one, bit
+by bit.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+FLAGS = ("--synthetic", "--epochs", "4", "--steps", "4", "--batch-size", "2", "--patch-size", "56")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+WRITING = ".*.weights.h5.*"  # what `write_atomically` has under its hands
+MOMENTS = ("start", "epoch", "checkpoint")
+
+
+def start(folder):
+    command = [sys.executable, str(ROOT / "train_drive.py"), *FLAGS, "--output-dir", str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(process, condition, seconds=300):
+    """Returns when `condition` holds or the process has ended."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"{' '.join(process.args)}: nothing happened in {seconds} s")
+        time.sleep(0.0005)
+
+
+def strike(folder, moment, number, rng):
+    """Starts or resumes the run in `folder` and sends it `number` at `moment`; False where it ended before."""
+    before, left = epochs_done(folder), set(folder.glob(WRITING))
+    process = start(folder)
+    if moment == "start":
+        time.sleep(rng.uniform(0, 8))
+    elif moment == "epoch":
+        wait_for(process, lambda: epochs_done(folder) > before)
+        time.sleep(rng.uniform(0, 5))
+    else:
+        after = rng.randint(0, 1)
+        wait_for(process, lambda: epochs_done(folder) >= before + after and set(folder.glob(WRITING)) - left)
+    process.send_signal(number)
+    output = process.communicate()[0]
+    # Python itself ends with 1 where Ctrl-C meets it among the imports.
+    interrupted = number == signal.SIGINT and "KeyboardInterrupt" in output
+    if process.returncode not in (0, -number, 130, 1 if interrupted else 0):
+        raise AssertionError(f"exit code {process.returncode} after {number.name}:\n{output}")
+    return process.returncode != 0
+
+
+def epochs_done(folder):
+    """Whole epochs in the checkpoint, which must be readable at any moment."""
+    latest = folder / "latest.weights.h5"
+    if not latest.exists():
+        return 0
+    with h5py.File(latest) as file:
+        return len(json.loads(file.attrs["history"]))
+
+
+def finish(folder):
+    process = start(folder)
+    output = process.communicate()[0]
+    if process.returncode:
+        raise AssertionError(f"exit code {process.returncode} in the end:\n{output}")
+
+
+def contents(path):
+    """Of an HDF5 file, all arrays, the history without the seconds, and the states of the random streams."""
+    with h5py.File(path) as file:
+        found = {}
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        history = [{**row, "seconds": None} for row in json.loads(file.attrs.get("history", "[]"))]
+        return found, history, json.loads(file.attrs.get("random_states", "[]"))
+
+
+def assert_same(folder, reference):
+    for name in ("latest.weights.h5", "best.weights.h5"):
+        (found, *rest), (wanted, *wanted_rest) = contents(folder / name), contents(reference / name)
+        if found.keys() != wanted.keys() or rest != wanted_rest:
+            raise AssertionError(f"{folder / name}: other arrays, history or random streams than undisturbed")
+        for key in wanted:
+            np.testing.assert_array_equal(found[key], wanted[key], err_msg=f"{folder / name}: {key}")
+
+
+def survive(reference, folder, plan, rng, tell=print):
+    """Runs in `folder` through `plan`, `[(moment, signal)]`, to the end; returns how many kills hit."""
+    kills = 0
+    for moment, number in plan:
+        before = epochs_done(folder)
+        hit = strike(folder, moment, number, rng)
+        after = epochs_done(folder)
+        if after < before:
+            raise AssertionError(f"{folder}: {before} epochs before {number.name}, {after} after it")
+        kills += hit
+        tell(f"{folder.name}: {number.name} at {moment}: " + (f"{after} epochs safe" if hit else "had ended"))
+        if not hit:
+            break
+    finish(folder)
+    assert_same(folder, reference)
+    return kills
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, help="how many (default: 50)")
+    parser.add_argument("--seed", type=int, default=0, help="of moments and signals (default: 0)")
+    arguments = parser.parse_args()
+    rng, kills, runs = random.Random(arguments.seed), 0, 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        finish(folder / "undisturbed")
+        while kills < arguments.kills:
+            runs += 1
+            plan = [(rng.choice(MOMENTS), rng.choice(SIGNALS)) for _ in range(min(4, arguments.kills - kills))]
+            kills += survive(folder / "undisturbed", folder / f"run {runs}", plan, rng,
+                             lambda line: print(line, flush=True))
+            print(f"run {runs} ended bit by bit as undisturbed; {kills} kills", flush=True)
+    print(f"{kills} kills in {runs} runs: nothing lost")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Training runs that are killed, and disks that are full."""
+
+import random
+import signal
+import subprocess
+
+import pytest
+
+from benchmarks import kills
+
+PLAN = [("epoch", signal.SIGKILL), ("checkpoint", signal.SIGTERM), ("start", signal.SIGINT)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    kills.finish(folder)
+    return folder
+
+
+def test_a_killed_run_ends_in_the_same_bits(undisturbed, tmp_path):
+    assert kills.survive(undisturbed, tmp_path / "killed", PLAN, random.Random(0)) == len(PLAN)
+
+
+def test_a_full_disk_is_said_and_the_checkpoint_stays(tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=21m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no right to mount a small disk: {mounted.stderr.decode().strip()}")
+    try:
+        # A checkpoint is 13 MB, the best weights 4 MB: the first epoch fits, a second checkpoint beside it does not.
+        process = kills.start(place / "run")
+        output = process.communicate()[0]
+        assert process.returncode == 2, output
+        assert "cannot be written (No space left on device); make room" in output and "Traceback" not in output
+        assert kills.epochs_done(place / "run") == 1
+        assert not list((place / "run").glob(kills.WRITING))
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
