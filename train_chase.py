@@ -14,7 +14,7 @@ from vessels.training import Recipe, main
 
 from rsan_model import build_rsan
 
-RECIPE = Recipe(epochs=60, steps=150, batch_size=4, patch_size=160, keep_prob=0.9)
+RECIPE = Recipe(epochs=60, steps=150, batch_size=4, patch_size=160, keep_prob=0.92)
 AUTHORS = {"epochs": 150, "batch_size": 1, "learning_rate": 1e-3, "vessel_weight": 1.0, "keep_prob": 0.78}
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Times and peak memory of training and prediction, against plain Keras and the processor's peak, in one run.
 
-    python benchmarks/speed.py                                     6 minutes on two cores, 7 GB of memory
+    python benchmarks/speed.py                                     12 minutes on two cores, 5 GB of memory
     python benchmarks/speed.py --input 2x592 --variant backbone    one input size, one network
 
 Run it on an otherwise idle machine. Each row is a process of its own, so that its memory is its own.
