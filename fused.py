@@ -14,11 +14,12 @@ FUSED = keras.backend.backend() == "tensorflow" and os.environ.get("RSAN_FUSED",
 
 def compiled(function):
     """`function` of tensors as one kernel; XLA fuses its elementwise operations and those of its gradient."""
-    if not FUSED:
+    if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
 
-    return tf.function(function, jit_compile=True, autograph=False)
+    kernel = tf.function(function, jit_compile=True, autograph=False)
+    return lambda *arguments: (kernel if FUSED else function)(*arguments)
 
 
 @keras.saving.register_keras_serializable(package="rsan")
@@ -63,8 +64,16 @@ class BatchNormalization(layers.BatchNormalization):
     Input and output: float tensor `(batch, height, width, channels)`.
     """
 
+    def build(self, input_shape):
+        super().build(input_shape)
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # Several devices that share a batch share its statistics too.
+            self.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
+
     def call(self, x, training=False):
-        if not FUSED:
+        if not FUSED or (training and self.synchronized):
             return super().call(x, training=training)
         import tensorflow as tf
 

@@ -2,6 +2,7 @@
 
     python predict.py                            the photograph that scikit-image ships
     python predict.py photo.jpg folder/ -o out/  your own
+    python predict.py --export onnx -o rsan.onnx the network itself, for other programs
 
 A photograph takes two seconds on two cores and 1 GB of memory, one of 40 megapixels ten seconds and 1.6 GB.
 For each, in predictions/ or where -o says, at the photograph's own size:
@@ -30,8 +31,12 @@ def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("photographs", nargs="*", type=Path, help="files, or folders of them: JPEG, PNG, TIFF, "
                         "GIF, 8 or 16 bit, up to 40 megapixels")
-    parser.add_argument("-o", "--output-dir", type=Path, default=Path("predictions"),
-                        help="where the results go (default: predictions)")
+    parser.add_argument("-o", "--output-dir", type=Path,
+                        help="where the results go (default: predictions); with --export, the file or folder")
+    parser.add_argument("--export", choices=("onnx", "litert", "saved_model"), help="write the network, for images "
+                        "(batch, height, width, 3) in [0, 1] whose sides are multiples of 8 and whose field of "
+                        "view is 537 pixels wide (CHASE DB1's weights: 919) on black; what it says of a photograph is "
+                        "compared with Keras; onnx needs pip install onnxruntime tf2onnx")
     parser.add_argument("--weights", type=Path, default=Path(__file__).parent / "weights/drive_rsan.weights.h5",
                         help="weights, with their JSON beside them (default: weights/drive_rsan.weights.h5)")
     parser.add_argument("--tile", type=int, default=1024, help="side of the largest square that the network sees "
@@ -39,6 +44,9 @@ def parse(argv=None):
     arguments = parser.parse_args(argv)
     if arguments.tile % 8 or arguments.tile <= 2 * HALO:
         parser.error(f"--tile must be a multiple of 8 and more than {2 * HALO}")
+    if arguments.export and (arguments.photographs or not arguments.output_dir):
+        parser.error("--export takes no photographs and needs -o FILE")
+    arguments.output_dir = arguments.output_dir or Path("predictions")
     if any(path.is_dir() and path.resolve() == arguments.output_dir.resolve() for path in arguments.photographs):
         parser.error("--output-dir is the folder of the photographs: name another one")
     return arguments

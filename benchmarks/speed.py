@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py                                     12 minutes on two cores, 5 GB of memory
     python benchmarks/speed.py --input 2x592 --variant backbone    one input size, one network
+    KERAS_BACKEND=jax python benchmarks/speed.py --input 2x592     another backend: jax, torch
 
 Run it on an otherwise idle machine. Each row is a process of its own, so that its memory is its own.
 "plain" is the network without this project's speed-ups: oneDNN as TensorFlow sets it, Keras' batch
@@ -10,6 +11,7 @@ normalization and Conv2D, and DropBlock as 7x7 max pooling of a float mask. Drop
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -38,11 +40,10 @@ def fastest(function, repeats):
 
 def sgemm_peak():
     """GFLOP/s of a large float32 matrix product on all cores."""
-    import tensorflow as tf
+    from keras import ops, random
 
-    a = tf.random.uniform((4096, 4096))
-    product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)), autograph=False)
-    return 2 * 4096**3 / fastest(product, 8) / 1e9
+    a = random.uniform((4096, 4096), seed=0)
+    return 2 * 4096**3 / fastest(lambda: float(ops.matmul(a, a)[0, 0]), 8) / 1e9
 
 
 def convolution_gflop(model):
@@ -100,14 +101,30 @@ def measure(task):
     row = {"gflop": batch * convolution_gflop(model)}
     rng = np.random.default_rng(0)
     x, y = rng.random((batch, side, side, 3), "float32"), rng.random((batch, side, side, 1)) < 0.1
-    if task["what"] != "prediction":
-        model.compile(keras.optimizers.Adam(), "binary_crossentropy", jit_compile=False)
+    if task["what"] in ("training", "pipeline"):
+        compiled = False if keras.backend.backend() == "tensorflow" else "auto"
+        model.compile(keras.optimizers.Adam(), "binary_crossentropy", jit_compile=compiled)
         if task["what"] == "pipeline":
             return measure_pipeline(model, batch, side)
         row["step"] = fastest(lambda: model.train_on_batch(x, y), 5)
-    row["forward"] = fastest(lambda: model.predict_on_batch(x), 5)
+    predict = model.predict_on_batch
+    if task["what"] == "onnx":
+        predict = onnx_runtime(rsan_model.build_rsan(variant=task["variant"]))
+    row["forward"] = fastest(lambda: predict(x), 5)
     row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return row
+
+
+def onnx_runtime(model):
+    """Function of a batch that ONNX Runtime computes."""
+    import tempfile
+
+    from vessels import export
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rsan.onnx"
+        export.export(model, "onnx", path)
+        return export.onnx(path)
 
 
 def measure_pipeline(model, batch, side):
@@ -173,7 +190,8 @@ def main():
         found = row_of({"what": what, "variant": variant, "batch": batch, "side": side, "plain": plain})
         training = "step" in found
         rate = 3 * found["gflop"] / found["step"] if training else found["gflop"] / found["forward"]
-        print(f"| {batch}x{side}{'' if training else ' prediction'} | {variant}{', plain' * plain} "
+        note = ", plain" * plain + ", ONNX Runtime" * (what == "onnx")
+        print(f"| {batch}x{side}{'' if training else ' prediction'} | {variant}{note} "
               f"| {format(found['step'], '.3f') if training else '-'} | {found['forward']:.3f} | {rate:.0f} "
               f"| {100 * rate / peak:.0f} % | {found['memory']:.2f} |", flush=True)
         return found
@@ -188,6 +206,9 @@ def main():
     for side in sides:
         row("prediction", arguments.variant[0], 1, side)
     row("prediction", arguments.variant[0], 1, next(iter(sides)), plain=True)
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend == "tensorflow" and all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx")):
+        row("onnx", arguments.variant[0], 1, next(iter(sides)))
     print()
     for (batch, side), share in shares.items():
         print(f"DropBlock and attention, {batch}x{side}: {100 * share:.0f} % of the step")

@@ -27,7 +27,7 @@ class Darkness:
 
 
 def arguments(output, *photographs, **changes):
-    named = {"photographs": photographs, "output_dir": output, "tile": 1024,
+    named = {"photographs": photographs, "output_dir": output, "tile": 1024, "export": None,
              "weights": ROOT / "weights" / "drive_rsan.weights.h5"}
     return types.SimpleNamespace(**{**named, **changes})
 

@@ -161,11 +161,11 @@ def read_record(weights):
 def main(build, load_weights, arguments):
     """What `predict.py` does; `build` and `load_weights` as in `evaluation.main`.
 
-    `arguments` holds `photographs`, `output_dir`, `weights` and `tile`. Returns the exit code: 0; 1 if a photograph
-    failed; 2 for what the user can mend and what keeps all of them from being predicted.
+    `arguments` holds `photographs`, `output_dir`, `weights`, `tile` and `export`. Returns the exit code: 0; 1 if a
+    photograph failed; 2 for what the user can mend and what keeps all of them from being predicted.
     """
     try:
-        photographs = collect(arguments.photographs or [EXAMPLE])
+        photographs = [] if arguments.export else collect(arguments.photographs or [EXAMPLE])
         dataset, record = read_record(arguments.weights)
         try:
             model = build(**record["model"])
@@ -173,6 +173,12 @@ def main(build, load_weights, arguments):
         except (TypeError, ValueError) as error:
             raise UserError(f"{arguments.weights} does not fit {evaluation.record_path(arguments.weights)}: {error}; "
                             "name other --weights") from None
+        if arguments.export:
+            from vessels.export import export
+
+            difference = export(model, arguments.export, arguments.output_dir)
+            print(f"{arguments.output_dir}: of Keras' probabilities, {difference:.1e} off at most")
+            return 0
         predicted = predict_all(model, dataset, photographs, arguments.output_dir, arguments.tile)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

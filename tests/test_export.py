@@ -1,0 +1,64 @@
+"""The network in other formats, run by their own programs."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from vessels import UserError, export, prediction
+
+from rsan_model import build_rsan, load_weights
+
+NAMES = {"onnx": "rsan.onnx", "litert": "rsan.tflite", "saved_model": "rsan"}
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = build_rsan()
+    load_weights(model, ROOT / "weights" / "drive_rsan.weights.h5")
+    return model
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_exported_networks_say_what_keras_says_at_any_size(kind, model, tmp_path):
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime", reason="needs ONNX: pip install onnxruntime tf2onnx")
+        pytest.importorskip("tf2onnx", reason="needs ONNX: pip install onnxruntime tf2onnx")
+    assert export.export(model, kind, tmp_path / NAMES[kind]) <= 1e-4
+    assert [path.name for path in tmp_path.iterdir()] == [NAMES[kind]]
+    photograph = prediction.read_photograph(prediction.EXAMPLE)
+    run = export.RUNNERS[kind](tmp_path / NAMES[kind])
+    for batch, height, width in ((1, 72, 120), (2, 128, 64)):
+        x = np.stack([photograph[300 : 300 + height, 400 : 400 + width]] * batch).astype("float32") / 255
+        np.testing.assert_allclose(run(x), model.predict_on_batch(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(("error", "said"), [(0.001, r"1\.0e-03"), (np.nan, "nan")])
+def test_a_network_that_differs_is_not_written(error, said, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(export.RUNNERS, "litert", lambda path: lambda x: model.predict_on_batch(x) + error)
+    with pytest.raises(UserError, match=f"not written.* by {said}"):
+        export.export(model, "litert", tmp_path / "rsan.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("kind", "name", "message"), [
+    ("onnx", "rsan.tflite", "must end in .onnx"),
+    ("litert", "rsan", "must end in .tflite"),
+    ("onnx", "taken.onnx", "exists"),
+    ("saved_model", "taken", "exists"),
+    ("onnx", "file/rsan.onnx", "cannot be written"),
+])
+def test_impossible_places_are_refused(kind, name, message, model, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken.onnx").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=message):
+        export.export(model, kind, tmp_path / name)
+
+
+@pytest.mark.parametrize("flags", [["--export", "onnx"], ["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"]])
+def test_the_command_line_needs_a_file_and_no_photographs(flags):
+    done = subprocess.run([sys.executable, ROOT / "predict.py", *flags], capture_output=True, text=True)
+    assert done.returncode == 2 and "--export takes no photographs and needs -o FILE" in done.stderr

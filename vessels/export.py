@@ -1,0 +1,114 @@
+"""The prediction network in formats that run without Keras."""
+
+import contextlib
+import tempfile
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from vessels import UserError
+from vessels.prediction import EXAMPLE, read_photograph
+
+import fused
+
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "saved_model": ""}
+TOLERANCE = 1e-4
+
+
+def onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    return lambda x: session.run(None, {"photograph": x})[0]
+
+
+def litert(path):
+    import tensorflow as tf
+
+    with warnings.catch_warnings(action="ignore"):
+        interpreter = tf.lite.Interpreter(str(path))
+    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def run(x):
+        interpreter.resize_tensor_input(source, x.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(source, x)
+        interpreter.invoke()
+        return interpreter.get_tensor(target)
+
+    return run
+
+
+def saved_model(path):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)
+    return lambda x: loaded.serve(x).numpy()
+
+
+RUNNERS = {"onnx": onnx, "litert": litert, "saved_model": saved_model}
+
+
+def export(model, kind, path):
+    """Writes the network to `path`, after it has given Keras' probabilities for scikit-image's photograph.
+
+    Args:
+        model: The network: float32 `(batch, height, width, 3)` in [0, 1], sides that are multiples of 8, to
+            `(batch, height, width, 1)`. What is written takes the same, as an input named "photograph".
+        kind: "onnx", "litert" or "saved_model" (a folder).
+        path: Where to.
+
+    Returns:
+        The largest difference between the two probabilities of a pixel, float.
+
+    Raises:
+        UserError: A package is missing, the place cannot be written to or exists, or the probabilities differ.
+    """
+    path = Path(path)
+    if keras.backend.backend() != "tensorflow":
+        raise UserError("--export needs TensorFlow: set KERAS_BACKEND=tensorflow")
+    if SUFFIXES[kind] and path.suffix != SUFFIXES[kind]:
+        raise UserError(f"{path}: for {kind}, the name must end in {SUFFIXES[kind]}")
+    if path.is_dir() or (kind == "saved_model" and path.exists()):
+        raise UserError(f"{path}: exists; name another place with -o")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            difference = write(model, kind, Path(folder) / path.name)
+            (Path(folder) / path.name).replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another place with -o") from None
+    return difference
+
+
+def write(model, kind, path):
+    photograph = read_photograph(EXAMPLE)[None, 200:904, 200:904].astype("float32") / 255
+    wanted = model.predict_on_batch(photograph)
+    signature = [keras.InputSpec(dtype="float32", shape=(None, None, None, 3), name="photograph")]
+    try:
+        with plain():
+            model.export(str(path), format={"saved_model": "tf_saved_model"}.get(kind, kind), verbose=False,
+                         input_signature=signature)
+        run = RUNNERS[kind](path)
+    except ImportError as error:
+        raise UserError(f"--export {kind}: {error}; pip install onnxruntime tf2onnx") from None
+    found = run(photograph)
+    if found.shape != wanted.shape:
+        raise UserError(f"{path.name}: not written: it gives the shape {found.shape}, not {wanted.shape}")
+    difference = float(np.abs(found - wanted).max())
+    if not difference <= TOLERANCE:  # nor if it is no number
+        raise UserError(f"{path.name}: not written: the exported network's probabilities differ from Keras' by "
+                        f"{difference:.1e}, and {TOLERANCE:.0e} is allowed")
+    return difference
+
+
+@contextlib.contextmanager
+def plain():
+    """Without this project's compiled kernels, which no other format knows."""
+    before, fused.FUSED = fused.FUSED, False
+    try:
+        yield
+    finally:
+        fused.FUSED = before
