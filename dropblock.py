@@ -106,7 +106,7 @@ class DropBlock2D(layers.Layer):
         index = ((sample * h + row) * w + column) * words + channel // PACKED
         index = ops.where(inside, index, 0)
         bit = ops.where(inside, ops.left_shift(ops.ones_like(channel), channel % PACKED), 0)
-        blocks = ops.scatter(ops.reshape(index, (-1, 1)), ops.reshape(bit, (-1,)), (batch * h * w * words,))
+        blocks = ops.segment_sum(ops.reshape(bit, (-1,)), ops.reshape(index, (-1,)), batch * h * w * words)
         blocks = ops.reshape(blocks, (-1, h, w, words))
         reach = 1
         while reach < b:

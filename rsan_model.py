@@ -135,5 +135,5 @@ def load_weights(model, path):
 
 
 def is_weight(name, item):
-    """Of what a `.weights.h5` file holds: neither a group, nor the optimizer's, nor a random stream's state."""
-    return isinstance(item, h5py.Dataset) and not name.startswith("optimizer") and "seed_generator" not in name
+    """Of what a `.weights.h5` file holds: neither a group, nor the optimizer's."""
+    return isinstance(item, h5py.Dataset) and not name.startswith("optimizer")

@@ -2,8 +2,10 @@
 
 import json
 import os
+import pickle
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -190,19 +192,47 @@ def test_weights_file_round_trip(tmp_path):
         assert (np.asarray(a) == np.asarray(b)).all()
 
 
-def test_loader_refuses_what_is_not_the_networks(tmp_path):
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def network_with_lambda(path):
+    springs = keras.Sequential([keras.Input((8, 8, 3)), layers.Lambda(lambda x: Path("sprung").mkdir() or x,
+                                                                      output_shape=(8, 8, 3))])
+    springs.save(path.with_name("lambda.keras"))
+    path.with_name("lambda.keras").rename(path)
+
+
+NO_WEIGHTS = [
+    (lambda path: path.write_text("not HDF5"), "not a readable HDF5 file"),
+    (lambda path: path.write_bytes(b""), "not a readable HDF5 file"),
+    (lambda path: path.write_bytes((GOLDEN / "train_before.h5").read_bytes()[:200_000]), "not a readable HDF5 file"),
+    (lambda path: path.write_bytes(pickle.dumps(Trap(str(path.parent / "sprung")))), "not a readable HDF5 file"),
+    (network_with_lambda, "not a readable HDF5 file"),
+    (lambda path: h5py.File(path, "w").close(), "0 arrays that are not the 218 of backbone"),
+    (lambda path: build_rsan(filters=4).save_weights(path), "225 arrays that are not the 218 of backbone"),
+    (lambda path: build_rsan(filters=8, variant="backbone").save_weights(path), "218 arrays that are not the 218"),
+    (lambda path: path.write_bytes((GOLDEN / "train_before.h5").read_bytes()), "225 arrays that are not the 218"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), NO_WEIGHTS)
+def test_what_is_not_the_networks_is_refused_and_never_run(make, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "some.weights.h5")
     model = build_rsan(filters=4, variant="backbone")
-    with pytest.raises(ValueError, match="225 arrays"):
-        load_weights(model, GOLDEN / "train_before.h5")
-    with pytest.raises(ValueError, match="225 arrays"):
-        load_weights(build_rsan(filters=8), GOLDEN / "train_before.h5")
-    text = tmp_path / "text.h5"
-    text.write_text("not HDF5")
-    with pytest.raises(ValueError, match="not a readable HDF5 file"):
-        load_weights(model, text)
-    build_rsan(filters=4).save_weights(tmp_path / "rsan.weights.h5")
-    with pytest.raises(ValueError, match="225 arrays that are not the 218 of backbone"):
-        load_weights(model, tmp_path / "rsan.weights.h5")
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, tmp_path / "some.weights.h5")
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not (tmp_path / "sprung").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Training: the recipe that is also the command line, the run folder, resuming, and the weights that come out."""
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import fcntl
@@ -8,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -56,7 +58,7 @@ SYNTHETIC = {"epochs": 3, "steps": 80, "batch_size": 4, "patch_size": 64, "keep_
 
 
 def parse(dataset, recipe, authors, description, argv=None):
-    """Command line -> (Recipe, data_dir, run folder). Flags beat what `--recipe` and `--synthetic` imply."""
+    """Command line -> (Recipe, data_dir, run folder, strategy). Flags beat what `--recipe` and `--synthetic` imply."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in dataclasses.fields(Recipe):
         flag = "--" + field.name.replace("_", "-")
@@ -69,8 +71,11 @@ def parse(dataset, recipe, authors, description, argv=None):
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.title} (default: "
                         f"$RSAN_DATA_ROOT/{dataset.name} or data/{dataset.name})")
     parser.add_argument("--output-dir", type=Path, help="run folder (default: runs/<set>-<variant>-<seed>)")
+    parser.add_argument("--strategy", choices=("mirrored", "multiworker"), help="share each batch among all devices "
+                        "of this machine, or those of the workers that TF_CONFIG lists, which see the same files; "
+                        "give each of them the same command (default: one device)")
     given = vars(parser.parse_args(argv))
-    data_dir, output_dir = given.pop("data_dir"), given.pop("output_dir")
+    data_dir, output_dir, strategy = (given.pop(name) for name in ("data_dir", "output_dir", "strategy"))
     implied = authors if given.get("recipe") == "authors" else {}
     if given.get("synthetic"):
         implied = {**implied, **SYNTHETIC}
@@ -86,7 +91,7 @@ def parse(dataset, recipe, authors, description, argv=None):
         parser.error(f"--keep-prob must be in (0, 1], got {recipe.keep_prob}")
     parts = [dataset.key, "synthetic" * recipe.synthetic, recipe.recipe.replace("patches", ""), recipe.variant]
     name = "-".join(part for part in [*parts, str(recipe.seed)] if part)
-    return recipe, data_dir, output_dir or ROOT / "runs" / name
+    return recipe, data_dir, output_dir or ROOT / "runs" / name, strategy
 
 
 def main(dataset, build, recipe, authors, description, argv=None):
@@ -102,20 +107,28 @@ def main(dataset, build, recipe, authors, description, argv=None):
     Returns:
         Exit code: 0; 2 for what the user can mend.
     """
-    recipe, data_dir, run_dir = parse(dataset, recipe, authors, description, argv)
+    recipe, data_dir, run_dir, strategy = parse(dataset, recipe, authors, description, argv)
+    code = 0
     try:
-        train(dataset, build, recipe, data_dir, run_dir)
+        train(dataset, build, recipe, data_dir, run_dir, strategy)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        code = 2
     except KeyboardInterrupt:
         print(f"\nstopped; the same command goes on from the last whole epoch in {run_dir}", file=sys.stderr)
-        return 130
-    return 0
+        code = 130
+    if code and strategy == "multiworker":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # TensorFlow would wait at exit for workers that will not come
+    return code
 
 
-def train(dataset, build, recipe, data_dir, run_dir):
-    """Trains to the end, from where `run_dir` stands, and exports `best.weights.h5` with its JSON."""
+def train(dataset, build, recipe, data_dir, run_dir, strategy=None):
+    """Trains to the end, from where `run_dir` stands, and exports `best.weights.h5` with its JSON.
+
+    `strategy` as in `distribution.start`; of several workers, only the chief writes.
+    """
     if recipe.synthetic:
         print(f"SYNTHETIC IMAGES: what follows says nothing about {dataset.title}.")
         examples, checksums = synthetic.make(dataset, recipe.train_on), {}
@@ -127,37 +140,44 @@ def train(dataset, build, recipe, data_dir, run_dir):
 
     import keras
 
-    from vessels import pipeline
+    from vessels import distribution, pipeline
 
-    lock = lock_run(run_dir)
-    describe(run_dir, dataset, recipe)
+    whole = recipe.recipe == "authors"
+    engine = distribution.start(strategy, [recipe.batch_size, len(examples) % recipe.batch_size if whole else 0])
+    if engine.chief:
+        lock = lock_run(run_dir)
+        describe(run_dir, dataset, recipe, {"strategy": strategy, "replicas": engine.replicas})
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
-    whole = recipe.recipe == "authors"
     if whole:
         data = pipeline.WholeImages(examples, dataset.padded, recipe.batch_size, recipe.seed)
     else:
         data = pipeline.Patches(examples, recipe.patch_size, recipe.batch_size, recipe.steps, recipe.seed)
-    model = build(keep_prob=recipe.keep_prob, variant=recipe.variant)
-    model.compile(
-        keras.optimizers.Adam(learning_rate(recipe, len(data))),
-        loss=weighted_crossentropy(recipe.vessel_weight),
-        metrics=["accuracy"],
-        # XLA's convolutions are several times slower than oneDNN's on a processor.
-        jit_compile="auto" if keras.backend.backend() != "tensorflow" or on_gpu() else False,
-    )
-    history = resume(model, run_dir)
-    data.epoch = len(history)
-    if len(history) < recipe.epochs:
-        print(f"{dataset.title}: {len(examples)} images, {model.count_params():,} parameters, "
-              f"epochs {len(history) + 1} to {recipe.epochs} of {len(data)} steps, in {run_dir}", flush=True)
-        callbacks = [epoch_callback(recipe, run_dir, dataset, validation, history)]
-        if not whole:
-            callbacks.append(stage_callback(recipe))
-        model.fit(data, initial_epoch=len(history), epochs=recipe.epochs, callbacks=callbacks, shuffle=False,
-                  verbose=1 if sys.stdout.isatty() else 2)
-    export(run_dir, dataset, recipe, history, checksums, model)
-    lock.close()
+    with distribution.lost_workers() if engine.workers > 1 else contextlib.nullcontext():
+        with engine.scope():
+            model = engine.adapt(build(keep_prob=recipe.keep_prob, variant=recipe.variant))
+            model.compile(
+                keras.optimizers.Adam(learning_rate(recipe, len(data))),
+                loss=weighted_crossentropy(recipe.vessel_weight),
+                metrics=["accuracy"],
+                # XLA's convolutions are several times slower than oneDNN's on a processor.
+                jit_compile="auto" if keras.backend.backend() != "tensorflow" or on_gpu() else False,
+            )
+            history = resume(model, run_dir)
+            engine.part_random_streams(random_states(model))
+        engine.agree(json.dumps([dataclasses.asdict(recipe), history]))
+        data.epoch = len(history)
+        if len(history) < recipe.epochs:
+            print(f"{dataset.title}: {len(examples)} images, {model.count_params():,} parameters, "
+                  f"epochs {len(history) + 1} to {recipe.epochs} of {len(data)} steps, in {run_dir}", flush=True)
+            callbacks = [epoch_callback(recipe, run_dir, dataset, validation, history, model, engine.chief)]
+            if not whole:
+                callbacks.append(stage_callback(recipe))
+            model.fit(data, initial_epoch=len(history), epochs=recipe.epochs, callbacks=callbacks, shuffle=False,
+                      verbose=1 if sys.stdout.isatty() else 2)
+    if engine.chief:
+        export(run_dir, dataset, recipe, history, checksums, model)
+        lock.close()
 
 
 def weighted_crossentropy(vessel_weight):
@@ -192,7 +212,7 @@ def lock_run(run_dir):
     return lock
 
 
-def describe(run_dir, dataset, recipe):
+def describe(run_dir, dataset, recipe, engine):
     """Writes config.json and environment.json, or checks that the folder's run is the one asked for."""
     config = {"dataset": dataset.name, **dataclasses.asdict(recipe)}
     path = run_dir / "config.json"
@@ -204,7 +224,7 @@ def describe(run_dir, dataset, recipe):
             raise UserError(f"{run_dir} holds a run with {', '.join(differs)}; choose another --output-dir")
     write_atomically(path, json.dumps(config, indent=1) + "\n")
     if not (run_dir / "environment.json").exists():  # as the run began: by a later start the code may be another
-        write_atomically(run_dir / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        write_atomically(run_dir / "environment.json", json.dumps({**environment(), **engine}, indent=1) + "\n")
 
 
 def learning_rate(recipe, steps):
@@ -303,25 +323,30 @@ def save_weights(model, path, history=None):
     write_atomically(path, content)
 
 
-def epoch_callback(recipe, run_dir, dataset, validation, history):
+def epoch_callback(recipe, run_dir, dataset, validation, history, model, chief=True):
     """After each epoch: validation, best weights, history and checkpoint; every fifth, an early look."""
     import keras
 
     from vessels import pipeline, report
     from vessels.evaluation import score
 
+    # Without the optimizer, and on one device whatever the engine.
+    network = keras.Model(model.inputs, model.outputs)
+
     class EpochCallback(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            self.began = time.time()
+            self.began, self.epoch = time.time(), epoch + 1
 
         def on_train_batch_end(self, batch, logs=None):
             if not math.isfinite(logs["loss"]):
-                raise UserError(f"the loss is {logs['loss']} in epoch {len(history) + 1}; the last good checkpoint is "
+                raise UserError(f"the loss is {logs['loss']} in epoch {self.epoch}; the last good checkpoint is "
                                 f"{run_dir / 'latest.weights.h5'}: try a lower --learning-rate in another --output-dir")
 
         def on_epoch_end(self, epoch, logs=None):
+            if not chief:
+                return
             seconds = time.time() - self.began
-            maps = [pipeline.predict_image(self.model, example.image, dataset.padded) for example in validation]
+            maps = [pipeline.predict_image(network, example.image, dataset.padded) for example in validation]
             result = score(np.stack(maps), np.stack([example.label for example in validation]),
                            where=np.stack([example.fov for example in validation]))
             row = {
@@ -338,7 +363,7 @@ def epoch_callback(recipe, run_dir, dataset, validation, history):
             best = max((row["val_auc"] for row in history), default=0)
             history.append(row)
             if row["val_auc"] > best or not by_validation(recipe):
-                save_weights(keras.Model(self.model.inputs, self.model.outputs), run_dir / "best.weights.h5")
+                save_weights(network, run_dir / "best.weights.h5")
             save_weights(self.model, run_dir / "latest.weights.h5", history)
             if epoch % 5 == 4 or epoch + 1 == recipe.epochs:
                 picture = io.BytesIO()

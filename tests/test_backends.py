@@ -1,0 +1,72 @@
+"""The released weights and three training steps on Keras' other backends, against TensorFlow."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from vessels import datasets, prediction
+
+# Runs on any backend; prints nothing, writes what it found.
+SCRIPT = """
+import sys
+import numpy as np
+import keras
+from rsan_model import build_rsan, load_weights
+from vessels.pipeline import predict_image
+
+given = np.load(sys.argv[1])
+model = build_rsan(keep_prob=1)
+load_weights(model, "weights/drive_rsan.weights.h5")
+probability = predict_image(model, given["image"], 592)
+before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+model.compile(keras.optimizers.SGD(3e-4), "binary_crossentropy")
+losses = [float(model.train_on_batch(x, y)) for x, y in zip(given["x"], given["y"])]
+learned = [keras.ops.convert_to_numpy(weight) - old for weight, old in zip(model.trainable_weights, before)]
+dropping = build_rsan(keep_prob=0.85, filters=4)
+dropping.compile("sgd", "binary_crossentropy")
+np.savez(sys.argv[2], probability=probability, losses=losses,
+         learned=np.concatenate([change.ravel() for change in learned]),
+         dropping=dropping.train_on_batch(given["x"][0], given["y"][0]))
+"""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """A photograph (of DRIVE's where there are any, else scikit-image's, made smaller) and three batches."""
+    root = Path(os.environ.get("RSAN_DATA_ROOT", ROOT / "data")) / "DRIVE"
+    image = (datasets.load(datasets.DRIVE, "test", root)[0].image if root.is_dir()
+             else prediction.resize(prediction.read_photograph(prediction.EXAMPLE), 565, 584))
+    green = image[..., 1].astype("float32")
+    darker = cv2.GaussianBlur(green, (0, 0), 8) - green > 8  # as good as vessels, for this
+    x, y = (np.stack([[array[row : row + 64, left : left + 64] for left in (200, 280)] for row in (180, 240, 300)])
+            for array in (image.astype("float32") / 255, darker[..., None].astype("float32")))
+    path = tmp_path_factory.mktemp("backends") / "given.npz"
+    np.savez(path, image=image, x=x, y=y)
+    return path
+
+
+def outcome(backend, given):
+    path = given.with_name(f"{backend}.npz")
+    if not path.exists():
+        done = subprocess.run([sys.executable, "-c", SCRIPT, given, path], cwd=ROOT, capture_output=True, text=True,
+                              env={**os.environ, "KERAS_BACKEND": backend})
+        assert done.returncode == 0, done.stderr
+    return np.load(path)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_agree_with_tensorflow(backend, given):
+    if not importlib.util.find_spec(backend):
+        pytest.skip(f"needs {backend}: pip install {backend}")
+    found, wanted = outcome(backend, given), outcome("tensorflow", given)
+    for name in ("probability", "losses"):
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-4, err_msg=name)
+    assert np.linalg.norm(found["learned"] - wanted["learned"]) < 0.01 * np.linalg.norm(wanted["learned"])
+    assert np.isfinite(found["dropping"])

@@ -1,0 +1,132 @@
+"""Training on several devices or machines, by the backend's own engine: `tf.distribute` or `keras.distribution`.
+
+A batch is shared out evenly, normalization takes its statistics over all of it, and the gradients of the shares are
+summed: what is learned is what one device learns. But for DropBlock, on TensorFlow: each device draws its own blocks,
+and scales by what they leave of its share.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import zlib
+
+import keras
+
+from vessels import UserError
+
+
+@dataclasses.dataclass
+class Engine:
+    """Where a run computes.
+
+    Attributes:
+        strategy: A `tf.distribute.Strategy`, or None.
+        replicas: How many devices share a batch, in all processes.
+        workers, worker: How many processes there are, and which of them this is.
+    """
+
+    strategy: object = None
+    replicas: int = 1
+    workers: int = 1
+    worker: int = 0
+
+    @property
+    def chief(self):
+        """Whether it is this process that validates and writes."""
+        return self.worker == 0
+
+    def scope(self):
+        """The context in which to build and compile a network."""
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+    def adapt(self, model):
+        """`model`, just built, as this engine trains it."""
+        return MultiWorkerModel(model.inputs, model.outputs, name=model.name) if self.workers > 1 else model
+
+    def part_random_streams(self, states):
+        """Gives each replica random streams of its own, from those that all of them hold."""
+        if self.strategy:
+            for state in states:
+                local = self.strategy.experimental_local_results(state.value)
+                for i, copy in enumerate(local):
+                    copy.assign_add([self.worker * len(local) + i, 0])
+
+    def agree(self, run):
+        """Raises UserError unless all workers are about to go on with the same `run`, a str that describes it."""
+        if self.workers > 1:
+            sums = self.strategy.gather(keras.ops.convert_to_tensor([zlib.crc32(run.encode())], "int64"), axis=0)
+            if len(set(sums.numpy())) > 1:
+                raise UserError("the workers have other flags, or see other checkpoints: give all of them the same "
+                                "command, and an --output-dir on a disk that they share")
+
+
+class MultiWorkerModel(keras.Model):
+    """Two steps of `fit` that Keras 3.15 takes wrongly where workers have one device each."""
+
+    def train_step(self, data):
+        # Keras averages the workers' metrics along an axis that scalars do not have.
+        return {name: keras.ops.reshape(value, (1,)) for name, value in super().train_step(data).items()}
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras builds the metrics with a mean of the workers' batches that it cannot take.
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=(self.inputs[0], self.outputs[0]))
+
+
+def start(name, batches):
+    """Starts the engine `name`, "mirrored", "multiworker", or None for one device; before anything is computed.
+
+    Raises:
+        UserError: The backend or TF_CONFIG do not allow it, or the devices cannot share batches of the sizes
+            `batches` evenly.
+    """
+    backend = keras.backend.backend()
+    if name is None:
+        return Engine()
+    if backend == "tensorflow":
+        engine = start_tensorflow(name)
+    elif backend == "jax" and name == "mirrored":
+        devices = keras.distribution.list_devices()
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+        engine = Engine(replicas=len(devices))
+    else:
+        raise UserError(f"--strategy {name} does not work on {backend}; set KERAS_BACKEND=tensorflow")
+    for batch in batches:
+        if batch % engine.replicas:
+            raise UserError(f"{engine.replicas} devices cannot share a batch of {batch} evenly; choose --batch-size")
+    return engine
+
+
+def start_tensorflow(name):
+    import tensorflow as tf
+
+    if name == "mirrored":
+        strategy = tf.distribute.MirroredStrategy()
+        return Engine(strategy, strategy.num_replicas_in_sync)
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG", ""))
+        workers, task = config["cluster"]["worker"], config["task"]
+        if set(config["cluster"]) != {"worker"} or task["type"] != "worker" or not 0 <= task["index"] < len(workers):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise UserError("--strategy multiworker needs TF_CONFIG, the same on each machine but for the index: "
+                        '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}') from None
+    print(f"worker {task['index']} of {len(workers)}, waiting for the others", flush=True)
+    with lost_workers():
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    return Engine(strategy, strategy.num_replicas_in_sync, len(workers), task["index"])
+
+
+@contextlib.contextmanager
+def lost_workers():
+    """Turns TensorFlow's complaints into a UserError."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # After the place in the graph comes a paragraph with the reason.
+        reason = str(error.message).strip().split("\n\n")[-1].splitlines()[0]
+        raise UserError(f"TensorFlow stopped: {type(error).__name__}, {reason}; if a worker is gone, give all of them "
+                        "their commands again: they go on from the last whole epoch") from None
