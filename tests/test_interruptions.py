@@ -3,6 +3,7 @@
 import random
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,15 +12,12 @@ from benchmarks import kills
 PLAN = [("epoch", signal.SIGKILL), ("checkpoint", signal.SIGTERM), ("start", signal.SIGINT)]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
-    kills.finish(folder)
-    return folder
-
-
-def test_a_killed_run_ends_in_the_same_bits(undisturbed, tmp_path):
-    assert kills.survive(undisturbed, tmp_path / "killed", PLAN, random.Random(0)) == len(PLAN)
+def test_a_killed_run_ends_in_the_same_bits(tmp_path):
+    with ThreadPoolExecutor() as pool:
+        undisturbed = pool.submit(kills.finish, tmp_path / "undisturbed")
+        assert kills.survive(tmp_path / "killed", PLAN, random.Random(0)) == len(PLAN)
+        undisturbed.result()
+    kills.assert_same(tmp_path / "killed", tmp_path / "undisturbed")
 
 
 def test_a_full_disk_is_said_and_the_checkpoint_stays(tmp_path):

@@ -249,7 +249,8 @@ def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):
     assert Image.open(tmp_path / "retina_overlay.png").size == (1411, 1411)
 
 
-@pytest.mark.parametrize("wrong", [["--tile", "500"], ["--tile", "336"], ["--weights"], [".", "-o", "."]])
+@pytest.mark.parametrize("wrong", [["--tile", "500"], ["--tile", "336"], ["--weights"], [".", "-o", "."],
+                                   ["--export", "onnx"], ["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"]])
 def test_wrong_command_line(wrong, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["predict.py", *wrong])
     import predict
