@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import zlib
 
 import keras
@@ -112,7 +113,7 @@ def start_tensorflow(name):
     except (ValueError, KeyError, TypeError):
         raise UserError("--strategy multiworker needs TF_CONFIG, the same on each machine but for the index: "
                         '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}') from None
-    print(f"worker {task['index']} of {len(workers)}, waiting for the others", flush=True)
+    print(f"worker {task['index']}, waiting for {', '.join(workers)}; kill -9 {os.getpid()} gives up", flush=True)
     with lost_workers():
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     return Engine(strategy, strategy.num_replicas_in_sync, len(workers), task["index"])
@@ -127,6 +128,6 @@ def lost_workers():
         yield
     except tf.errors.OpError as error:
         # After the place in the graph comes a paragraph with the reason.
-        reason = str(error.message).strip().split("\n\n")[-1].splitlines()[0]
+        reason = re.sub(r"{{.*?}} ?", "", str(error.message).strip().split("\n\n")[-1].splitlines()[0])
         raise UserError(f"TensorFlow stopped: {type(error).__name__}, {reason}; if a worker is gone, give all of them "
                         "their commands again: they go on from the last whole epoch") from None

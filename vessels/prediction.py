@@ -177,7 +177,7 @@ def main(build, load_weights, arguments):
             from vessels.export import export
 
             difference = export(model, arguments.export, arguments.output_dir)
-            print(f"{arguments.output_dir}: of Keras' probabilities, {difference:.1e} off at most")
+            print(f"written {arguments.output_dir}: at most {difference:.1e} from Keras' probabilities")
             return 0
         predicted = predict_all(model, dataset, photographs, arguments.output_dir, arguments.tile)
     except UserError as error:
