@@ -1,6 +1,6 @@
 """Kills real training runs at random moments, and checks that each ends as if nothing had happened.
 
-    python benchmarks/kills.py               50 kills, a quarter of an hour on two cores
+    python benchmarks/kills.py               50 kills, half an hour on two cores
     python benchmarks/kills.py --kills 3     as the tests do
 
 A run is the command a user gives. It is killed with SIGKILL, SIGTERM or SIGINT while it starts, in the middle of

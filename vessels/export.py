@@ -13,7 +13,7 @@ from vessels.prediction import EXAMPLE, read_photograph
 
 import fused
 
-SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "saved_model": ""}
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 TOLERANCE = 1e-4
 
 
@@ -69,7 +69,7 @@ def export(model, kind, path):
     path = Path(path)
     if keras.backend.backend() != "tensorflow":
         raise UserError("--export needs TensorFlow: set KERAS_BACKEND=tensorflow")
-    if SUFFIXES[kind] and path.suffix != SUFFIXES[kind]:
+    if path.suffix != SUFFIXES.get(kind, path.suffix):
         raise UserError(f"{path}: for {kind}, the name must end in {SUFFIXES[kind]}")
     if path.is_dir() or (kind == "saved_model" and path.exists()):
         raise UserError(f"{path}: exists; name another place with -o")
