@@ -70,7 +70,7 @@ class DropBlock2D(layers.Layer):
             channels = 1
         dropped = self._blocks(ops.shape(x)[0], height, width, channels)
         count = ops.cast(ops.shape(x)[0] * height * width * channels, "float32")
-        scale = count / (count - ops.cast(count_dropped(dropped), "float32"))
+        scale = count / ops.maximum(count - ops.cast(count_dropped(dropped), "float32"), 1)
 
         # Its gradient unpacks the bits again: to keep a float for each value would take as much memory as x.
         @ops.custom_gradient

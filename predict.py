@@ -30,7 +30,7 @@ def parse(argv=None):
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("photographs", nargs="*", type=Path, help="files, or folders of them: JPEG, PNG, TIFF, "
-                        "GIF, 8 or 16 bit, up to 40 megapixels")
+                        "GIF, BMP or PPM, 8 or 16 bit, up to 40 megapixels")
     parser.add_argument("-o", "--output-dir", type=Path,
                         help="where the results go (default: predictions); with --export, the file or folder")
     parser.add_argument("--export", choices=("onnx", "litert", "saved_model"), help="write the network, for images "

@@ -111,7 +111,8 @@ def measure(task):
     if task["what"] == "onnx":
         predict = onnx_runtime(rsan_model.build_rsan(variant=task["variant"]))
     row["forward"] = fastest(lambda: predict(x), 5)
-    row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     return row
 
 
@@ -147,8 +148,8 @@ def measure_pipeline(model, batch, side):
     def epoch(data):
         return lambda: model.fit(data, verbose=0, shuffle=False)
 
-    return {"fed": fastest(epoch(patches), 3) / steps, "at_hand": fastest(epoch(AtHand()), 3) / steps,
-            "making": fastest(lambda: patches[0], 20)}
+    fed, at_hand = (fastest(epoch(data), 3) / steps for data in (patches, AtHand(workers=pipeline.WORKERS)))
+    return {"fed": fed, "at_hand": at_hand, "making": fastest(lambda: patches[0], 20)}
 
 
 def row_of(task):

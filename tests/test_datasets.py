@@ -445,6 +445,11 @@ def large(image, fov):
     return cv2.resize(wide[0], (3504, 2336)), cv2.resize(wide[1].astype("uint8"), (3504, 2336)) > 0
 
 
+def small(image, fov):
+    around = ((200, 200), (500, 500))
+    return noisy_surround(np.pad(image, (*around, (0, 0))), np.pad(fov, around))
+
+
 def noisy_surround(image, fov):
     noise = np.random.default_rng(0).normal(8, 5, image.shape)
     return np.clip(image + noise, 0, 255).astype("uint8"), fov
@@ -463,7 +468,7 @@ def no_surround(image, fov):
     return image[inside, inside], np.ones_like(fov[inside, inside])
 
 
-@pytest.mark.parametrize("change", [disc, dark, cut_above_and_below, large, noisy_surround, white_surround,
+@pytest.mark.parametrize("change", [disc, dark, cut_above_and_below, large, small, noisy_surround, white_surround,
                                     written_on, no_surround])
 def test_field_of_view_of_other_cameras(change, pair):
     for example in pair["DRIVE"]:

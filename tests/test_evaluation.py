@@ -302,6 +302,8 @@ def test_synthetic_is_loud_and_stays_in_its_run_folder(command, tmp_path, capsys
 
 def test_release_adds_the_test_figures(command, tmp_path):
     weights = save(tmp_path / "runs" / "drive-rsan-0", "best")
+    assert command("--weights", str(weights)) == 0
+    assert (weights.parent / "results" / "table.md").exists() and not (tmp_path / "results" / "DRIVE").exists()
     assert command("--weights", str(weights), "--release") == 0
     released = json.loads((tmp_path / "weights" / "drive_rsan.json").read_text())
     assert released["test"]["inside_fov"]["auc"] > 0.5

@@ -177,7 +177,7 @@ def test_every_size_is_seen_at_the_scale_of_training(eye, dataset, factor):
     probability, fov, scale = prediction.predict_photograph(Darkness(), image, dataset)
     assert probability.shape == fov.shape == image.shape[:2] and probability.dtype == np.float32
     assert not probability[~fov].any() and 0 <= probability.min() <= probability.max() <= 1
-    assert np.ptp(np.flatnonzero(fov.any(0))) * scale == pytest.approx(prediction.DIAMETER[dataset.name], rel=0.02)
+    assert np.ptp(np.flatnonzero(fov.any(0))) * scale == pytest.approx(dataset.diameter, rel=0.02)
     # Scaled there and back, each pixel's probability lies where the pixel was.
     inside = cv2.erode(fov.astype("uint8"), np.ones((5, 5), "uint8"), borderValue=0) > 0
     assert np.abs(probability - (1 - image[..., 1] / 255))[inside].mean() < 0.02

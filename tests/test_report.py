@@ -85,7 +85,8 @@ def test_panel_of_a_small_or_empty_map():
 def test_history_plot():
     history = [{"epoch": 1, "loss": 0.5, "val_auc": 0.7, "learning_rate": 0.001}]
     history.append({**history[0], "epoch": 2, "loss": 0.4})
-    assert Image.open(io.BytesIO(report.history_plot(history))).size == (720, 600)
+    plain, marked = report.history_plot(history), report.history_plot(history, exported=2)
+    assert plain != marked and Image.open(io.BytesIO(marked)).size == (720, 600)
 
 
 def test_readme_table_and_its_markers(tmp_path):
@@ -116,6 +117,8 @@ def test_seeds_become_a_mean_and_another_set_a_row():
                                           "rsan of CHASE DB1", "RSAN (paper)", "second observer"]
     assert rows[1][1]["f1"] == f"{networks[0]['inside_fov']['f1'] - 0.01:.4f} ± 0.0141"
     assert rows[1][1]["auc"].endswith("± 0.0000")
+    networks[1]["weights"]["recipe"]["epochs"] = 7
+    assert not any("±" in name for name, _ in report.all_rows(networks, "inside_fov"))
 
 
 def test_readme_without_markers(tmp_path):

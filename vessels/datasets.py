@@ -56,6 +56,7 @@ class Dataset:
     key: str  # in names of scripts and weights
     size: tuple[int, int]  # height, width
     padded: int  # side of the square that images are padded to
+    diameter: int  # width in pixels of the fields of view: the training images' median, by `estimate_fov`
     splits: dict[str, tuple[str, ...]]
     layouts: tuple[Layout, ...]
     source: str
@@ -70,6 +71,7 @@ DRIVE = Dataset(
     key="drive",
     size=(584, 565),
     padded=592,
+    diameter=537,  # of 535 to 538
     splits={
         "train": tuple(f"{i}_training" for i in range(21, 41) if i not in (23, 40)),
         "validation": ("23_training", "40_training"),
@@ -99,6 +101,7 @@ CHASEDB1 = Dataset(
     key="chase",
     size=(960, 999),
     padded=1008,
+    diameter=919,  # of 891 to 919
     splits={
         "train": tuple(name for name in _CHASE[:20] if name not in ("Image_09R", "Image_10L")),
         "validation": ("Image_09R", "Image_10L"),
@@ -123,8 +126,9 @@ def find(dataset, data_dir=None):
         UserError: There is none.
     """
     root = Path(data_dir or os.environ.get("RSAN_DATA_ROOT") or ROOT / "data").expanduser()
-    names = {alias.lower() for alias in (dataset.name, dataset.title, dataset.key)}
-    inside = [child for child in _entries(root) if child.name.lower() in names and child.is_dir()]
+    names = {re.sub(r"\W", "", alias.lower()) for alias in (dataset.name, dataset.title, dataset.key)}
+    inside = [child for child in _entries(root)
+              if re.sub(r"[\W_]", "", child.name.lower()) in names and child.is_dir()]
     if inside:
         return min(inside, key=lambda child: child.name != dataset.name)
     if data_dir and root.is_dir():
@@ -346,7 +350,10 @@ def estimate_fov(image):
                         for x in (slice(side), slice(-side, None))])
     surround = np.median(corners, axis=0)
     above = np.maximum.reduce(cv2.split(np.abs(small - surround.astype("float32"))))
-    bright = np.percentile(above, 75)
+    standing = above[above > 10]
+    if not standing.size:
+        return everything
+    bright = np.percentile(standing, 75)
     # A surround is grey, the same in at least three corners, and darker (or brighter) than the retina.
     value = (np.maximum.reduce(cv2.split(small)) - surround.max()) / max(bright, 1)
     if (np.ptp(surround) > 30 or np.sort(np.abs(corners - surround).max(axis=1))[2] > 0.25 * bright

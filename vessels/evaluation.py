@@ -191,7 +191,9 @@ def environment():
         except (OSError, subprocess.CalledProcessError):
             return None
 
-    changes = git("status", "--porcelain", "--untracked-files=no")
+    # But for what an evaluation and its report write themselves.
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results", ":!/weights",
+                  ":!/README.md")
     keras = sys.modules.get("keras")
     return {
         "commit": git("rev-parse", "HEAD"),
@@ -232,7 +234,7 @@ def parse(dataset, description, argv=None):
                         help=f"folder of {dataset.title} (default: $RSAN_DATA_ROOT/{dataset.name} or "
                         f"data/{dataset.name})")
     parser.add_argument("--output-dir", type=Path, help="where metrics, table, curves, panels and maps go "
-                        f"(default: results/{dataset.name}/<variant>)")
+                        f"(default: results/{dataset.name}/<variant> for released weights, else results/ beside them)")
     parser.add_argument("--synthetic", action="store_true", help="score on procedural images what training "
                         f"with --synthetic left in runs/{dataset.key}-synthetic-<variant>-<seed>, and write there")
     parser.add_argument("--transfer", action="store_true", help=f"score {other.title}'s weights without any "
@@ -258,6 +260,9 @@ def parse(dataset, description, argv=None):
         folder = weights.name.removesuffix(".weights.h5").removeprefix(f"{arguments.trained_on.key}_")
         folder += f"_of_{other.name}" * arguments.transfer
         output = ROOT / "results" / dataset.name / folder
+    # The figures in results/ are those of weights/.
+    if arguments.weights and arguments.weights.resolve() != weights and not arguments.release:
+        output = arguments.weights.parent / "results"
     arguments.weights, arguments.output_dir = arguments.weights or weights, arguments.output_dir or output
     return arguments
 
@@ -379,7 +384,7 @@ def run_evaluation(dataset, model, record, examples, arguments):
             write_atomically(output / folder / f"{example.name}.png", buffer.getvalue())
     pictures = report.curves(examples, probabilities, metrics)
     if record.get("history"):
-        pictures["history.png"] = report.history_plot(record["history"])
+        pictures["history.png"] = report.history_plot(record["history"], record["validation"]["epoch"])
     for name, picture in pictures.items():
         write_atomically(output / name, picture)
     write_atomically(output / "table.md", report.table_markdown(metrics))

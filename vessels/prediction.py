@@ -19,12 +19,9 @@ from vessels.files import write_atomically
 from vessels.pipeline import crop, pad
 
 EXAMPLE = Path(skimage.__file__).parent / "data" / "retina.jpg"  # of skimage.data.retina(), ships with scikit-image
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".ppm"}
 MEGAPIXELS = 40
 
-# Width of the fields of view that the weights were trained on: the median of the training and validation images,
-# from `estimate_fov` (DRIVE 535 to 538 pixels, CHASE DB1 891 to 919).
-DIAMETER = {"DRIVE": 537, "CHASEDB1": 919}
 # How far the network sees, in pixels. Each level reaches 7 of its own pixels, four 3x3 convolutions and the 7x7 one
 # of the attention: 7 (1 + 2 + 4 + 8 + 4 + 2 + 1) = 154; the three transposed convolutions add 2 + 4 + 8 = 14 to the
 # left and upwards. tests/test_prediction.py measures it.
@@ -35,7 +32,7 @@ SKY_BLUE = np.array([86, 180, 233])  # Okabe and Ito's palette: told from a red 
 def read_photograph(path):
     """A photograph as uint8 `(height, width, 3)`, RGB, turned upright.
 
-    JPEG, PNG, TIFF (the first page), GIF (the first frame), of 8 or 16 bit; transparency becomes black.
+    JPEG, PNG, TIFF (the first page), GIF (the first frame), BMP or PPM, of 8 or 16 bit; transparency becomes black.
 
     Raises:
         UserError: It cannot be read, has more than 40 megapixels or a side of fewer than 64 pixels, or is all black.
@@ -112,7 +109,7 @@ def predict_photograph(model, image, dataset, tile=1024):
     fov = datasets.estimate_fov(image)
     x, y, width, height = cv2.boundingRect(fov.astype("uint8"))
     box = np.s_[y : y + height, x : x + width]
-    scale = DIAMETER[dataset.name] / max(width, height)
+    scale = dataset.diameter / max(width, height)
     scale = 1.0 if abs(scale - 1) < 0.02 else scale  # so little is not worth an interpolation
     small = resize(image[box], max(round(width * scale), 1), max(round(height * scale), 1))
     # Black around the eye, whatever surround, lettering or frame the photograph has: what training showed.

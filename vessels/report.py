@@ -142,24 +142,26 @@ def curves(examples, probabilities, metrics):
     return {name: picture(figure) for name, figure in zip(names, figures, strict=True)}
 
 
-def history_plot(history):
+def history_plot(history, exported=None):
     """Training loss, validation AUC and learning rate over the epochs: PNG bytes.
 
     Args:
         history: list of rows of `history.csv`, dicts with `epoch`, `loss`, `val_auc`, `learning_rate`.
+        exported: The epoch whose weights are in use, to be marked; by default, none is.
     """
     titles = {"loss": "training loss", "val_auc": "validation AUC", "learning_rate": "learning rate"}
     epochs = [row["epoch"] for row in history]
-    best = max(history, key=lambda row: row["val_auc"])
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots(3, sharex=True, height_ratios=(2, 2, 1))
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         axis.plot(epochs, [row[name] for row in history], ".-", color=COLOURS["whole_image"])
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
-    axes[1].plot(best["epoch"], best["val_auc"], "o", color=COLOURS["inside_fov"],
-                 label=f"best: {best['val_auc']:.4f} in epoch {best['epoch']}")
-    axes[1].legend(loc="lower right")
+    for row in history:
+        if row["epoch"] == exported:
+            axes[1].plot(exported, row["val_auc"], "o", color=COLOURS["inside_fov"],
+                         label=f"exported: {row['val_auc']:.4f} in epoch {exported}")
+            axes[1].legend(loc="lower right")
     axes[2].set_xlabel("epoch")
     return picture(figure)
 
@@ -217,14 +219,17 @@ def results_of(dataset, results_dir):
                                           one[1]["weights"]["recipe"]["seed"]))
 
 
+def but_seed(metrics):
+    return {**metrics["weights"]["recipe"], "seed": None}, metrics["variant"], metrics["trained_on"]
+
+
 def all_rows(all_metrics, protocol):
     """Rows of a table of several networks: ours, with mean and standard deviation where there are several seeds of
     one, then what each would repeat: the paper and the second observer.
     """
     ours = []
     for metrics in all_metrics:
-        same = [one[protocol] for one in all_metrics
-                if (one["variant"], one["trained_on"]) == (metrics["variant"], metrics["trained_on"])]
+        same = [one[protocol] for one in all_metrics if but_seed(one) == but_seed(metrics)]
         if metrics[protocol] is not same[0]:
             continue
         name, scores = rows(metrics, protocol)[0]

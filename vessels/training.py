@@ -160,8 +160,9 @@ def train(dataset, build, recipe, data_dir, run_dir, strategy=None):
                 keras.optimizers.Adam(learning_rate(recipe, len(data))),
                 loss=weighted_crossentropy(recipe.vessel_weight),
                 metrics=["accuracy"],
-                # XLA's convolutions are several times slower than oneDNN's on a processor.
-                jit_compile="auto" if keras.backend.backend() != "tensorflow" or on_gpu() else False,
+                # XLA's convolutions are several times slower than oneDNN's on a processor, and it cannot compile
+                # what tf.distribute does in a step (keras-team/keras#17187).
+                jit_compile="auto" if keras.backend.backend() != "tensorflow" or (on_gpu() and not strategy) else False,
             )
             history = resume(model, run_dir)
             engine.part_random_streams(random_states(model))
