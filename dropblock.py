@@ -18,6 +18,18 @@ def unpack(dropped, channels):
 
 
 @compiled
+def dilate(seeds, size):
+    """Each bit set where one is in the `size` x `size` places that end there; smaller by `size - 1`."""
+    reach = 1
+    while reach < size:
+        step = min(reach, size - reach)
+        seeds = ops.bitwise_or(seeds[:, step:], seeds[:, :-step])
+        seeds = ops.bitwise_or(seeds[:, :, step:], seeds[:, :, :-step])
+        reach += step
+    return seeds
+
+
+@compiled
 def count_dropped(dropped):
     return ops.sum(sum(ops.bitwise_and(ops.right_shift(dropped, i), 1) for i in range(PACKED)))
 
@@ -107,14 +119,7 @@ class DropBlock2D(layers.Layer):
         index = ops.where(inside, index, 0)
         bit = ops.where(inside, ops.left_shift(ops.ones_like(channel), channel % PACKED), 0)
         blocks = ops.segment_sum(ops.reshape(bit, (-1,)), ops.reshape(index, (-1,)), batch * h * w * words)
-        blocks = ops.reshape(blocks, (-1, h, w, words))
-        reach = 1
-        while reach < b:
-            step = min(reach, b - reach)
-            blocks = ops.bitwise_or(blocks[:, step:], blocks[:, :-step])
-            blocks = ops.bitwise_or(blocks[:, :, step:], blocks[:, :, :-step])
-            reach += step
-        return blocks
+        return dilate(ops.reshape(blocks, (-1, h, w, words)), b)
 
     def get_config(self):
         return {
