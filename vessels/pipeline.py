@@ -4,8 +4,8 @@ import cv2
 import keras
 import numpy as np
 
-# With one worker, Keras leaves batches to tf.data's autotuning, whose thread can miss the end of an epoch (tightly
-# pinned processes lost up to a quarter of their time to it). Order and content of the batches are the same.
+# With one worker, Keras leaves batches to tf.data's autotuning, whose thread can sleep through the end of an epoch: a
+# training pinned to one core lost a quarter of its time. Order and content of the batches are the same.
 WORKERS = 2
 
 

@@ -157,11 +157,10 @@ def history_plot(history, exported=None):
         axis.plot(epochs, [row[name] for row in history], ".-", color=COLOURS["whole_image"])
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
-    for row in history:
-        if row["epoch"] == exported:
-            axes[1].plot(exported, row["val_auc"], "o", color=COLOURS["inside_fov"],
-                         label=f"exported: {row['val_auc']:.4f} in epoch {exported}")
-            axes[1].legend(loc="lower right")
+    if exported:
+        auc = history[exported - 1]["val_auc"]
+        axes[1].plot(exported, auc, "o", color=COLOURS["inside_fov"], label=f"exported: {auc:.4f} in epoch {exported}")
+        axes[1].legend(loc="lower right")
     axes[2].set_xlabel("epoch")
     return picture(figure)
 
