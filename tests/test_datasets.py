@@ -118,6 +118,12 @@ def test_folder_is_found(dataset, how, root, monkeypatch):
     assert len(datasets.load(dataset, "validation", data_dir, quiet=True)) == 2
 
 
+@pytest.mark.parametrize("spelling", ["CHASE_DB1", "chase-db1", "Chase DB1", "CHASE"])
+def test_folder_is_found_in_other_spellings(spelling, tmp_path):
+    (tmp_path / spelling).mkdir()
+    assert datasets.find(CHASEDB1, tmp_path) == tmp_path / spelling
+
+
 def test_data_dir_beats_the_environment(root, tmp_path, monkeypatch):
     monkeypatch.setenv("RSAN_DATA_ROOT", str(tmp_path / "elsewhere"))
     assert datasets.find(DRIVE, root) == root / "DRIVE"
