@@ -100,6 +100,8 @@ def assert_same(folder, reference):
 
 def survive(folder, plan, rng, tell=print):
     """Runs in `folder` through `plan`, `[(moment, signal)]`, to the end; returns how many kills hit."""
+    # What a shell starts in the background ignores SIGINT, and so would the runs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     kills = 0
     for moment, number in plan:
         before = epochs_done(folder)
