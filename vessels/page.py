@@ -48,7 +48,8 @@ def table(head, rows, sortable=False):
     lines += [f"<th scope=col>{button.format(html.escape(title))}</th>" for title in head]
     lines.append("</tr></thead><tbody>")
     for kind, cells in rows:
-        lines.append(f"<tr class='{kind}'>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+        texts = (html.escape(cell).replace(" ±", "<br>±") for cell in cells)
+        lines.append(f"<tr class='{kind}'>" + "".join(f"<td>{text}</td>" for text in texts) + "</tr>")
     return "".join(lines) + "</tbody></table></div>"
 
 
