@@ -67,20 +67,25 @@ def photographs(eye, tmp_path_factory):
     pictures = {
         "rgb.png": rgb, "grey.png": grey, "alpha.png": alpha, "grey_alpha.png": grey.convert("LA"),
         "palette.png": rgb.quantize(), "palette.gif": rgb.quantize(), "rgb.tif": rgb, "cmyk.jpg": rgb.convert("CMYK"),
-        "cmyk.tif": rgb.convert("CMYK"), "grey.jpg": grey, "rgb.JPEG": rgb, "grey16.png": sixteen,
+        "cmyk.tif": rgb.convert("CMYK"), "rgb.webp": rgb, "grey.jpg": grey, "rgb.JPEG": rgb, "grey16.png": sixteen,
         "grey16.tiff": sixteen, "grey12.tif": twelve,
     }
     for name, picture in pictures.items():
         picture.save(folder / name)
     rgb.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jpg", exif=turned, quality=95)
-    for name in ("rgb16.png", "rgb16.tif"):
-        cv2.imwrite(str(folder / name), eye[..., ::-1].astype("uint16") * 257)
+    for suffix in ("png", "tif"):
+        cv2.imwrite(str(folder / f"rgb16.{suffix}"), eye[..., ::-1].astype("uint16") * 257)
+        cv2.imwrite(str(folder / f"rgb12.{suffix}"), eye[..., ::-1].astype("uint16") * 16)
+    cv2.imwrite(str(folder / "rgba16.png"), cv2.cvtColor(eye.astype("uint16") * 257, cv2.COLOR_RGB2BGRA))
+    exif = np.frombuffer(turned.tobytes().removeprefix(b"Exif\0\0"), "uint8")
+    cv2.imwriteWithMetadata(str(folder / "turned16.png"), np.rot90(eye)[..., ::-1].astype("uint16") * 257,
+                            [cv2.IMAGE_METADATA_EXIF], [exif])
     return {path.name: path for path in folder.iterdir()}
 
 
 GREY = ("grey.png", "grey_alpha.png", "grey16.png", "grey16.tiff", "grey12.tif", "grey.jpg")
 COLOUR = ("rgb.png", "alpha.png", "palette.png", "palette.gif", "rgb.tif", "cmyk.jpg", "cmyk.tif", "rgb.JPEG",
-          "turned.jpg", "rgb16.png", "rgb16.tif")
+          "rgb.webp", "turned.jpg", "rgb16.png", "rgb16.tif", "rgb12.png", "rgb12.tif", "rgba16.png", "turned16.png")
 
 
 @pytest.mark.parametrize("name", COLOUR + GREY)
@@ -212,6 +217,12 @@ def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsy
     assert (overlay[mask == 0] == eye[mask == 0]).all() and (overlay[mask == 255] != eye[mask == 255]).any(1).all()
     density = (mask == 255).sum() / datasets.estimate_fov(eye).sum()
     assert float(rows[1]["density"]) == pytest.approx(density, abs=1e-4)
+
+
+def test_a_photograph_without_a_surround_is_said_so(photographs, eye, tmp_path, capsys):
+    Image.fromarray(eye[200:400, 200:400]).save(tmp_path / "part.png")
+    assert run(tmp_path / "out", tmp_path / "part.png", photographs["rgb.png"]) == 0
+    assert [line[:5] for line in capsys.readouterr().err.splitlines() if "scale is a guess" in line] == ["[1/2]"]
 
 
 def test_two_photographs_of_one_name_are_refused(photographs, tmp_path, capsys):

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import skimage
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from vessels import UserError, datasets, evaluation
 from vessels.files import write_atomically
@@ -41,7 +41,7 @@ def read_photograph(path):
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             if picture.width * picture.height > MEGAPIXELS * 1e6:
                 raise UserError(f"{path}: more than {MEGAPIXELS} megapixels; scale it down")
-            image = eight_bit_rgb(ImageOps.exif_transpose(picture))
+            image = eight_bit_rgb(picture, path)
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
@@ -52,16 +52,32 @@ def read_photograph(path):
     return image
 
 
-def eight_bit_rgb(picture):
+def eight_bit_rgb(picture, path):
+    if picture.mode in {"RGB", "RGBA"} and ";16" in str(picture.tile):
+        return colours_of_16_bits(picture, path)
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
-        # 12-bit cameras write 16-bit files: the highest bit in use becomes the highest of eight.
-        grey = np.asarray(picture).clip(0)
-        grey = (grey >> max(int(grey.max()).bit_length() - 8, 0)).astype("uint8")
-        return np.stack([grey] * 3, axis=-1)
+        return np.stack([highest_eight_bits(np.asarray(picture).clip(0))] * 3, axis=-1)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
     return np.array(picture.convert("RGB"))
+
+
+def colours_of_16_bits(picture, path):
+    """Pillow would keep the upper eight bits of each colour: of a 12-bit camera's, next to nothing."""
+    order = cv2.COLOR_BGRA2RGBA if picture.mode == "RGBA" else cv2.COLOR_BGR2RGB
+    array = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), order)
+    visible = array[..., 3:].all(axis=-1, keepdims=True)
+    shown = Image.fromarray(highest_eight_bits(array[..., :3] * visible))
+    if picture.format == "PNG":  # OpenCV turns a TIFF itself
+        shown.getexif()[ExifTags.Base.Orientation] = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return np.array(ImageOps.exif_transpose(shown))
+
+
+def highest_eight_bits(array):
+    """uint8 of whole numbers: 12-bit cameras write 16-bit files, so the highest bit in use becomes that of eight."""
+    return (array >> max(int(array.max()).bit_length() - 8, 0)).astype("uint8")
 
 
 def predict_tiled(model, image, tile=1024):
@@ -198,6 +214,8 @@ def predict_all(model, dataset, photographs, output, tile):
         except (UserError, cv2.error) as error:
             print(f"{counter} error: {error}", file=sys.stderr)
             continue
+        if fov.all():
+            print(f"{counter} {path.name[-20:]}: no black around the eye, so its scale is a guess", file=sys.stderr)
         mask = probability >= 0.5
         image[mask] = (0.2 * image[mask] + 0.8 * SKY_BLUE).round()
         for name, array in (("probability", np.round(probability * 65535).astype("uint16")),
