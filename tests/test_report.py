@@ -118,7 +118,8 @@ def test_seeds_become_a_mean_and_another_set_a_row():
     assert rows[1][1]["f1"] == f"{networks[0]['inside_fov']['f1'] - 0.01:.4f} ± 0.0141"
     assert rows[1][1]["auc"].endswith("± 0.0000")
     networks[1]["weights"]["recipe"]["epochs"] = 7
-    assert not any("±" in name for name, _ in report.all_rows(networks, "inside_fov"))
+    names = [name for name, _ in report.all_rows(networks, "inside_fov")]
+    assert names[:2] == ["rsan (here)", "rsan seed 1 (here)"] and not any("±" in name for name in names)
 
 
 def test_readme_without_markers(tmp_path):

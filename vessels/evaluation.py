@@ -318,7 +318,7 @@ def read_record(weights, dataset, variant, seed=0, synthetic=False, allow_modifi
     train = f"python train_{dataset.key}.py{' --synthetic' * synthetic} --variant {variant}"
     train += f" --seed {seed}" if seed else ""
     if not weights.exists():
-        raise UserError(f"{weights}: no such weights; make some with `{train}` or name yours with --weights")
+        raise UserError(f"{weights}: no such weights; make some with `{train}`, and name those with --weights")
     try:
         record = json.loads(path.read_text())
         missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)

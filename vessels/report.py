@@ -35,7 +35,8 @@ COLOURS = {"whole_image": "#0072B2", "inside_fov": "#D55E00"}
 
 def rows(metrics, protocol):
     """`[(name, scores)]` of the table: ours, the paper's (empty if not scored so), the second observer's."""
-    name = f"{metrics['variant']} (here)"
+    seed = metrics["weights"]["recipe"]["seed"]
+    name = f"{metrics['variant']}{f' seed {seed}' if seed else ''} (here)"
     if metrics["trained_on"] != metrics["dataset"]:
         name = f"{metrics['variant']} of {TITLES[metrics['trained_on']]}"
     found = [(name, metrics[protocol])]
@@ -236,7 +237,7 @@ def all_rows(all_metrics, protocol):
         if len(same) > 1:
             spread = {key: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
                       for key in COLUMNS for values in [[scores[key] for scores in same]]}
-            ours.append((f"{name.removesuffix(' (here)')}, mean ± std of {len(same)} seeds", spread))
+            ours.append((f"{name.removesuffix(' (here)').split(' seed ')[0]}, mean ± std of {len(same)} seeds", spread))
     return ours + (rows(all_metrics[0], protocol)[1:] if all_metrics else [])
 
 
