@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import skimage
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
 from vessels import UserError, datasets, evaluation
 from vessels.files import write_atomically
@@ -53,8 +53,9 @@ def read_photograph(path):
 
 
 def eight_bit_rgb(picture, path):
-    if picture.mode in {"RGB", "RGBA"} and ";16" in str(picture.tile):
-        return colours_of_16_bits(picture, path)
+    if picture.mode == "RGB" and ";16" in str(picture.tile):
+        # Pillow would keep the upper eight bits of each colour: of a 12-bit camera's, next to nothing.
+        return highest_eight_bits(cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1])
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
         return np.stack([highest_eight_bits(np.asarray(picture).clip(0))] * 3, axis=-1)
@@ -62,17 +63,6 @@ def eight_bit_rgb(picture, path):
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
     return np.array(picture.convert("RGB"))
-
-
-def colours_of_16_bits(picture, path):
-    """Pillow would keep the upper eight bits of each colour: of a 12-bit camera's, next to nothing."""
-    order = cv2.COLOR_BGRA2RGBA if picture.mode == "RGBA" else cv2.COLOR_BGR2RGB
-    array = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), order)
-    visible = array[..., 3:].all(axis=-1, keepdims=True)
-    shown = Image.fromarray(highest_eight_bits(array[..., :3] * visible))
-    if picture.format == "PNG":  # OpenCV turns a TIFF itself
-        shown.getexif()[ExifTags.Base.Orientation] = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    return np.array(ImageOps.exif_transpose(shown))
 
 
 def highest_eight_bits(array):
@@ -215,7 +205,7 @@ def predict_all(model, dataset, photographs, output, tile):
             print(f"{counter} error: {error}", file=sys.stderr)
             continue
         if fov.all():
-            print(f"{counter} {path.name[-20:]}: no black around the eye, so its scale is a guess", file=sys.stderr)
+            print(f"{counter} {path.name[-20:]}: no surround found, so its scale is a guess", file=sys.stderr)
         mask = probability >= 0.5
         image[mask] = (0.2 * image[mask] + 0.8 * SKY_BLUE).round()
         for name, array in (("probability", np.round(probability * 65535).astype("uint16")),

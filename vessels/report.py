@@ -33,13 +33,17 @@ FOUND, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (86, 180, 233)
 COLOURS = {"whole_image": "#0072B2", "inside_fov": "#D55E00"}
 
 
+def network(metrics):
+    """Its name in tables: str, as "rsan", or "rsan of CHASE DB1" where it learned from another set."""
+    other = metrics["trained_on"] != metrics["dataset"]
+    return metrics["variant"] + f" of {TITLES[metrics['trained_on']]}" * other
+
+
 def rows(metrics, protocol):
     """`[(name, scores)]` of the table: ours, the paper's (empty if not scored so), the second observer's."""
     seed = metrics["weights"]["recipe"]["seed"]
-    name = f"{metrics['variant']}{f' seed {seed}' if seed else ''} (here)"
-    if metrics["trained_on"] != metrics["dataset"]:
-        name = f"{metrics['variant']} of {TITLES[metrics['trained_on']]}"
-    found = [(name, metrics[protocol])]
+    here = " (here)" * (metrics["trained_on"] == metrics["dataset"])
+    found = [(network(metrics) + f" seed {seed}" * bool(seed) + here, metrics[protocol])]
     paper = metrics["published"]
     if paper and metrics["variant"] == "rsan":
         found.append((paper["method"], paper if paper["scored"] == protocol else {}))
@@ -237,7 +241,7 @@ def all_rows(all_metrics, protocol):
         if len(same) > 1:
             spread = {key: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
                       for key in COLUMNS for values in [[scores[key] for scores in same]]}
-            ours.append((f"{name.removesuffix(' (here)').split(' seed ')[0]}, mean ± std of {len(same)} seeds", spread))
+            ours.append((f"{network(metrics)}, mean ± std of {len(same)} seeds", spread))
     return ours + (rows(all_metrics[0], protocol)[1:] if all_metrics else [])
 
 
