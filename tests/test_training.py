@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import pytest
 
+import train_chase
+import train_drive
 from vessels import UserError, training
 from vessels.datasets import DRIVE
 
@@ -26,6 +28,11 @@ def build(**arguments):
 
 def run(folder, *flags):
     return training.main(TINY, build, RECIPE, AUTHORS, "help", [*SHORT, "--output-dir", str(folder), *flags])
+
+
+def authors(folder, *flags):
+    return training.main(TINY, build, RECIPE, AUTHORS, "help",
+                         ["--synthetic", "--recipe", "authors", "--output-dir", str(folder), *flags])
 
 
 def arrays(path):
@@ -103,9 +110,41 @@ def test_a_broken_loss_stops_the_run_and_names_the_checkpoint(tmp_path, capsys):
 
 @pytest.mark.parametrize("variant", ["backbone", "backbone_dropblock"])
 def test_the_authors_recipe_trains_the_ablations(variant, tmp_path):
-    assert run(tmp_path, "--recipe", "authors", "--variant", variant, "--epochs", "1") == 0
+    assert authors(tmp_path, "--variant", variant, "--epochs", "1") == 0
     record = json.loads((tmp_path / "best.json").read_text())
     assert record["variant"] == variant and len(record["history"]) == 1
+
+
+@pytest.mark.parametrize(("script", "batch_size", "keep_prob"), [(train_drive, 2, 0.85), (train_chase, 1, 0.78)])
+def test_the_authors_recipe_is_the_one_of_their_scripts(script, batch_size, keep_prob):
+    recipe, *_ = training.parse(DRIVE, script.RECIPE, script.AUTHORS, "help", ["--recipe", "authors"])
+    assert (recipe.batch_size, recipe.keep_prob, recipe.vessel_weight) == (batch_size, keep_prob, 1)
+    assert training.phases(recipe, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
+
+
+def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoch(tmp_path, monkeypatch):
+    """Cut where the phases meet and resumed, the run still ends in the bits of an undisturbed one."""
+    flags = "--epochs", "3", "--batch-size", "2"
+    steps, save = [], training.save_weights
+
+    def watch(model, path, history=None):
+        save(model, path, history)
+        if history:
+            steps.append((int(model.optimizer.iterations), float(model.optimizer.learning_rate)))
+            if len(history) == cut:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_weights", watch)
+    for folder, stop, code in (("whole", None, 0), ("cut", 2, 130), ("cut", None, 0)):
+        cut = stop
+        assert authors(tmp_path / folder, *flags) == code
+    assert steps == [(4, pytest.approx(1e-3)), (8, pytest.approx(1e-3)), (4, pytest.approx(1e-4))] * 2
+    last, whole = arrays(tmp_path / "whole/latest.weights.h5"), arrays(tmp_path / "whole/best.weights.h5")
+    resumed = arrays(tmp_path / "cut/latest.weights.h5")
+    for name, value in last.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    for name, value in whole.items():
+        np.testing.assert_array_equal(last[name], value, err_msg=name)
 
 
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
@@ -132,6 +171,8 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path
         (["--variant", "unet"], "invalid choice"),
         (["--learning-rate", "fast"], "invalid float"),
         (["--colour", "red"], "unrecognized arguments"),
+        (["--recipe", "authors", "--patch-size", "64"], "--patch-size means nothing to --recipe authors"),
+        (["--recipe", "authors", "--steps", "64"], "--steps means nothing to --recipe authors"),
     ],
 )
 def test_impossible_flags_are_refused(flags, message, capsys):
@@ -159,11 +200,12 @@ def test_schedules():
     ramp = [training.ramped_keep_prob(recipe, epoch) for epoch in range(20)]
     assert ramp[0] == 1 and ramp[12] == ramp[15] == 0.88 and ramp[:16] == sorted(ramp[:16], reverse=True)
     assert ramp[16:] == [1] * 4
-    rate = training.learning_rate(recipe, 100)
+    ((first, end, rate),) = training.phases(recipe, 100)
+    assert (first, end) == (0, 20)
     assert float(rate(0)) == 0 and float(rate(50)) == pytest.approx(recipe.learning_rate)
     assert float(rate(2000)) == pytest.approx(1e-5, rel=1e-3)
-    authors = training.learning_rate(dataclasses.replace(recipe, recipe="authors", epochs=150, learning_rate=1e-3), 9)
-    assert float(authors(899)) == pytest.approx(1e-3) and float(authors(901)) == pytest.approx(1e-4)
+    authors = dataclasses.replace(recipe, recipe="authors", epochs=150, learning_rate=1e-3)
+    assert training.phases(authors, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
 
 
 @pytest.mark.parametrize("vessel_weight", [1.0, 1.2])

@@ -33,16 +33,17 @@ def option(default, text, **metadata):
 class Recipe:
     """Everything that a run depends on; each field is a flag of the training script."""
 
-    recipe: str = option("patches", "'patches': augmented patches; 'authors': whole images, as the authors' "
-                         "script does", choices=("patches", "authors"))
+    recipe: str = option("patches", "'patches': augmented patches; 'authors': what the authors' script does: whole "
+                         "padded images, no augmentation, keep_prob the same from first step to last, a tenth of the "
+                         "learning rate and a new Adam for the last third", choices=("patches", "authors"))
     variant: str = option("rsan", "network", choices=("rsan", "backbone", "backbone_dropblock"))
     seed: int = option(0, "of the initial weights, the patches and DropBlock")
     train_on: str = option("train", "images to learn from; with the validation images among them, the "
                            "validation figures are no longer a test", choices=("train", "train+validation"))
     epochs: int = option(24, "epochs", minimum=1)
-    steps: int = option(100, "batches in an epoch of patches", minimum=1)
+    steps: int = option(100, "batches in an epoch", minimum=1, ignored="authors")
     batch_size: int = option(16, "patches (authors: images) in a batch", minimum=1)
-    patch_size: int = option(128, "side of a patch in pixels, a multiple of 8", minimum=56)
+    patch_size: int = option(128, "side of a patch in pixels, a multiple of 8", minimum=56, ignored="authors")
     learning_rate: float = option(2.5e-3, "peak learning rate of Adam", minimum=0)
     keep_prob: float = option(0.88, "DropBlock keeps this share of the values; patches come down to it from 1 "
                               "over the first 60 %% of the epochs and do without DropBlock in the last 20 %%")
@@ -66,8 +67,13 @@ def parse(dataset, recipe, authors, description, argv=None):
         if field.type is bool:
             parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
         else:
+            default = f"{getattr(recipe, field.name)}"
+            if field.name in authors:
+                default += f"; authors: {authors[field.name]}"
+            elif field.metadata.get("ignored"):
+                default += "; not for authors"
             parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, choices=field.metadata.get("choices"),
-                                help=f"{text} (default: {getattr(recipe, field.name)})")
+                                help=f"{text} (default: {default})")
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.title} (default: "
                         f"$RSAN_DATA_ROOT/{dataset.name} or data/{dataset.name})")
     parser.add_argument("--output-dir", type=Path, help="run folder (default: runs/<set>-<variant>-<seed>)")
@@ -77,6 +83,9 @@ def parse(dataset, recipe, authors, description, argv=None):
     given = vars(parser.parse_args(argv))
     data_dir, output_dir, strategy = (given.pop(name) for name in ("data_dir", "output_dir", "strategy"))
     implied = authors if given.get("recipe") == "authors" else {}
+    for field in dataclasses.fields(Recipe):
+        if field.name in given and field.metadata.get("ignored") == given.get("recipe", "patches"):
+            parser.error(f"--{field.name.replace('_', '-')} means nothing to --recipe {given['recipe']}: leave it out")
     if given.get("synthetic"):
         implied = {**implied, **SYNTHETIC}
     recipe = dataclasses.replace(recipe, **{**implied, **given})
@@ -131,12 +140,13 @@ def train(dataset, build, recipe, data_dir, run_dir, strategy=None):
     """
     if recipe.synthetic:
         print(f"SYNTHETIC IMAGES: what follows says nothing about {dataset.title}.")
-        examples, checksums = synthetic.make(dataset, recipe.train_on), {}
+        examples, checksums = synthetic.make(dataset, recipe.train_on), {"train": {}, "validation": {}}
         validation = synthetic.make(dataset, "validation")
     else:
         examples = datasets.load(dataset, recipe.train_on, data_dir)
         validation = datasets.load(dataset, "validation", data_dir)
-        checksums = datasets.checksums(dataset, recipe.train_on, data_dir)
+        checksums = {"train": datasets.checksums(dataset, recipe.train_on, data_dir),
+                     "validation": datasets.checksums(dataset, "validation", data_dir)}
 
     import keras
 
@@ -156,25 +166,32 @@ def train(dataset, build, recipe, data_dir, run_dir, strategy=None):
     with distribution.lost_workers() if engine.workers > 1 else contextlib.nullcontext():
         with engine.scope():
             model = engine.adapt(build(keep_prob=recipe.keep_prob, variant=recipe.variant))
-            model.compile(
-                keras.optimizers.Adam(learning_rate(recipe, len(data))),
-                loss=weighted_crossentropy(recipe.vessel_weight),
-                metrics=["accuracy"],
-                # XLA's convolutions are several times slower than oneDNN's on a processor, and it cannot compile
-                # what tf.distribute does in a step (keras-team/keras#17187).
-                jit_compile="auto" if keras.backend.backend() != "tensorflow" or (on_gpu() and not strategy) else False,
-            )
             history = resume(model, run_dir)
             engine.part_random_streams(random_states(model))
         engine.agree(json.dumps([dataclasses.asdict(recipe), history]))
-        data.epoch = len(history)
         if len(history) < recipe.epochs:
             print(f"{dataset.title}: {len(examples)} images, {model.count_params():,} parameters, "
                   f"epochs {len(history) + 1} to {recipe.epochs} of {len(data)} steps, in {run_dir}", flush=True)
             callbacks = [epoch_callback(recipe, run_dir, dataset, validation, history, model, engine.chief)]
             if not whole:
                 callbacks.append(stage_callback(recipe))
-            model.fit(data, initial_epoch=len(history), epochs=recipe.epochs, callbacks=callbacks, shuffle=False,
+        for first, end, rate in phases(recipe, len(data)):
+            if len(history) >= end:
+                continue
+            with engine.scope():
+                model.compile(
+                    keras.optimizers.Adam(rate),
+                    loss=weighted_crossentropy(recipe.vessel_weight),
+                    metrics=["accuracy"],
+                    # XLA's convolutions are several times slower than oneDNN's on a processor, and it cannot compile
+                    # what tf.distribute does in a step (keras-team/keras#17187).
+                    jit_compile="auto" if keras.backend.backend() != "tensorflow" or (on_gpu() and not strategy)
+                    else False,
+                )
+                if len(history) > first:
+                    resume_optimizer(model, run_dir)
+            data.epoch = len(history)
+            model.fit(data, initial_epoch=len(history), epochs=end, callbacks=callbacks, shuffle=False,
                       verbose=1 if sys.stdout.isatty() else 2)
     if engine.chief:
         export(run_dir, dataset, recipe, history, checksums, model)
@@ -228,20 +245,23 @@ def describe(run_dir, dataset, recipe, engine):
         write_atomically(run_dir / "environment.json", json.dumps({**environment(), **engine}, indent=1) + "\n")
 
 
-def learning_rate(recipe, steps):
-    """Patches: 50 steps of warm-up, then a cosine to 1e-5. Authors: a tenth after two thirds of the epochs."""
+def phases(recipe, steps):
+    """`[(first epoch, epoch after the last, learning rate)]`, each phase with an Adam of its own.
+
+    Patches: one, 50 steps of warm-up, then a cosine to 1e-5. Authors: two; their script is run to the end of the
+    first, then by hand once more from its weights, newly compiled, at a tenth of the rate.
+    """
     import keras
 
     if recipe.recipe == "authors":
-        boundary = recipe.epochs * 2 // 3 * steps
-        return keras.optimizers.schedules.PiecewiseConstantDecay(
-            [boundary], [recipe.learning_rate, recipe.learning_rate / 10]
-        )
+        boundary = recipe.epochs * 2 // 3
+        return [(0, boundary, recipe.learning_rate), (boundary, recipe.epochs, recipe.learning_rate / 10)]
     warmup = min(50, recipe.epochs * steps // 10)
-    return keras.optimizers.schedules.CosineDecay(
+    schedule = keras.optimizers.schedules.CosineDecay(
         0.0, recipe.epochs * steps - warmup, alpha=1e-5 / recipe.learning_rate,
         warmup_target=recipe.learning_rate, warmup_steps=warmup,
     )
+    return [(0, recipe.epochs, schedule)]
 
 
 def settling(recipe, epoch):
@@ -288,11 +308,10 @@ def random_states(model):
 
 
 def resume(model, run_dir):
-    """Loads the last whole epoch into the compiled `model`; returns its history, a list of rows."""
+    """Loads weights and random streams of the last whole epoch; returns its history, a list of rows."""
     latest = run_dir / "latest.weights.h5"
     if not latest.exists():
         return []
-    model.optimizer.build(model.trainable_variables)
     model.load_weights(latest)
     with h5py.File(latest) as file:
         if "random_states" not in file.attrs:
@@ -301,6 +320,12 @@ def resume(model, run_dir):
         for state, value in zip(random_states(model), json.loads(file.attrs["random_states"]), strict=True):
             state.assign(value)
         return json.loads(file.attrs["history"])
+
+
+def resume_optimizer(model, run_dir):
+    """Loads the last whole epoch into the compiled `model`, with Adam's moments and steps."""
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(run_dir / "latest.weights.h5")
 
 
 def save_weights(model, path, history=None):
@@ -325,7 +350,7 @@ def save_weights(model, path, history=None):
 
 
 def epoch_callback(recipe, run_dir, dataset, validation, history, model, chief=True):
-    """After each epoch: validation, best weights, history and checkpoint; every fifth, an early look."""
+    """After each epoch: validation, weights, history and checkpoint; every fifth, an early look."""
     import keras
 
     from vessels import pipeline, report
@@ -361,10 +386,8 @@ def epoch_callback(recipe, run_dir, dataset, validation, history, model, chief=T
                 "seconds": round(seconds, 2),
             }
             print(f"validation inside the field of view: AUC {row['val_auc']:.4f}  F1 {row['val_f1']:.4f}", flush=True)
-            best = max((row["val_auc"] for row in history), default=0)
             history.append(row)
-            if row["val_auc"] > best or not by_validation(recipe):
-                save_weights(network, run_dir / "best.weights.h5")
+            save_weights(network, run_dir / "best.weights.h5")
             save_weights(self.model, run_dir / "latest.weights.h5", history)
             if epoch % 5 == 4 or epoch + 1 == recipe.epochs:
                 picture = io.BytesIO()
@@ -387,20 +410,10 @@ def write_history(run_dir, history):
     write_atomically(run_dir / "look" / "history.png", report.history_plot(history))
 
 
-def by_validation(recipe):
-    """Whether the exported epoch is the one with the highest validation AUC, else the last.
-
-    Patches end with a learning rate near zero: their last epochs are all but equal, and the highest of sixty
-    figures from two images would be chance more than merit.
-    """
-    return recipe.recipe == "authors" and recipe.train_on == "train"
-
-
 def export(run_dir, dataset, recipe, history, checksums, model):
     """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for."""
     write_history(run_dir, history)  # a run may have been killed between its last checkpoint and this
     weights = run_dir / "best.weights.h5"
-    chosen = max(history, key=lambda row: row["val_auc"]) if by_validation(recipe) else history[-1]
     record = {
         "dataset": "synthetic" if recipe.synthetic else dataset.name,
         "variant": recipe.variant,
@@ -409,12 +422,13 @@ def export(run_dir, dataset, recipe, history, checksums, model):
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),
-        "chosen": "highest validation AUC" if by_validation(recipe) else "last epoch",
+        "chosen": "last epoch",
         "validation": {"held_out": recipe.train_on == "train",
-                       **{key: chosen[key] for key in ("epoch", "val_auc", "val_f1")}},
+                       **{key: history[-1][key] for key in ("epoch", "val_auc", "val_f1")}},
         "wall_time_s": round(sum(row["seconds"] for row in history)),
         "environment": json.loads((run_dir / "environment.json").read_text()),
-        "data_sha256": checksums,
+        "data_sha256": checksums["train"],
+        "validation_sha256": checksums["validation"],
         "history": history,
     }
     write_atomically(weights.with_name("best.json"), json.dumps(record, indent=1) + "\n")
@@ -423,5 +437,5 @@ def export(run_dir, dataset, recipe, history, checksums, model):
         command += f" --variant {recipe.variant}"
     if recipe.seed:
         command += f" --seed {recipe.seed}"
-    print(f"weights of epoch {chosen['epoch']} ({record['chosen']}) in {weights}\n"
+    print(f"weights of epoch {history[-1]['epoch']} in {weights}\n"
           f"score them: {command} --weights {weights}")
