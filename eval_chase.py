@@ -8,7 +8,7 @@ Writes results/CHASEDB1/rsan/: metrics.json, table.md, curves, panels and probab
 
 import sys
 
-from vessels import datasets
+from vessels.data import datasets
 from vessels.evaluation import main
 
 from rsan_model import build_rsan, load_weights

@@ -8,7 +8,7 @@ Writes results/DRIVE/rsan/: metrics.json, table.md, curves, panels and probabili
 
 import sys
 
-from vessels import datasets
+from vessels.data import datasets
 from vessels.evaluation import main
 
 from rsan_model import build_rsan, load_weights

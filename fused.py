@@ -3,6 +3,7 @@
 Set `RSAN_FUSED=0` in the environment to do without: then everything is as Keras has it.
 """
 
+import contextlib
 import os
 
 import keras
@@ -10,6 +11,17 @@ import numpy as np
 from keras import layers, ops
 
 FUSED = keras.backend.backend() == "tensorflow" and os.environ.get("RSAN_FUSED", "1") != "0"
+
+
+@contextlib.contextmanager
+def unfused():
+    """Without this project's kernels inside the `with`: everything is as Keras has it."""
+    global FUSED
+    before, FUSED = FUSED, False
+    try:
+        yield
+    finally:
+        FUSED = before
 
 
 def compiled(function):

@@ -21,8 +21,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from vessels.prediction import HALO, main
+from vessels.prediction import export, photographs
+from vessels.prediction.maps import HALO
 
+from fused import unfused
 from rsan_model import build_rsan, load_weights
 
 
@@ -53,4 +55,7 @@ def parse(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main(build_rsan, load_weights, parse()))
+    arguments = parse()
+    if arguments.export:
+        sys.exit(export.main(build_rsan, load_weights, unfused, arguments))
+    sys.exit(photographs.main(build_rsan, load_weights, arguments))

@@ -9,8 +9,8 @@ No data at hand? `--synthetic` runs the same on procedural images in a minute.
 
 import sys
 
-from vessels import datasets
-from vessels.training import Recipe, main
+from vessels.data import datasets
+from vessels.training.recipe import Recipe, main
 
 from rsan_model import build_rsan
 

@@ -120,22 +120,24 @@ def onnx_runtime(model):
     """Function of a batch that ONNX Runtime computes."""
     import tempfile
 
-    from vessels import export
+    from vessels.prediction import export
+
+    from fused import unfused
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rsan.onnx"
-        export.export(model, "onnx", path)
+        export.export(model, "onnx", path, unfused)
         return export.onnx(path)
 
 
 def measure_pipeline(model, batch, side):
-    """Seconds of a step that `pipeline.Patches` feeds, of one that a batch at hand feeds, and of making a batch."""
+    """Seconds of a step that `batches.Patches` feeds, of one that a batch at hand feeds, and of making a batch."""
     import keras
 
-    from vessels import datasets, pipeline, synthetic
+    from vessels.data import batches, datasets, synthetic
 
     steps = 20
-    patches = pipeline.Patches(synthetic.make(datasets.DRIVE, "train"), side, batch, steps)
+    patches = batches.Patches(synthetic.make(datasets.DRIVE, "train"), side, batch, steps)
     at_hand = patches[0]
 
     class AtHand(keras.utils.PyDataset):
@@ -148,7 +150,7 @@ def measure_pipeline(model, batch, side):
     def epoch(data):
         return lambda: model.fit(data, verbose=0, shuffle=False)
 
-    fed, at_hand = (fastest(epoch(data), 3) / steps for data in (patches, AtHand(workers=pipeline.WORKERS)))
+    fed, at_hand = (fastest(epoch(data), 3) / steps for data in (patches, AtHand(workers=batches.WORKERS)))
     return {"fed": fed, "at_hand": at_hand, "making": fastest(lambda: patches[0], 20)}
 
 

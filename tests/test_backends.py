@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from vessels import datasets, prediction
+from vessels.data import datasets, images
+from vessels.prediction import maps
 
 # Runs on any backend; prints nothing, writes what it found.
 SCRIPT = """
@@ -20,7 +21,7 @@ import numpy as np
 import keras
 from dropblock import DropBlock2D
 from rsan_model import build_rsan, load_weights
-from vessels.pipeline import predict_image
+from vessels.prediction.maps import predict_image
 
 given = np.load(sys.argv[1])
 model = build_rsan(keep_prob=1)
@@ -42,7 +43,7 @@ def given(tmp_path_factory):
     """A photograph (of DRIVE's where there are any, else scikit-image's, made smaller) and three batches."""
     root = Path(os.environ.get("RSAN_DATA_ROOT", ROOT / "data")) / "DRIVE"
     image = (datasets.load(datasets.DRIVE, "test", root)[0].image if root.is_dir()
-             else prediction.resize(prediction.read_photograph(prediction.EXAMPLE), 565, 584))
+             else maps.resize(images.read_photograph(images.EXAMPLE), 565, 584))
     green = image[..., 1].astype("float32")
     darker = cv2.GaussianBlur(green, (0, 0), 8) - green > 8  # as good as vessels, for this
     x, y = (np.stack([[array[row : row + 64, left : left + 64] for left in (200, 280)] for row in (180, 240, 300)])

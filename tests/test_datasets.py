@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vessels import UserError, datasets, synthetic
-from vessels.datasets import CHASEDB1, DRIVE
+from vessels import UserError
+from vessels.data import datasets, synthetic
+from vessels.data.datasets import CHASEDB1, DRIVE
+from vessels.data.fov import estimate_fov
+from vessels.data.images import read_mask
 
 SETS = pytest.mark.parametrize("dataset", [DRIVE, CHASEDB1], ids=lambda dataset: dataset.name)
 
@@ -90,8 +93,8 @@ def test_estimated_field_of_view_agrees_with_masks(dataset, data_root):
         pytest.skip("needs CHASEDB1_fov beside CHASEDB1")
     for split in dataset.splits:
         for example in datasets.load(dataset, split, data_root):
-            mask = example.fov if dataset is DRIVE else datasets.read_mask(masks / f"{example.name}.png")
-            assert dice(datasets.estimate_fov(example.image), mask) >= 0.995, example.name
+            mask = example.fov if dataset is DRIVE else read_mask(masks / f"{example.name}.png")
+            assert dice(estimate_fov(example.image), mask) >= 0.995, example.name
 
 
 def test_a_swapped_label_of_the_official_layout_is_an_error(data_root, tmp_path):
@@ -479,8 +482,8 @@ def no_surround(image, fov):
 def test_field_of_view_of_other_cameras(change, pair):
     for example in pair["DRIVE"]:
         image, fov = change(example.image, example.fov)
-        assert dice(datasets.estimate_fov(np.ascontiguousarray(image)), fov) > 0.98
+        assert dice(estimate_fov(np.ascontiguousarray(image)), fov) > 0.98
 
 
 def test_field_of_view_of_nothing_is_everything():
-    assert datasets.estimate_fov(np.zeros((60, 80, 3), "uint8")).all()
+    assert estimate_fov(np.zeros((60, 80, 3), "uint8")).all()

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from vessels import UserError, distribution
+from vessels import UserError
+from vessels.training import distribution
 
 PATCHES = ("--recipe", "patches", "--epochs", "2", "--steps", "3", "--patch-size", "56", "--keep-prob", "1")
 
@@ -115,7 +116,7 @@ import numpy as np
 import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from vessels import distribution
+from vessels.training import distribution
 from dropblock import DropBlock2D
 engine = distribution.start("mirrored", [4])
 with engine.scope():

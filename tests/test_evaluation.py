@@ -2,7 +2,6 @@ import hashlib
 import json
 import sys
 import time
-import types
 
 import numpy as np
 import pytest
@@ -11,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics as sk
 
-from vessels import datasets, evaluation, synthetic
-from vessels.datasets import Example
-from vessels.evaluation import METRICS, PROTOCOLS, centreline_dice, evaluate, score
+from vessels import UserError, evaluation, files, record
+from vessels.data import datasets, synthetic
+from vessels.data.datasets import Example
+from vessels.metrics import METRICS, PROTOCOLS, centreline_dice, evaluate, score
 
 
 def example(name, seed, second=True, size=(64, 72)):
@@ -192,12 +192,12 @@ def test_evaluate_without_observer_and_with_bad_maps():
 def test_environment_does_not_import_tensorflow(monkeypatch):
     for name in ("keras", "tensorflow", "jax", "torch"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    found = evaluation.environment()
+    found = record.environment()
     assert not {"keras", "tensorflow"} & set(sys.modules)
     assert found["numpy"] == np.__version__ and found["python"] and found["device"]
     json.dumps(found)
     monkeypatch.setenv("PATH", "")
-    assert evaluation.environment()["commit"] is evaluation.environment()["dirty"] is None
+    assert record.environment()["commit"] is record.environment()["dirty"] is None
 
 
 # The command line, with a stand-in for the network: no TensorFlow.
@@ -214,15 +214,13 @@ def command(tmp_path, monkeypatch):
     examples = [example("01_test", 1), example("02_test", 2)]
     predicted = dict(zip((one.image.tobytes() for one in examples), maps(examples), strict=True))
     (tmp_path / "results").mkdir()
-    published = evaluation.ROOT / "results" / "published.json"
+    published = files.ROOT / "results" / "published.json"
     (tmp_path / "results" / "published.json").write_bytes(published.read_bytes())
-    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
+    for module in (evaluation, record):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(datasets, "load", lambda *_: examples)
     monkeypatch.setattr(synthetic, "make", lambda *_: examples)
-    fake = types.ModuleType("vessels.pipeline")
-    fake.predict_image = lambda model, image, side=None: predicted[image.tobytes()]
-    monkeypatch.setitem(sys.modules, "vessels.pipeline", fake)
-    monkeypatch.setattr("vessels.pipeline", fake, raising=False)
+    monkeypatch.setattr(evaluation.maps, "predict_image", lambda model, image, side: predicted[image.tobytes()])
 
     def build(filters, variant):
         assert filters == 16
@@ -323,15 +321,13 @@ def test_another_seed_has_files_of_its_own(command, tmp_path):
 
 
 def test_weights_of_the_other_set_see_photographs_at_their_scale(command, tmp_path, monkeypatch):
-    prediction = types.ModuleType("vessels.prediction")
     asked = []
 
     def predict_photograph(model, image, dataset):
         asked.append(dataset.name)
         return command.predicted[image.tobytes()], None, None
 
-    prediction.predict_photograph = predict_photograph
-    monkeypatch.setitem(sys.modules, "vessels.prediction", prediction)
+    monkeypatch.setattr(evaluation.maps, "predict_photograph", predict_photograph)
     assert command("--transfer") == 2
     save(tmp_path / "weights", "chase_rsan", dataset="CHASEDB1")
     assert command("--transfer") == 0 and asked == ["CHASEDB1"] * 2
@@ -379,7 +375,7 @@ def test_a_network_that_predicts_no_probabilities_is_not_scored(command, tmp_pat
 
 def test_data_errors_come_before_the_network_is_built(command, tmp_path, capsys, monkeypatch):
     save(tmp_path / "weights")
-    missing = evaluation.UserError("data/DRIVE: no such folder; get it")
+    missing = UserError("data/DRIVE: no such folder; get it")
     monkeypatch.setattr(datasets, "load", lambda *_: (_ for _ in ()).throw(missing))
     monkeypatch.setattr(FakeModel, "__init__", lambda self: pytest.fail("built"), raising=False)
     assert command() == 2

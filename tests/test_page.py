@@ -12,7 +12,10 @@ from PIL import Image
 from test_evaluation import example, maps
 from test_report import measured
 
-from vessels import UserError, datasets, evaluation, page, report
+from vessels import UserError
+from vessels.data import datasets
+from vessels.metrics import evaluate
+from vessels.report import page, plots, tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NAMES = ("01_test", "02_test", "03_test")
@@ -25,13 +28,13 @@ def results(tmp_path):
     for dataset in datasets.DATASETS:
         examples = [example(name, seed) for seed, name in enumerate(NAMES)]
         probabilities = maps(examples)
-        for variant in report.VARIANTS:
+        for variant in tables.VARIANTS:
             folder = tmp_path / dataset.name / variant
             (folder / "probabilities").mkdir(parents=True)
-            scores = evaluation.evaluate(examples, probabilities)
+            scores = evaluate(examples, probabilities)
             metrics = {**measured(variant, dataset.name, n_images=3), **scores}
             (folder / "metrics.json").write_text(json.dumps(metrics))
-            for name, content in report.curves(examples, probabilities, metrics).items():
+            for name, content in plots.curves(examples, probabilities, metrics).items():
                 (folder / name).write_bytes(content)
             for one, probability in zip(examples, probabilities, strict=True):
                 sixteen = np.round(probability * 65535).astype("uint16")

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from vessels.datasets import Example
-from vessels.pipeline import Patches, WholeImages, crop, pad, predict_image, random_affine
+from vessels.data.batches import Patches, WholeImages, random_affine
+from vessels.data.datasets import Example
+from vessels.data.images import crop, pad
+from vessels.prediction.maps import predict_image
 
 
 def example(height=90, width=100, seed=0):

@@ -13,7 +13,11 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vessels import UserError, datasets, prediction, synthetic
+from vessels import UserError
+from vessels.data import datasets, images, synthetic
+from vessels.data.fov import estimate_fov
+from vessels.prediction import maps
+from vessels.prediction import photographs as command
 
 from attention_module import SpatialAttention
 from rsan_model import build_rsan
@@ -33,7 +37,7 @@ def arguments(output, *photographs, **changes):
 
 
 def run(output, *photographs, **changes):
-    return prediction.main(lambda **_: Darkness(), lambda *_: None, arguments(output, *photographs, **changes))
+    return command.main(lambda **_: Darkness(), lambda *_: None, arguments(output, *photographs, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +94,7 @@ COLOUR = ("rgb.png", "alpha.png", "palette.png", "palette.gif", "rgb.tif", "cmyk
 
 @pytest.mark.parametrize("name", COLOUR + GREY)
 def test_every_format_is_read_as_the_same_eye(photographs, eye, name):
-    image = prediction.read_photograph(photographs[name])
+    image = images.read_photograph(photographs[name])
     wanted = np.stack([eye[..., 1]] * 3, axis=-1) if name in GREY else eye
     assert image.dtype == np.uint8 and image.shape == wanted.shape
     assert np.abs(image.astype(int) - wanted).mean() < (0.5 if name.endswith(("png", "tif", "tiff")) else 4) or (
@@ -102,7 +106,7 @@ def test_what_is_transparent_is_black(eye, tmp_path):
     picture.putalpha(Image.new("L", picture.size, 0))
     picture.paste(Image.new("RGBA", (100, 100), (200, 100, 50, 255)))
     picture.save(tmp_path / "a.png")
-    image = prediction.read_photograph(tmp_path / "a.png")
+    image = images.read_photograph(tmp_path / "a.png")
     assert (image[:100, :100] == (200, 100, 50)).all() and not image[100:].any()
 
 
@@ -117,7 +121,7 @@ def test_what_is_transparent_is_black(eye, tmp_path):
 def test_what_is_no_photograph_is_said_so(tmp_path, make, message):
     make(tmp_path / "a.png")
     with pytest.raises(UserError, match=message):
-        prediction.read_photograph(tmp_path / "a.png")
+        images.read_photograph(tmp_path / "a.png")
 
 
 def test_halo_is_how_far_the_network_sees(monkeypatch):
@@ -137,7 +141,7 @@ def test_halo_is_how_far_the_network_sees(monkeypatch):
         x[0, 192 + phase, 192 + phase] = np.inf
         rows, columns = np.nonzero(~np.isfinite(logits.predict_on_batch(x))[0, ..., 0])
         reach += [np.abs(rows - 192 - phase).max(), np.abs(columns - 192 - phase).max()]
-    assert max(reach) == prediction.HALO
+    assert max(reach) == maps.HALO
 
 
 # Without shrinking, which would take minutes.
@@ -147,39 +151,39 @@ def test_halo_is_how_far_the_network_sees(monkeypatch):
 def test_tiles_equal_the_whole(network, eye, height, width, tile, turned):
     image = np.tile(eye, (1, 2, 1))[40:40 + height, 40:40 + width]
     image = np.ascontiguousarray(image.transpose(1, 0, 2) if turned else image)
-    whole = prediction.predict_tiled(network, image)
-    tiled = prediction.predict_tiled(network, image, tile)
+    whole = maps.predict_tiled(network, image)
+    tiled = maps.predict_tiled(network, image, tile)
     assert whole.shape == image.shape[:2]
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-5)
 
 
 def test_the_network_of_these_tests_tells_pixels_apart(network, eye):
-    assert prediction.predict_tiled(network, eye).std() > 0.01
+    assert maps.predict_tiled(network, eye).std() > 0.01
 
 
 @settings(deadline=None)
 @given(st.integers(1, 400).map(lambda n: 8 * n), st.integers(43, 128).map(lambda n: 8 * n))
 def test_windows_cover_each_pixel_once_with_room_around(length, tile):
     used = np.zeros(length, int)
-    for start, first, end in prediction.windows(length, tile):
+    for start, first, end in maps.windows(length, tile):
         used[first:end] += 1
         assert start % 8 == 0 and start >= 0 and end <= min(start + tile, length)
-        assert start == 0 or first - start >= prediction.HALO
-        assert start + tile >= length or start + tile - end >= prediction.HALO
+        assert start == 0 or first - start >= maps.HALO
+        assert start + tile >= length or start + tile - end >= maps.HALO
     assert (used == 1).all()
 
 
 @pytest.mark.parametrize("tile", [336, 500])
 def test_tiles_without_an_inside_are_refused(tile):
     with pytest.raises(ValueError, match="multiples of 8"):
-        prediction.predict_tiled(Darkness(), np.zeros((8, 8, 3), "uint8"), tile)
+        maps.predict_tiled(Darkness(), np.zeros((8, 8, 3), "uint8"), tile)
 
 
 @pytest.mark.parametrize("dataset", datasets.DATASETS, ids=lambda dataset: dataset.name)
 @pytest.mark.parametrize("factor", [0.4, 1, 2.5])
 def test_every_size_is_seen_at_the_scale_of_training(eye, dataset, factor):
     image = cv2.resize(eye, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    probability, fov, scale = prediction.predict_photograph(Darkness(), image, dataset)
+    probability, fov, scale = maps.predict_photograph(Darkness(), image, dataset)
     assert probability.shape == fov.shape == image.shape[:2] and probability.dtype == np.float32
     assert not probability[~fov].any() and 0 <= probability.min() <= probability.max() <= 1
     assert np.ptp(np.flatnonzero(fov.any(0))) * scale == pytest.approx(dataset.diameter, rel=0.02)
@@ -215,7 +219,7 @@ def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsy
     assert probability.dtype == np.uint16 and set(np.unique(mask)) == {0, 255}
     assert ((probability >= 32768) == (mask == 255)).all()
     assert (overlay[mask == 0] == eye[mask == 0]).all() and (overlay[mask == 255] != eye[mask == 255]).any(1).all()
-    density = (mask == 255).sum() / datasets.estimate_fov(eye).sum()
+    density = (mask == 255).sum() / estimate_fov(eye).sum()
     assert float(rows[1]["density"]) == pytest.approx(density, abs=1e-4)
 
 
@@ -232,7 +236,7 @@ def test_two_photographs_of_one_name_are_refused(photographs, tmp_path, capsys):
 
 def test_a_photograph_named_twice_is_predicted_once(photographs, tmp_path):
     paths = [photographs["rgb.png"], photographs["rgb.png"].parent / "." / "rgb.png"]
-    assert prediction.collect(paths) == paths[:1]
+    assert command.collect(paths) == paths[:1]
 
 
 @pytest.mark.parametrize("missing", ["nowhere.jpg", "empty"])

@@ -6,42 +6,46 @@ import pytest
 from PIL import Image
 from test_evaluation import example, maps
 
-from vessels import UserError, datasets, evaluation, report
+from vessels import UserError
+from vessels.data import datasets
+from vessels.metrics import evaluate
+from vessels.report import __main__ as command
+from vessels.report import plots, tables
 
 
 def measured(variant="rsan", dataset="DRIVE", seed=0, **changes):
     examples = [example("01_test", 1), example("02_test", 2)]
     return {"dataset": dataset, "variant": variant, "trained_on": dataset,
             "weights": {"recipe": {"seed": seed}}, "threshold": 0.5, "n_images": 2,
-            **evaluation.evaluate(examples, maps(examples)),
+            **evaluate(examples, maps(examples)),
             "published": {"method": "RSAN (paper)", "scored": "whole_image", "auc": 0.9855}, **changes}
 
 
-@pytest.mark.parametrize("variant", report.VARIANTS)
+@pytest.mark.parametrize("variant", tables.VARIANTS)
 def test_table_fits_a_terminal(variant):
-    text = report.table(measured(variant))
+    text = tables.table(measured(variant))
     assert max(map(len, text.splitlines())) <= 80
     assert ("RSAN (paper)" in text) == (variant == "rsan")  # the paper's row is of its full network
-    narrow = report.table(measured(variant), width=60)
+    narrow = tables.table(measured(variant), width=60)
     assert max(map(len, narrow.splitlines())) <= 60 and "AUC" in narrow and "clDice" not in narrow
 
 
 def test_paper_is_compared_only_where_it_was_scored_so():
-    lines = report.table(measured()).splitlines()
+    lines = tables.table(measured()).splitlines()
     whole, inside = (line.split() for line in lines if line.startswith("RSAN (paper)"))
     assert whole[2] == "0.9855" and set(inside[2:]) == {"-"}
-    assert "paper" not in report.table(measured(published={}, second_observer=None))
+    assert "paper" not in tables.table(measured(published={}, second_observer=None))
 
 
 def test_markdown_rows_have_equal_widths():
-    lines = report.table_markdown(measured()).splitlines()
+    lines = tables.table_markdown(measured()).splitlines()
     assert len(lines) == 2 + 2 * 4 and len({line.count("|") for line in lines}) == 1
     assert sum("±" in line for line in lines) == 2
 
 
 def test_curves_are_the_same_bytes_each_time():
     examples = [example("01_test", 1), example("02_test", 2)]
-    first, second = (report.curves(examples, maps(examples), measured()) for _ in range(2))
+    first, second = (plots.curves(examples, maps(examples), measured()) for _ in range(2))
     assert first == second and set(first) == {"roc.png", "pr.png", "reliability.png"}
     assert Image.open(io.BytesIO(first["roc.png"])).size == (600, 540)
 
@@ -50,16 +54,16 @@ def test_curves_are_the_same_bytes_each_time():
 def test_curves_of_a_network_that_has_learned_nothing(value):
     examples = [example("01_test", 1, second=False)]
     probabilities = [np.full(examples[0].label.shape, value, "float32")]
-    scores = evaluation.evaluate(examples, probabilities)
-    assert len(report.curves(examples, probabilities, scores)) == 3
+    scores = evaluate(examples, probabilities)
+    assert len(plots.curves(examples, probabilities, scores)) == 3
 
 
 def test_agreement_colours():
     one = example("01_test", 1)
     everything = np.ones(one.label.shape, "float32")
-    for probability, colours in ((one.label, {report.FOUND}), (everything * 0, {report.MISSED}),
-                                 (everything, {report.FOUND, report.FALSE})):
-        shown = report.agreement(one, probability.astype("float32"))
+    for probability, colours in ((one.label, {plots.FOUND}), (everything * 0, {plots.MISSED}),
+                                 (everything, {plots.FOUND, plots.FALSE})):
+        shown = plots.agreement(one, probability.astype("float32"))
         assert {tuple(map(int, pixel)) for pixel in shown[one.fov]} - {(25, 25, 25)} == colours
         assert not shown[~one.fov].any()
 
@@ -67,7 +71,7 @@ def test_agreement_colours():
 @pytest.mark.parametrize("dataset", datasets.DATASETS, ids=lambda dataset: dataset.key)
 def test_panel_shows_four_tiles_wide_enough_for_a_readme(dataset):
     one = example("01_test", 1, size=dataset.size)
-    picture = report.panel(one, one.label.astype("float32"))
+    picture = plots.panel(one, one.label.astype("float32"))
     assert picture.mode == "RGB" and picture.width >= 900
     pixels = np.asarray(picture)
     tile = min(dataset.size[1], 640)
@@ -79,28 +83,28 @@ def test_panel_shows_four_tiles_wide_enough_for_a_readme(dataset):
 
 def test_panel_of_a_small_or_empty_map():
     one = example("01_test", 1)
-    report.panel(one, np.zeros(one.label.shape, "float32"))
+    plots.panel(one, np.zeros(one.label.shape, "float32"))
 
 
 def test_history_plot():
     history = [{"epoch": 1, "loss": 0.5, "val_auc": 0.7, "learning_rate": 0.001}]
     history.append({**history[0], "epoch": 2, "loss": 0.4})
-    plain, marked = report.history_plot(history), report.history_plot(history, exported=2)
+    plain, marked = plots.history_plot(history), plots.history_plot(history, exported=2)
     assert plain != marked and Image.open(io.BytesIO(marked)).size == (720, 600)
 
 
 def test_readme_table_and_its_markers(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}old\n{report.END}\nafter\n")
-    assert report.readme_table(tmp_path) == ""
+    readme.write_text(f"before\n{tables.BEGIN}old\n{tables.END}\nafter\n")
+    assert tables.readme_table(tmp_path) == ""
     for dataset, variant in (("CHASEDB1", "rsan"), ("DRIVE", "backbone"), ("DRIVE", "rsan")):
         folder = tmp_path / dataset / variant
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps(measured(variant, dataset)))
-    assert report.update_readme(readme, tmp_path, check=True)
+    assert tables.update_readme(readme, tmp_path, check=True)
     assert "old" in readme.read_text()
-    assert report.update_readme(readme, tmp_path)
-    assert not report.update_readme(readme, tmp_path)
+    assert tables.update_readme(readme, tmp_path)
+    assert not tables.update_readme(readme, tmp_path)
     lines = readme.read_text().splitlines()
     assert (lines[0], lines[-1]) == ("before", "after") and "old" not in lines
     names = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines if line.startswith("| ")]
@@ -112,24 +116,24 @@ def test_readme_table_and_its_markers(tmp_path):
 def test_seeds_become_a_mean_and_another_set_a_row():
     networks = [measured(), measured(seed=1), measured("backbone"), measured(trained_on="CHASEDB1")]
     networks[1]["inside_fov"] = {**networks[0]["inside_fov"], "f1": networks[0]["inside_fov"]["f1"] - 0.02}
-    rows = report.all_rows(networks, "inside_fov")
+    rows = tables.all_rows(networks, "inside_fov")
     assert [name for name, _ in rows] == ["rsan (here)", "rsan, mean ± std of 2 seeds", "backbone (here)",
                                           "rsan of CHASE DB1", "RSAN (paper)", "second observer"]
     assert rows[1][1]["f1"] == f"{networks[0]['inside_fov']['f1'] - 0.01:.4f} ± 0.0141"
     assert rows[1][1]["auc"].endswith("± 0.0000")
     networks[1]["weights"]["recipe"]["epochs"] = 7
-    names = [name for name, _ in report.all_rows(networks, "inside_fov")]
+    names = [name for name, _ in tables.all_rows(networks, "inside_fov")]
     assert names[:2] == ["rsan (here)", "rsan seed 1 (here)"] and not any("±" in name for name in names)
 
 
 def test_readme_without_markers(tmp_path):
     readme = tmp_path / "README.md"
     with pytest.raises(UserError, match="README"):
-        report.update_readme(readme)
+        tables.update_readme(readme)
     readme.write_text("no table here\n")
     with pytest.raises(UserError, match="results: begin"):
-        report.update_readme(readme)
+        tables.update_readme(readme)
 
 
 def test_the_readme_is_not_stale(capsys):
-    assert report.main(["--check"]) == 0, capsys.readouterr().err
+    assert command.main(["--check"]) == 0, capsys.readouterr().err

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from vessels import datasets, synthetic
+from vessels.data import datasets, synthetic
 
 SMALL = dataclasses.replace(datasets.DRIVE, size=(200, 184))
 

@@ -11,13 +11,15 @@ import pytest
 
 import train_chase
 import train_drive
-from vessels import UserError, training
-from vessels.datasets import DRIVE
+from vessels import UserError
+from vessels.data.datasets import DRIVE
+from vessels.training import learning, loop, runs
+from vessels.training.recipe import Recipe, main, parse
 
 import rsan_model
 
 TINY = dataclasses.replace(DRIVE, size=(60, 70), padded=72)
-RECIPE = training.Recipe(epochs=2, steps=2, batch_size=2, patch_size=56)
+RECIPE = Recipe(epochs=2, steps=2, batch_size=2, patch_size=56)
 AUTHORS = {"epochs": 1, "batch_size": 2, "learning_rate": 1e-3}
 SHORT = ["--synthetic", "--epochs", "4", "--steps", "2", "--batch-size", "2", "--patch-size", "56"]
 
@@ -27,11 +29,11 @@ def build(**arguments):
 
 
 def run(folder, *flags):
-    return training.main(TINY, build, RECIPE, AUTHORS, "help", [*SHORT, "--output-dir", str(folder), *flags])
+    return main(TINY, build, RECIPE, AUTHORS, "help", [*SHORT, "--output-dir", str(folder), *flags])
 
 
 def authors(folder, *flags):
-    return training.main(TINY, build, RECIPE, AUTHORS, "help",
+    return main(TINY, build, RECIPE, AUTHORS, "help",
                          ["--synthetic", "--recipe", "authors", "--output-dir", str(folder), *flags])
 
 
@@ -65,14 +67,14 @@ def test_a_run_leaves_all_that_evaluation_and_a_reader_need(finished):
 
 def test_a_run_cut_between_epochs_ends_in_the_same_bits(finished, tmp_path, monkeypatch):
     """Two epochs, the second with DropBlock, then the rest from the checkpoint alone."""
-    save = training.save_weights
+    save = loop.save_weights
 
     def cut(model, path, history=None):
         save(model, path, history)
         if history and len(history) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_weights", cut)
+    monkeypatch.setattr(loop, "save_weights", cut)
     assert run(tmp_path) == 130
     monkeypatch.undo()
     assert run(tmp_path) == 0
@@ -96,7 +98,7 @@ def test_a_folder_of_another_run_is_refused(finished, capsys):
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
-    lock = training.lock_run(tmp_path)
+    lock = runs.lock_run(tmp_path)
     assert run(tmp_path) == 2
     assert "another training writes here" in capsys.readouterr().err
     lock.close()
@@ -117,15 +119,15 @@ def test_the_authors_recipe_trains_the_ablations(variant, tmp_path):
 
 @pytest.mark.parametrize(("script", "batch_size", "keep_prob"), [(train_drive, 2, 0.85), (train_chase, 1, 0.78)])
 def test_the_authors_recipe_is_the_one_of_their_scripts(script, batch_size, keep_prob):
-    recipe, *_ = training.parse(DRIVE, script.RECIPE, script.AUTHORS, "help", ["--recipe", "authors"])
+    recipe, *_ = parse(DRIVE, script.RECIPE, script.AUTHORS, "help", ["--recipe", "authors"])
     assert (recipe.batch_size, recipe.keep_prob, recipe.vessel_weight) == (batch_size, keep_prob, 1)
-    assert training.phases(recipe, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
+    assert learning.phases(recipe, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
 
 
 def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoch(tmp_path, monkeypatch):
     """Cut where the phases meet and resumed, the run still ends in the bits of an undisturbed one."""
     flags = "--epochs", "3", "--batch-size", "2"
-    steps, save = [], training.save_weights
+    steps, save = [], loop.save_weights
 
     def watch(model, path, history=None):
         save(model, path, history)
@@ -134,7 +136,7 @@ def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoc
             if len(history) == cut:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_weights", watch)
+    monkeypatch.setattr(loop, "save_weights", watch)
     for folder, stop, code in (("whole", None, 0), ("cut", 2, 130), ("cut", None, 0)):
         cut = stop
         assert authors(tmp_path / folder, *flags) == code
@@ -177,47 +179,47 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path
 )
 def test_impossible_flags_are_refused(flags, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        training.parse(DRIVE, RECIPE, AUTHORS, "help", flags)
+        parse(DRIVE, RECIPE, AUTHORS, "help", flags)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 
 
 def test_every_field_of_the_recipe_is_a_flag_and_flags_win():
     flags = ["--recipe", "authors", "--epochs", "7"]
-    recipe, data_dir, folder, strategy = training.parse(DRIVE, RECIPE, AUTHORS, "help", flags)
+    recipe, data_dir, folder, strategy = parse(DRIVE, RECIPE, AUTHORS, "help", flags)
     assert (recipe.epochs, recipe.learning_rate, data_dir, strategy) == (7, 1e-3, None, None)
     assert folder.name == "drive-authors-rsan-0"
     values = {int: "64", float: "0.5", str: None, bool: None}
-    for field in dataclasses.fields(training.Recipe):
+    for field in dataclasses.fields(Recipe):
         if values[field.type]:
             flag = "--" + field.name.replace("_", "-")
-            changed, *_ = training.parse(DRIVE, RECIPE, AUTHORS, "help", [flag, values[field.type]])
+            changed, *_ = parse(DRIVE, RECIPE, AUTHORS, "help", [flag, values[field.type]])
             assert getattr(changed, field.name) == field.type(values[field.type])
 
 
 def test_schedules():
-    recipe = training.Recipe(epochs=20, keep_prob=0.88)
-    ramp = [training.ramped_keep_prob(recipe, epoch) for epoch in range(20)]
+    recipe = Recipe(epochs=20, keep_prob=0.88)
+    ramp = [learning.ramped_keep_prob(recipe, epoch) for epoch in range(20)]
     assert ramp[0] == 1 and ramp[12] == ramp[15] == 0.88 and ramp[:16] == sorted(ramp[:16], reverse=True)
     assert ramp[16:] == [1] * 4
-    ((first, end, rate),) = training.phases(recipe, 100)
+    ((first, end, rate),) = learning.phases(recipe, 100)
     assert (first, end) == (0, 20)
     assert float(rate(0)) == 0 and float(rate(50)) == pytest.approx(recipe.learning_rate)
     assert float(rate(2000)) == pytest.approx(1e-5, rel=1e-3)
     authors = dataclasses.replace(recipe, recipe="authors", epochs=150, learning_rate=1e-3)
-    assert training.phases(authors, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
+    assert learning.phases(authors, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
 
 
 @pytest.mark.parametrize("vessel_weight", [1.0, 1.2])
 def test_a_vessel_pixel_counts_as_often_as_asked(vessel_weight):
     label, probability = np.array([[[[1.0], [0.0]]]], "float32"), np.array([[[[0.6], [0.3]]]], "float32")
-    found = np.asarray(training.weighted_crossentropy(vessel_weight)(label, probability))
+    found = np.asarray(learning.weighted_crossentropy(vessel_weight)(label, probability))
     np.testing.assert_allclose(found, [[[-vessel_weight * np.log(0.6), -np.log(0.7)]]], rtol=1e-5)
 
 
 def test_the_last_fifth_settles_the_normalization():
     model = build()
-    callback = training.stage_callback(dataclasses.replace(RECIPE, epochs=10))
+    callback = learning.stage_callback(dataclasses.replace(RECIPE, epochs=10))
     model.compile("sgd", "mse")
     callback.set_model(model)
     for epoch, keep_prob, momentum in ((0, {1}, {0.9}), (7, {RECIPE.keep_prob}, {0.9}), (8, {1}, {0.99})):
@@ -228,7 +230,7 @@ def test_the_last_fifth_settles_the_normalization():
 
 def test_missing_data_is_said_before_anything_is_written(tmp_path, capsys):
     flags = ["--data-dir", str(tmp_path / "none"), "--output-dir", str(tmp_path / "run")]
-    assert training.main(DRIVE, build, RECIPE, AUTHORS, "help", flags) == 2
+    assert main(DRIVE, build, RECIPE, AUTHORS, "help", flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "no such folder" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
@@ -238,4 +240,4 @@ def test_a_read_only_place_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(UserError, match="choose --output-dir"):
-        training.lock_run(blocked / "run")
+        runs.lock_run(blocked / "run")

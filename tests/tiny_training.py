@@ -6,7 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vessels import datasets, training
+from vessels.data import datasets
+from vessels.training import recipe
 
 import rsan_model
 
@@ -28,4 +29,4 @@ if __name__ == "__main__":
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * devices)
     tiny = dataclasses.replace(datasets.DRIVE, size=(60, 70), padded=72)
-    sys.exit(training.main(tiny, build, training.Recipe(), {}, __doc__, FLAGS + sys.argv[2:]))
+    sys.exit(recipe.main(tiny, build, recipe.Recipe(), {}, __doc__, FLAGS + sys.argv[2:]))

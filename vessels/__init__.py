@@ -1,6 +1,7 @@
 """Everything that is not the network: data, batches, training, scoring, reports."""
 
 import os
+import sys
 
 # Read when TensorFlow is imported: oneDNN halves the training step on processors where TensorFlow leaves
 # it off (those without VNNI or AMX). A setting of the user's own stands.
@@ -10,3 +11,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 class UserError(Exception):
     """What the user can mend: one line that names the file and the remedy. Scripts print it and exit with 2."""
+
+
+def exit_code(command, stopped="stopped"):
+    """What `command()` returns; 2 after a UserError, 130 after Ctrl-C, each with a line on stderr."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{stopped}", file=sys.stderr)
+        return 130

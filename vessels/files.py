@@ -1,9 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that are read with a reason if they cannot be, and that appear whole or not at all."""
 
+import hashlib
 import os
 from pathlib import Path
 
 from vessels import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def write_atomically(path, content):
@@ -27,3 +30,19 @@ def write_atomically(path, content):
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); "
                         "make room or choose --output-dir") from None
+
+
+def read_bytes(path):
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = "the link leads to no file" if path.is_symlink() else error.strerror
+        raise UserError(f"{path}: {reason}; make it readable or put the file there") from None
+    if not content:
+        raise UserError(f"{path}: the file is empty; restore the original")
+    return content
+
+
+def sha256(path):
+    """SHA-256 of a file, in hexadecimal. Raises `UserError` when it cannot be read."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()

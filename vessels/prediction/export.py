@@ -8,13 +8,31 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from vessels import UserError
-from vessels.prediction import EXAMPLE, read_photograph
-
-import fused
+from vessels import UserError, exit_code
+from vessels.data.images import EXAMPLE, read_photograph
+from vessels.prediction.photographs import dataset_and_record
+from vessels.record import load_network
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 TOLERANCE = 1e-4
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+
+def main(build, load_weights, plain, arguments):
+    """What `predict.py --export` does; `build` and `load_weights` as in `evaluation.main`, `plain` as in `export`.
+
+    `arguments` holds `export`, `output_dir` and `weights`. Returns the exit code: 0; 2 for what the user can mend.
+    """
+    def command():
+        _, record = dataset_and_record(arguments.weights)
+        model = load_network(build, load_weights, arguments.weights, record)
+        difference = export(model, arguments.export, arguments.output_dir, plain)
+        print(f"written {arguments.output_dir}: at most {difference:.1e} from Keras' probabilities")
+        return 0
+
+    return exit_code(command)
 
 
 def onnx(path):
@@ -25,8 +43,6 @@ def onnx(path):
 
 
 def litert(path):
-    import tensorflow as tf
-
     with warnings.catch_warnings(action="ignore"):
         interpreter = tf.lite.Interpreter(str(path))
     source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
@@ -42,8 +58,6 @@ def litert(path):
 
 
 def saved_model(path):
-    import tensorflow as tf
-
     loaded = tf.saved_model.load(path)
     return lambda x: loaded.serve(x).numpy()
 
@@ -51,7 +65,7 @@ def saved_model(path):
 RUNNERS = {"onnx": onnx, "litert": litert, "saved_model": saved_model}
 
 
-def export(model, kind, path):
+def export(model, kind, path, plain=contextlib.nullcontext):
     """Writes the network to `path`, after it has given Keras' probabilities for scikit-image's photograph.
 
     Args:
@@ -59,6 +73,7 @@ def export(model, kind, path):
             `(batch, height, width, 1)`. What is written takes the same, as an input named "photograph".
         kind: "onnx", "litert" or "saved_model" (a folder).
         path: Where to.
+        plain: Makes a context in which the network holds no kernels that only Keras runs.
 
     Returns:
         The largest difference between the two probabilities of a pixel, float.
@@ -76,14 +91,14 @@ def export(model, kind, path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-            difference = write(model, kind, Path(folder) / path.name)
+            difference = write(model, kind, Path(folder) / path.name, plain)
             (Path(folder) / path.name).replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); name another place with -o") from None
     return difference
 
 
-def write(model, kind, path):
+def write(model, kind, path, plain):
     photograph = read_photograph(EXAMPLE)[None, 200:904, 200:904].astype("float32") / 255
     wanted = model.predict_on_batch(photograph)
     signature = [keras.InputSpec(dtype="float32", shape=(None, None, None, 3), name="photograph")]
@@ -102,13 +117,3 @@ def write(model, kind, path):
         raise UserError(f"{path.name}: not written: the exported network's probabilities differ from Keras' by "
                         f"{difference:.1e}, and {TOLERANCE:.0e} is allowed")
     return difference
-
-
-@contextlib.contextmanager
-def plain():
-    """Without this project's compiled kernels, which no other format knows."""
-    before, fused.FUSED = fused.FUSED, False
-    try:
-        yield
-    finally:
-        fused.FUSED = before

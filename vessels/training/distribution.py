@@ -16,6 +16,9 @@ import keras
 
 from vessels import UserError
 
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
 
 @dataclasses.dataclass
 class Engine:
@@ -100,8 +103,6 @@ def start(name, batches):
 
 
 def start_tensorflow(name):
-    import tensorflow as tf
-
     if name == "mirrored":
         strategy = tf.distribute.MirroredStrategy()
         return Engine(strategy, strategy.num_replicas_in_sync)
@@ -122,8 +123,6 @@ def start_tensorflow(name):
 @contextlib.contextmanager
 def lost_workers():
     """Turns TensorFlow's complaints into a UserError."""
-    import tensorflow as tf
-
     try:
         yield
     except tf.errors.OpError as error:

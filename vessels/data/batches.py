@@ -1,45 +1,14 @@
-"""From examples to batches, and from the network back to probability maps of the image's own size."""
+"""From examples to batches: augmented patches, or whole padded images."""
 
 import cv2
 import keras
 import numpy as np
 
+from vessels.data.images import pad
+
 # With one worker, Keras leaves batches to tf.data's autotuning, whose thread can sleep through the end of an epoch: a
 # training pinned to one core lost a quarter of its time. Order and content of the batches are the same.
 WORKERS = 2
-
-
-def pad(image, height, width):
-    """Centres `image` on a black canvas; an odd pixel goes to the right and to the bottom (authors' code)."""
-    top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
-    if min(top, left) < 0:
-        raise ValueError(f"an image of {image.shape[:2]} does not fit into {(height, width)}")
-    widths = ((top, height - image.shape[0] - top), (left, width - image.shape[1] - left))
-    return np.pad(image, widths + ((0, 0),) * (image.ndim - 2))
-
-
-def crop(padded, height, width):
-    """Undoes `pad`: the centre of `padded`, of shape `(height, width)`."""
-    top, left = (padded.shape[0] - height) // 2, (padded.shape[1] - width) // 2
-    return padded[top : top + height, left : left + width]
-
-
-def predict_image(model, image, side=None):
-    """Vessel probability of each pixel of a photograph, in one pass over the whole image.
-
-    Args:
-        model: The network.
-        image: uint8 `(height, width, 3)`, RGB.
-        side: Side of the square that the image is padded to, a multiple of 8 (592 for DRIVE,
-            1008 for CHASE DB1); by default, the next multiple of 8 of each side.
-
-    Returns:
-        float32 `(height, width)` in [0, 1].
-    """
-    height, width = image.shape[:2]
-    padded = pad(image, side or -(-height // 8) * 8, side or -(-width // 8) * 8)
-    probability = model.predict_on_batch(padded[None].astype("float32") / 255)
-    return crop(np.asarray(probability, "float32")[0, ..., 0], height, width)
 
 
 class Patches(keras.utils.PyDataset):

@@ -1,20 +1,19 @@
 """What DRIVE and CHASE DB1 are: files, splits, sizes and fields of view, and how to read them."""
 
 import dataclasses
-import hashlib
 import os
 import re
 import sys
-import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from vessels import UserError
+from vessels.data.fov import estimate_fov
+from vessels.data.images import read_image, read_mask
+from vessels.files import ROOT, sha256
 
-ROOT = Path(__file__).resolve().parent.parent
 SUMS = ROOT / "data" / "SHA256SUMS"
 SUFFIX = r"\.(tiff?|png|jpe?g|gif|bmp|ppm)"
 
@@ -255,73 +254,6 @@ def checksums(dataset, split, data_dir=None):
             for paths in files(dataset, split, data_dir).values() for path in paths.values()}
 
 
-def sha256(path):
-    """SHA-256 of a file, in hexadecimal. Raises `UserError` when it cannot be read."""
-    return hashlib.sha256(_read(path)).hexdigest()
-
-
-def _read(path):
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = "the link leads to no file" if path.is_symlink() else error.strerror
-        raise UserError(f"{path}: {reason}; make it readable or put the file there") from None
-    if not content:
-        raise UserError(f"{path}: the file is empty; restore the original")
-    return content
-
-
-def _decode(path, modes, expected, size):
-    path = Path(path)
-    _read(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                if size and picture.size != size[::-1]:
-                    shape = f"{picture.width}x{picture.height} pixels, not {size[1]}x{size[0]}"
-                    raise UserError(f"{path}: {shape}, is it of another set or resized? Restore the original")
-                named = Image.registered_extensions().get(path.suffix.lower())
-                if picture.format != named:
-                    raise UserError(f"{path}: a {picture.format} file named as {named}; restore the original")
-                # Pillow reads 16-bit colour as 8-bit without a word, but the raw mode of its decoder tells.
-                mode = picture.mode + " 16-bit" * any(";16" in str(tile[3]) for tile in picture.tile)
-                if mode not in modes or getattr(picture, "n_frames", 1) > 1:
-                    raise UserError(f"{path}: {expected} is expected, this is {mode} with "
-                                    f"{getattr(picture, 'n_frames', 1)} frame(s); restore the original")
-                return np.asarray(picture.convert("RGB" if "L" not in modes else "L"))
-    except UserError:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
-        raise UserError(f"{path}: cannot be decoded, is it cut short or no image at all? "
-                        f"Restore the original ({type(error).__name__})") from None
-
-
-def read_image(path, size=None):
-    """uint8 `(height, width, 3)`, RGB. Raises `UserError` for all else than 8-bit RGB of `size`, or black."""
-    image = _decode(path, ("RGB",), "8-bit RGB", size)
-    if image.max() < 16:
-        raise UserError(f"{path}: the image is all black; restore the original")
-    return image
-
-
-def read_mask(path, size=None):
-    """bool `(height, width)`. Raises `UserError` for anything but black and white of `size`.
-
-    White is 255 or, where that is the largest value, 1. DRIVE's second observer holds 3 and 253, from its
-    palette: so much is let pass, other grey levels tell of a lossy or scaled copy.
-    """
-    mask = _decode(path, ("L", "P", "1"), "black and white", size)
-    if mask.max() == 1:
-        mask = mask * 255
-    grey = mask[(mask > 3) & (mask < 252)]
-    if grey.size:
-        raise UserError(f"{path}: holds the grey value {grey[0]} where only black (0) and white (255) are "
-                        "expected, was it scaled or saved as JPEG? Restore the original")
-    return mask > 127
-
-
 def _check_label(path, label, photograph, relief, dataset):
     if not 0 < label.mean() <= 0.5:
         raise UserError(f"{path}: {label.mean():.0%} of the pixels are vessel, is it empty or inverted? "
@@ -331,45 +263,3 @@ def _check_label(path, label, photograph, relief, dataset):
     if relief[label].mean() >= -0.2 * relief.std():
         raise UserError(f"{path}: does not follow the vessels of {photograph.name}, is it of another image? "
                         f"Restore both from {dataset.source}")
-
-
-def estimate_fov(image):
-    """Field of view of a fundus photograph: bool `(height, width)`, from uint8 `(height, width, 3)`, RGB.
-
-    What stands out from the colour of the corners, its largest piece, convex: a disc that the frame may cut.
-    A photograph without a surround is field of view all over.
-    """
-    height, width = image.shape[:2]
-    scale = min(1, 1024 / max(height, width))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), 1).astype("float32")
-    everything = np.ones((height, width), bool)
-
-    side = max(min(small.shape[:2]) // 50, 4)
-    corners = np.stack([np.median(small[y, x], axis=(0, 1)) for y in (slice(side), slice(-side, None))
-                        for x in (slice(side), slice(-side, None))])
-    surround = np.median(corners, axis=0)
-    above = np.maximum.reduce(cv2.split(np.abs(small - surround.astype("float32"))))
-    standing = above[above > 10]
-    if not standing.size:
-        return everything
-    bright = np.percentile(standing, 75)
-    # A surround is grey, the same in at least three corners, and darker (or brighter) than the retina.
-    value = (np.maximum.reduce(cv2.split(small)) - surround.max()) / max(bright, 1)
-    if (np.ptp(surround) > 30 or np.sort(np.abs(corners - surround).max(axis=1))[2] > 0.25 * bright
-            or min((value < -0.12).mean(), (value > 0.12).mean()) > 0.05):
-        return everything
-
-    # Nearly half of what is reached a few pixels further in: some rims are dark, others blurred.
-    reach = max(small.shape[1] // 40, 3)
-    nearby = cv2.dilate(above, np.ones((reach, reach), "uint8"))
-    inside = ((above > 0.45 * nearby) & (above > 0.12 * bright)).astype("uint8")
-    inside = cv2.morphologyEx(inside, cv2.MORPH_OPEN, np.ones((5, 5), "uint8"))
-    _, pieces, stats, _ = cv2.connectedComponentsWithStats(inside)
-    if len(stats) < 2 or stats[1:, cv2.CC_STAT_AREA].max() < 0.1 * inside.size:
-        return everything
-    largest = (pieces == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype("uint8")
-    outline, _ = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hull = (cv2.convexHull(np.concatenate(outline)) + 0.5) / scale - 0.5
-    canvas = np.zeros((height, width), "uint8")
-    return cv2.fillConvexPoly(canvas, hull.round().astype("int32"), 1).astype(bool)

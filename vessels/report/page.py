@@ -10,8 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vessels import UserError, datasets, report
-from vessels.files import write_atomically
+from vessels import UserError
+from vessels.data import datasets
+from vessels.files import ROOT, write_atomically
+from vessels.report import tables
+from vessels.report.plots import FALSE, FOUND, MISSED, agreement
 
 WIDTH = 560  # of a picture in the page, in pixels
 FIGURE = ("(a) photograph", "(b) backbone", "(c) + DropBlock", "(d) RSAN", "(e) label")
@@ -54,10 +57,10 @@ def table(head, rows, sortable=False):
 
 
 def scores_table(all_metrics, protocol):
-    return table(("network", *report.COLUMNS.values()),
+    return table(("network", *tables.COLUMNS.values()),
                  [("ours" if name.endswith("(here)") else "",
-                   (name, *(report.cell(scores.get(key)) for key in report.COLUMNS)))
-                  for name, scores in report.all_rows(all_metrics, protocol)])
+                   (name, *(tables.cell(scores.get(key)) for key in tables.COLUMNS)))
+                  for name, scores in tables.all_rows(all_metrics, protocol)])
 
 
 def case(example, probability, scores, word):
@@ -65,13 +68,13 @@ def case(example, probability, scores, word):
     grey = Image.fromarray((255 * probability).astype("uint8"))
     layers = {
         "probability": embed(grey, "jpeg", quality=80),
-        "agreement": embed(Image.fromarray(report.agreement(example, probability)), "webp", quality=85),
+        "agreement": embed(Image.fromarray(agreement(example, probability)), "webp", quality=85),
         "label": embed(Image.fromarray(255 * example.label.astype("uint8")), "webp", quality=60),
     }
     over = "".join(f"<img class={name} src='{source}' alt='{name} of {example.name}'>"
                    for name, source in layers.items())
     photograph = embed(Image.fromarray(example.image), "jpeg", quality=80)
-    figures = f"F1 {report.cell(scores['f1'])}, AUC {report.cell(scores['auc'])}"
+    figures = f"F1 {tables.cell(scores['f1'])}, AUC {tables.cell(scores['auc'])}"
     return (f"<figure class=case id='{example.name}'><div class=compare><img src='{photograph}' "
             f"alt='photograph {example.name}'><div class=over>{over}</div><div class=line></div></div>"
             f"<input type=range min=0 max=100 value=50 aria-label='from photograph to prediction, {example.name}'>"
@@ -80,11 +83,11 @@ def case(example, probability, scores, word):
 
 def section(dataset, results_dir, examples):
     """HTML of one data set: tables, curves, the images' list and the images; worst and best first."""
-    found = report.results_of(dataset, results_dir)
+    found = tables.results_of(dataset, results_dir)
     folder, metrics = found[0]
     all_metrics = [metrics for _, metrics in found]
     parts = [f"<h2>{dataset.title}</h2>"]
-    for protocol, scored in report.SCORED.items():
+    for protocol, scored in tables.SCORED.items():
         parts.append(f"<h3>{metrics['n_images']} test images, {scored}</h3>{scores_table(all_metrics, protocol)}")
     parts.append("<h3>Curves</h3><div class=curves>")
     for path in sorted(folder.glob("*.png")):
@@ -93,8 +96,8 @@ def section(dataset, results_dir, examples):
     ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
     keys = ("f1", "auc", "accuracy", "sensitivity", "specificity", "cldice")
     parts.append(f"<h3>Each image, {metrics['variant']}, inside the field of view</h3>")
-    parts.append(table(("image", *(report.COLUMNS[key] for key in keys)),
-                       [("", (one["image"], *(report.cell(one["inside_fov"][key]) for key in keys)))
+    parts.append(table(("image", *(tables.COLUMNS[key] for key in keys)),
+                       [("", (one["image"], *(tables.cell(one["inside_fov"][key]) for key in keys)))
                         for one in ranked], sortable=True))
     order = {one["image"]: one["inside_fov"] for one in [*ranked[:2], *reversed(ranked[2:])]}
     words = {ranked[0]["image"]: ", worst", ranked[-1]["image"]: ", best"}
@@ -109,7 +112,7 @@ def write_page(results_dir, loaded):
     """Writes `<results_dir>/index.html`, self-contained: `loaded` is `[(dataset, its test examples)]`."""
     template = string.Template(Path(__file__).with_suffix(".html").read_text())
     colours = {name: f"rgb{colour}" for name, colour in
-               (("found", report.FOUND), ("missed", report.MISSED), ("false", report.FALSE))}
+               (("found", FOUND), ("missed", MISSED), ("false", FALSE))}
     page = template.substitute(
         titles=" and ".join(dataset.title for dataset, _ in loaded), **colours,
         sections="\n".join(section(dataset, results_dir, examples) for dataset, examples in loaded),
@@ -124,7 +127,7 @@ def write_figure(results_dir, loaded, width=300):
     """
     rows = []
     for dataset, (example, *_) in loaded:
-        maps = [probability_map(results_dir / dataset.name / variant, example) for variant in reversed(report.VARIANTS)]
+        maps = [probability_map(results_dir / dataset.name / variant, example) for variant in reversed(tables.VARIANTS)]
         grey = [np.repeat((255 * plane).astype("uint8")[..., None], 3, 2) for plane in (*maps, example.label)]
         rows.append([example.image, *grey])
     heights = [round(row[0].shape[0] * width / row[0].shape[1]) for row in rows]
@@ -143,7 +146,7 @@ def write_figure(results_dir, loaded, width=300):
     write_atomically(results_dir / "figure.png", buffer.getvalue())
 
 
-def write(results_dir=report.ROOT / "results"):
+def write(results_dir=ROOT / "results"):
     """Makes page and figure of all sets with results; the photographs are looked for where training looks.
 
     Returns:

@@ -1,0 +1,130 @@
+"""The JSON beside weights: what they were made from and by, written, read and checked."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from vessels import UserError
+from vessels.files import ROOT, sha256, write_atomically
+
+
+def environment():
+    """dict of what a figure may depend on: commit, versions, processor; None where not known."""
+    def version(package):
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    def git(*arguments):
+        try:
+            return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True,
+                                  check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    # But for what an evaluation and its report write themselves.
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results", ":!/weights",
+                  ":!/README.md")
+    keras = sys.modules.get("keras")
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+        "python": platform.python_version(),
+        "backend": keras.config.backend() if keras else os.environ.get("KERAS_BACKEND", "tensorflow"),
+        **{package: version(package) for package in ("keras", "tensorflow", "jax", "torch", "numpy")},
+        "device": device(),
+        **{name: os.environ.get(name) for name in ("TF_ENABLE_ONEDNN_OPTS", "RSAN_FUSED")},
+    }
+
+
+def device():
+    """Name of the accelerator that an imported backend sees, else of the processor."""
+    tensorflow, jax, torch = (sys.modules.get(name) for name in ("tensorflow", "jax", "torch"))
+    if torch and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    if jax and jax.default_backend() != "cpu":
+        return jax.devices()[0].device_kind
+    if tensorflow and (gpus := tensorflow.config.list_physical_devices("GPU")):
+        return tensorflow.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
+
+
+def released(dataset, variant, seed):
+    """Path of released weights: `drive_rsan.weights.h5`, and `drive_rsan_seed1.weights.h5` of another seed than 0."""
+    return ROOT / "weights" / f"{dataset.key}_{variant}{f'_seed{seed}' if seed else ''}.weights.h5"
+
+
+def record_path(weights):
+    return weights.with_name(weights.name.removesuffix(".h5").removesuffix(".weights") + ".json")
+
+
+def load_network(build, load_weights, weights, record):
+    """The network that `record` describes, with its weights; UserError where they do not fit."""
+    try:
+        model = build(**record["model"])
+        load_weights(model, weights)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{weights} does not fit {record_path(weights)}: {error}; name other --weights") from None
+    return model
+
+
+def write_record(run_dir, dataset, recipe, history, checksums, parameters):
+    """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for."""
+    weights = run_dir / "best.weights.h5"
+    record = {
+        "dataset": "synthetic" if recipe.synthetic else dataset.name,
+        "variant": recipe.variant,
+        "model": {"keep_prob": recipe.keep_prob, "variant": recipe.variant},
+        "parameters": parameters,
+        "sha256": sha256(weights),
+        "seed": recipe.seed,
+        "recipe": dataclasses.asdict(recipe),
+        "chosen": "last epoch",
+        "validation": {"held_out": recipe.train_on == "train",
+                       **{key: history[-1][key] for key in ("epoch", "val_auc", "val_f1")}},
+        "wall_time_s": round(sum(row["seconds"] for row in history)),
+        "environment": json.loads((run_dir / "environment.json").read_text()),
+        "data_sha256": checksums["train"],
+        "validation_sha256": checksums["validation"],
+        "history": history,
+    }
+    write_atomically(record_path(weights), json.dumps(record, indent=1) + "\n")
+
+
+def read_record(weights, dataset, variant, seed=0, synthetic=False, allow_modified=False):
+    """The JSON beside the weights, after checking that it and they are what is asked for."""
+    path = record_path(weights)
+    train = f"python train_{dataset.key}.py{' --synthetic' * synthetic} --variant {variant}"
+    train += f" --seed {seed}" if seed else ""
+    if not weights.exists():
+        raise UserError(f"{weights}: no such weights; make some with `{train}`, and name those with --weights")
+    try:
+        record = json.loads(path.read_text())
+        missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing, it says what network {weights.name} belongs to; restore it, or "
+                        f"make both with `{train}`") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore it") from None
+    if missing:
+        raise UserError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
+    expected = {"dataset": "synthetic" if synthetic else dataset.name, "variant": variant, "seed": seed}
+    for key, value in expected.items():
+        if record[key] != value:
+            remedy = "name other --weights" if key == "dataset" else f"give --{key} {record[key]}"
+            raise UserError(f"{weights}: is of {key} {record[key]}, not {value}; {remedy}, or "
+                            f"make some with `{train}`")
+    digest = sha256(weights)
+    if digest != record["sha256"] and not allow_modified:
+        raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
+                        f"{record['sha256'][:12]}...); restore it, or go on with --allow-modified")
+    return {**record, "sha256": digest}

@@ -1,0 +1,153 @@
+"""Curves, panels and histories, as pictures."""
+
+import io
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.calibration import calibration_curve
+
+from vessels.metrics import curve, score
+from vessels.report.tables import SCORED, cell
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+FOUND, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (86, 180, 233)
+COLOURS = {"whole_image": "#0072B2", "inside_fov": "#D55E00"}
+
+
+def picture(figure):
+    """PNG of a figure: bytes; without a version in them, the same figures give the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def curves(examples, probabilities, metrics):
+    """Curves of all pixels of both protocols, with the second observer and threshold 0.5 marked.
+
+    Args:
+        examples, probabilities: As for `metrics.evaluate`, each label with vessels and background.
+        metrics: What that returned.
+
+    Returns:
+        dict of PNG bytes: "roc.png", "pr.png", "reliability.png".
+    """
+    figures = [Figure(figsize=(5, 4.5), layout="constrained") for _ in range(3)]
+    roc, pr, reliability = (figure.add_subplot() for figure in figures)
+    corner = True
+    for protocol, colour, line in zip(SCORED, COLOURS.values(), ("-", "--"), strict=True):
+        inside = [example.fov if protocol == "inside_fov" else ... for example in examples]
+        pixels = np.concatenate([one[where] for one, where in zip(probabilities, inside, strict=True)], None)
+        labels = np.concatenate([one.label[where] for one, where in zip(examples, inside, strict=True)], None)
+        style = {"color": colour, "linestyle": line}
+        draw_curves(roc, pr, pixels, labels, metrics[protocol], SCORED[protocol], style)
+        measured, predicted = calibration_curve(labels, pixels, n_bins=15)
+        reliability.plot(predicted, measured, "o", **style, label=SCORED[protocol])
+        points = {"threshold 0.5": ("o", metrics[protocol])}
+        if metrics["second_observer"]:
+            points["second observer"] = ("X", metrics["second_observer"][protocol])
+        for name, (marker, point) in points.items():
+            corner &= point["sensitivity"] > 0.6 and 1 - point["specificity"] < 0.2
+            mark = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8,
+                    "label": f"{name}, {SCORED[protocol]}", "markeredgecolor": "white"}
+            draw_point(roc, pr, point, labels.mean(), mark)
+    roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, its corner" if corner else "ROC",
+            xlim=(0, 0.2 if corner else 1), ylim=(0.6 if corner else 0, 1))
+    pr.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision and recall",
+           xlim=(0, 1), ylim=(0, 1.01))
+    reliability.axline((0, 0), slope=1, color="grey", linewidth=0.8)
+    reliability.set(xlabel="predicted probability", ylabel="share of vessel pixels", title="Reliability",
+                    xlim=(0, 1), ylim=(0, 1))
+    for axes, place in ((roc, "lower right"), (pr, "lower left"), (reliability, "upper left")):
+        axes.legend(fontsize=8, loc=place)
+        axes.grid(alpha=0.3)
+    names = ("roc.png", "pr.png", "reliability.png")
+    return {name: picture(figure) for name, figure in zip(names, figures, strict=True)}
+
+
+def draw_curves(roc, pr, pixels, labels, scores, scored, style):
+    fps, tps, _ = curve(pixels, labels)
+    # More points than the picture has pixels would only take longer to draw.
+    thin = np.unique(np.r_[np.searchsorted(tps, np.linspace(0, tps[-1], 1000)),
+                           np.searchsorted(fps, np.linspace(0, fps[-1], 1000)), len(fps) - 1])
+    fps, tps = fps[thin], tps[thin]
+    roc.plot(fps / fps[-1], tps / tps[-1], **style, label=f"{scored}, AUC {cell(scores['auc'])}")
+    pr.plot(tps / tps[-1], tps / (tps + fps), **style,
+            label=f"{scored}, average precision {cell(scores['average_precision'])}")
+
+
+def draw_point(roc, pr, point, share, mark):
+    """Marks `point`, a dict of scores; `share` of the pixels are vessel."""
+    sensitivity, fall_out = point["sensitivity"], 1 - point["specificity"]
+    hits, alarms = sensitivity * share, fall_out * (1 - share)
+    roc.plot(fall_out, sensitivity, **mark)
+    pr.plot(sensitivity, hits / (hits + alarms) if hits + alarms else np.nan, **mark)
+
+
+def history_plot(history, exported=None):
+    """Training loss, validation AUC and learning rate over the epochs: PNG bytes.
+
+    Args:
+        history: list of rows of `history.csv`, dicts with `epoch`, `loss`, `val_auc`, `learning_rate`.
+        exported: The epoch whose weights are in use, to be marked; by default, none is.
+    """
+    titles = {"loss": "training loss", "val_auc": "validation AUC", "learning_rate": "learning rate"}
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots(3, sharex=True, height_ratios=(2, 2, 1))
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        axis.plot(epochs, [row[name] for row in history], ".-", color=COLOURS["whole_image"])
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    if exported:
+        auc = history[exported - 1]["val_auc"]
+        axes[1].plot(exported, auc, "o", color=COLOURS["inside_fov"], label=f"exported: {auc:.4f} in epoch {exported}")
+        axes[1].legend(loc="lower right")
+    axes[2].set_xlabel("epoch")
+    return picture(figure)
+
+
+def agreement(example, probability, threshold=0.5):
+    """uint8 `(height, width, 3)`: where map and label agree inside the field of view, and how they differ."""
+    vessel, label = (probability >= threshold) & example.fov, example.label & example.fov
+    shown = np.zeros((*label.shape, 3), "uint8")
+    shown[example.fov] = 25
+    shown[vessel & label], shown[label & ~vessel], shown[vessel & ~label] = FOUND, MISSED, FALSE
+    return shown
+
+
+def panel(example, probability, threshold=0.5):
+    """Photograph, label, probability and agreement side by side, with the image's own figures.
+
+    Args:
+        example: An `Example`.
+        probability: float `(height, width)` in [0, 1].
+        threshold: What counts as vessel: `probability >= threshold`.
+
+    Returns:
+        `PIL.Image.Image`, RGB: two by two tiles of the image's size, at most 640 pixels wide.
+    """
+    height, width = example.label.shape
+    size = min(width, 640), round(height * min(1, 640 / width))
+    grey = [cv2.cvtColor((255 * plane).astype("uint8"), cv2.COLOR_GRAY2RGB)
+            for plane in (example.label, probability)]
+    tiles = [example.image, *grey, agreement(example, probability, threshold)]
+    gap, strip = 10, 34
+    canvas = Image.new("RGB", (2 * size[0] + gap, 2 * (strip + size[1]) + strip), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=22)
+    titles = (example.name, "label", "probability", "agreement")
+    for i, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
+        x, y = i % 2 * (size[0] + gap), i // 2 * (strip + size[1])
+        draw.text((x + 4, y + strip / 2), title, "black", font, anchor="lm")
+        canvas.paste(Image.fromarray(cv2.resize(tile, size, interpolation=cv2.INTER_AREA)), (x, y + strip))
+    x += 150
+    for colour, word in ((FOUND, "found"), (MISSED, "missed"), (FALSE, "false")):
+        draw.rectangle((x, y + 9, x + 16, y + 25), fill=colour)
+        draw.text((x + 24, y + strip / 2), word, "black", font, anchor="lm")
+        x += 125
+    scores = score(probability, example.label, example.fov, threshold)
+    named = {"F1": "f1", "sensitivity": "sensitivity", "specificity": "specificity", "AUC": "auc"}
+    caption = "   ".join(["Inside the field of view:", *(f"{k} {cell(scores[v])}" for k, v in named.items())])
+    draw.text((4, canvas.height - strip / 2), caption, "black", font, anchor="lm")
+    return canvas

@@ -1,0 +1,67 @@
+"""What a network learns by: the loss, the learning rate, and how DropBlock comes and goes."""
+
+import math
+
+import keras
+
+
+def weighted_crossentropy(vessel_weight):
+    """Binary cross-entropy of each pixel, in which a vessel pixel counts `vessel_weight` times."""
+    def loss(label, probability):
+        weight = 1 + (vessel_weight - 1) * label[..., 0]
+        return weight * keras.losses.binary_crossentropy(label, probability)
+
+    return loss
+
+
+def phases(recipe, steps):
+    """`[(first epoch, epoch after the last, learning rate)]`, each phase with an Adam of its own.
+
+    Patches: one, 50 steps of warm-up, then a cosine to 1e-5. Authors: two; their script is run to the end of the
+    first, then by hand once more from its weights, newly compiled, at a tenth of the rate.
+    """
+    if recipe.recipe == "authors":
+        boundary = recipe.epochs * 2 // 3
+        return [(0, boundary, recipe.learning_rate), (boundary, recipe.epochs, recipe.learning_rate / 10)]
+    warmup = min(50, recipe.epochs * steps // 10)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, recipe.epochs * steps - warmup, alpha=1e-5 / recipe.learning_rate,
+        warmup_target=recipe.learning_rate, warmup_steps=warmup,
+    )
+    return [(0, recipe.epochs, schedule)]
+
+
+def settling(recipe, epoch):
+    """Whether `epoch` (from 0) is in the last fifth, in which the normalization settles on what prediction meets.
+
+    DropBlock is off then: after each DropBlock, normalization has learned the larger variance of what it scales
+    up (arXiv:1801.05134). And the moving averages reach ten times further back, as those of small batches waver.
+    """
+    return epoch >= math.floor(0.8 * recipe.epochs)
+
+
+def ramped_keep_prob(recipe, epoch):
+    """DropBlock's schedule (arXiv:1810.12890, section 3.1): from 1 down to keep_prob in six equal stages."""
+    if settling(recipe, epoch):
+        return 1
+    stage = min(6, math.floor(6 * epoch / (0.6 * recipe.epochs)))
+    return round(1 - (1 - recipe.keep_prob) * stage / 6, 6)
+
+
+def stage_callback(recipe):
+    def enter(epoch, logs=None):
+        settings = {"keep_prob": ramped_keep_prob(recipe, epoch)}
+        if settling(recipe, epoch):
+            settings["momentum"] = 0.99
+        changed = False
+        for layer in callback.model.layers:
+            for name, value in settings.items():
+                if getattr(layer, name, value) != value:
+                    setattr(layer, name, value)
+                    changed = True
+        if changed:
+            # They are constants of the compiled step.
+            callback.model.make_train_function(force=True)
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=enter)
+    return callback

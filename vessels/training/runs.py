@@ -1,0 +1,104 @@
+"""The run folder: its lock, its description, and the checkpoint that a run goes on from."""
+
+import csv
+import dataclasses
+import fcntl
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from vessels import UserError
+from vessels.files import write_atomically
+from vessels.record import environment
+from vessels.report import plots
+
+
+def lock_run(run_dir):
+    """Makes the run folder and keeps a second run out of it as long as the returned file is open."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{run_dir}: another training writes here; wait for it or choose --output-dir") from None
+    except OSError as error:
+        raise UserError(f"{run_dir}: {error.strerror}; choose --output-dir where you may write") from None
+    for left in run_dir.glob(".*.[0-9]*"):  # half-written, by a run that was killed
+        left.unlink()
+    return lock
+
+
+def describe(run_dir, dataset, recipe, engine):
+    """Writes config.json and environment.json, or checks that the folder's run is the one asked for."""
+    config = {"dataset": dataset.name, **dataclasses.asdict(recipe)}
+    path = run_dir / "config.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+        differs = [f"{key} {before.get(key)} (asked: {value})" for key, value in config.items()
+                   if before.get(key) != value]
+        if differs:
+            raise UserError(f"{run_dir} holds a run with {', '.join(differs)}; choose another --output-dir")
+    write_atomically(path, json.dumps(config, indent=1) + "\n")
+    if not (run_dir / "environment.json").exists():  # as the run began: by a later start the code may be another
+        write_atomically(run_dir / "environment.json", json.dumps({**environment(), **engine}, indent=1) + "\n")
+
+
+def random_states(model):
+    """The states of the layers' random streams: Keras leaves them out of its weights files."""
+    return [layer.seed_generator.state for layer in model.layers if hasattr(layer, "seed_generator")]
+
+
+def resume(model, run_dir):
+    """Loads weights and random streams of the last whole epoch; returns its history, a list of rows."""
+    latest = run_dir / "latest.weights.h5"
+    if not latest.exists():
+        return []
+    model.load_weights(latest)
+    with h5py.File(latest) as file:
+        if "random_states" not in file.attrs:
+            raise UserError(f"{latest}: of an older version, which did not keep DropBlock's random streams; choose "
+                            "another --output-dir")
+        for state, value in zip(random_states(model), json.loads(file.attrs["random_states"]), strict=True):
+            state.assign(value)
+        return json.loads(file.attrs["history"])
+
+
+def resume_optimizer(model, run_dir):
+    """Loads the last whole epoch into the compiled `model`, with Adam's moments and steps."""
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(run_dir / "latest.weights.h5")
+
+
+def save_weights(model, path, history=None):
+    """Whole or not at all. With the history inside, a checkpoint's weights, history and random streams agree.
+
+    HDF5 is written elsewhere first: a disk that fills up under its hands can take the whole process with it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole.weights.h5"
+        try:
+            model.save_weights(whole)
+            if history is not None:
+                with h5py.File(whole, "a") as file:
+                    file.attrs["history"] = json.dumps(history)
+                    file.attrs["random_states"] = json.dumps(
+                        [np.asarray(state).tolist() for state in random_states(model)])
+            content = whole.read_bytes()
+        except OSError as error:
+            raise UserError(f"{whole}: cannot be written ({error}); make room there or set TMPDIR, then give the same "
+                            "command again: the last whole epoch is safe") from None
+    write_atomically(path, content)
+
+
+def write_history(run_dir, history):
+    """The checkpoint's history for people: history.csv, and its curves in look/history.png."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, history[0])
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomically(run_dir / "history.csv", text.getvalue())
+    write_atomically(run_dir / "look" / "history.png", plots.history_plot(history))
