@@ -323,14 +323,14 @@ def test_another_seed_has_files_of_its_own(command, tmp_path):
 def test_weights_of_the_other_set_see_photographs_at_their_scale(command, tmp_path, monkeypatch):
     asked = []
 
-    def predict_photograph(model, image, dataset):
-        asked.append(dataset.name)
-        return command.predicted[image.tobytes()], None, None
+    def predict_photograph(model, image, diameters):
+        asked.append(diameters)
+        return evaluation.maps.Prediction(command.predicted[image.tobytes()], None, None, 1.0, 1.0)
 
     monkeypatch.setattr(evaluation.maps, "predict_photograph", predict_photograph)
     assert command("--transfer") == 2
     save(tmp_path / "weights", "chase_rsan", dataset="CHASEDB1")
-    assert command("--transfer") == 0 and asked == ["CHASEDB1"] * 2
+    assert command("--transfer") == 0 and asked == [(datasets.CHASEDB1.diameter,)] * 2
     metrics = json.loads((tmp_path / "results" / "DRIVE" / "rsan_of_CHASEDB1" / "metrics.json").read_text())
     assert (metrics["dataset"], metrics["trained_on"]) == ("DRIVE", "CHASEDB1")
 

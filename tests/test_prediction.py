@@ -183,13 +183,37 @@ def test_tiles_without_an_inside_are_refused(tile):
 @pytest.mark.parametrize("factor", [0.4, 1, 2.5])
 def test_every_size_is_seen_at_the_scale_of_training(eye, dataset, factor):
     image = cv2.resize(eye, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    probability, fov, scale = maps.predict_photograph(Darkness(), image, dataset)
+    found = maps.predict_photograph(Darkness(), image, (dataset.diameter,))
+    probability, fov, scale = found.probability, found.fov, found.scale
     assert probability.shape == fov.shape == image.shape[:2] and probability.dtype == np.float32
     assert not probability[~fov].any() and 0 <= probability.min() <= probability.max() <= 1
     assert np.ptp(np.flatnonzero(fov.any(0))) * scale == pytest.approx(dataset.diameter, rel=0.02)
     # Scaled there and back, each pixel's probability lies where the pixel was.
     inside = cv2.erode(fov.astype("uint8"), np.ones((5, 5), "uint8"), borderValue=0) > 0
     assert np.abs(probability - (1 - image[..., 1] / 255))[inside].mean() < 0.02
+
+
+def test_of_several_scales_the_most_confident_is_taken_or_the_mean(eye):
+    maps_at = {wanted: maps.predict_photograph(Darkness(), eye, (wanted,)) for wanted in (300, 500)}
+    best = max(maps_at.values(), key=lambda found: found.confidence)
+    found = maps.predict_photograph(Darkness(), eye, (300, 500))
+    assert (found.scale, found.confidence) == (best.scale, best.confidence)
+    np.testing.assert_array_equal(found.probability, best.probability)
+    mean = maps.predict_photograph(Darkness(), eye, (300, 500), average=True).probability
+    np.testing.assert_allclose(mean, (maps_at[300].probability + maps_at[500].probability) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(("values", "expected"), [([1, 1, 0, 0], 1), ([0.5, 0.5], 2 / 3), ([0.4, 0.9], 1.8 / 2.3),
+                                                  ([0, 0], 0)])
+def test_confidence_is_the_dice_to_be_expected(values, expected):
+    assert maps.confidence(np.array(values, "float32")) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("image", [np.zeros((80, 80, 3), "float32"), np.zeros((80, 80, 3), "uint16"),
+                                   np.zeros((80, 80), "uint8"), np.zeros((80, 80, 4), "uint8")])
+def test_what_is_no_8_bit_rgb_is_refused(image):
+    with pytest.raises(ValueError, match="must be uint8"):
+        maps.predict_photograph(Darkness(), image, (537,))
 
 
 def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsys):

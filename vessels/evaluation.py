@@ -135,7 +135,8 @@ def predict(dataset, model, examples, arguments):
     for i, example in enumerate(examples):
         print(f"\rpredicting {i + 1}/{len(examples)} ", end="", file=sys.stderr, flush=True)
         if arguments.transfer:
-            probability, _, _ = maps.predict_photograph(model, example.image, arguments.trained_on)
+            diameters = (arguments.trained_on.diameter,)
+            probability = maps.predict_photograph(model, example.image, diameters).probability
         else:
             probability = maps.predict_image(model, example.image, dataset.padded)
         probabilities.append(probability)

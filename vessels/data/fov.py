@@ -1,21 +1,80 @@
-"""The field of view: the disc in which a fundus photograph shows the retina."""
+"""The field of view of a fundus photograph, and the diameter of the circle that it is a part of."""
 
 import cv2
 import numpy as np
+from skimage.measure import CircleModel, ransac
+
+ANGLES = 720
 
 
 def estimate_fov(image):
     """Field of view of a fundus photograph: bool `(height, width)`, from uint8 `(height, width, 3)`, RGB.
 
-    What stands out from the colour of the corners, its largest piece, convex: a disc that the frame may cut.
-    A photograph without a surround is field of view all over.
+    See `field_of_view`, which also gives the diameter.
+    """
+    return field_of_view(image)[0]
+
+
+def field_of_view(image):
+    """Where a fundus photograph shows the retina, and how large the whole disc is.
+
+    What stands out from the colour of the corners, its largest piece, convex: a disc that the frame may cut, inside
+    the circle that its rim shows. A photograph without a surround is field of view all over.
+
+    Args:
+        image: uint8 `(height, width, 3)`, RGB.
+
+    Returns:
+        `(fov, diameter)`: bool `(height, width)`, and the diameter in pixels, a float: of the circle, where a rim
+        shows, though the frame may cut it on all sides; None where there is no surround.
     """
     height, width = image.shape[:2]
-    scale = min(1, 1024 / max(height, width))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    fov = np.zeros((height, width), bool)
+    top, bottom, left, right = within_frame(image)
+    part = image[top:bottom, left:right]
+    scale = min(1, 1024 / max(part.shape[:2]))
+    small = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 1).astype("float32")
-    everything = np.ones((height, width), bool)
+    above = above_surround(small)
+    outline = None if above is None else disc_outline(above)
+    if outline is None:
+        return np.ones((height, width), bool), None
+    circle = rim_circle(above, outline)
+    hull = (outline + 0.5) / scale - 0.5
+    canvas = np.zeros(part.shape[:2], "uint8")
+    cv2.fillConvexPoly(canvas, hull.round().astype("int32"), 1)
+    diameter = None
+    if circle is not None:
+        (x, y), radius = (circle[0] + 0.5) / scale - 0.5, circle[1] / scale
+        rows, columns = np.ogrid[: canvas.shape[0], : canvas.shape[1]]
+        outside = (rows - y) ** 2 + (columns - x) ** 2 > (1.004 * radius) ** 2
+        if canvas[outside].sum() > 0.02 * canvas.sum():  # light scattered round the disc, as old slides have it
+            canvas[outside] = 0
+        diameter = 2 * radius
+    fov[top:bottom, left:right] = canvas
+    return fov, diameter
 
+
+def within_frame(image):
+    """`(top, bottom, left, right)`: the photograph without rows and columns along its sides of one colour but black."""
+    box = [0, image.shape[0], 0, image.shape[1]]
+    for _ in range(4):  # a frame around a surround, and the other way round
+        before = list(box)
+        part = image[box[0] : box[1], box[2] : box[3]]
+        for axis in (0, 1):
+            lines = part.astype("int16") if axis == 0 else part.swapaxes(0, 1).astype("int16")
+            frame = (np.ptp(lines, axis=1).max(axis=1) <= 24) & (lines.max(axis=(1, 2)) > 32)
+            varied = np.flatnonzero(~frame)
+            if varied.size > 0.1 * frame.size:
+                start = box[2 * axis]
+                box[2 * axis : 2 * axis + 2] = start + varied[0], start + varied[-1] + 1
+        if box == before:
+            break
+    return box
+
+
+def above_surround(small):
+    """float32 `(height, width)`: how far each pixel stands out from the surround; None where there is none."""
     side = max(min(small.shape[:2]) // 50, 4)
     corners = np.stack([np.median(small[y, x], axis=(0, 1)) for y in (slice(side), slice(-side, None))
                         for x in (slice(side), slice(-side, None))])
@@ -23,24 +82,67 @@ def estimate_fov(image):
     above = np.maximum.reduce(cv2.split(np.abs(small - surround.astype("float32"))))
     standing = above[above > 10]
     if not standing.size:
-        return everything
+        return None
     bright = np.percentile(standing, 75)
     # A surround is grey, the same in at least three corners, and darker (or brighter) than the retina.
     value = (np.maximum.reduce(cv2.split(small)) - surround.max()) / max(bright, 1)
     if (np.ptp(surround) > 30 or np.sort(np.abs(corners - surround).max(axis=1))[2] > 0.25 * bright
             or min((value < -0.12).mean(), (value > 0.12).mean()) > 0.05):
-        return everything
+        return None
+    return above
 
+
+def disc_outline(above):
+    """float32 `(points, 1, 2)`, x and y: the convex outline of the largest piece of what stands out, or None."""
+    bright = np.percentile(above[above > 10], 75)
     # Nearly half of what is reached a few pixels further in: some rims are dark, others blurred.
-    reach = max(small.shape[1] // 40, 3)
+    reach = max(above.shape[1] // 40, 3)
     nearby = cv2.dilate(above, np.ones((reach, reach), "uint8"))
     inside = ((above > 0.45 * nearby) & (above > 0.12 * bright)).astype("uint8")
     inside = cv2.morphologyEx(inside, cv2.MORPH_OPEN, np.ones((5, 5), "uint8"))
     _, pieces, stats, _ = cv2.connectedComponentsWithStats(inside)
-    if len(stats) < 2 or stats[1:, cv2.CC_STAT_AREA].max() < 0.1 * inside.size:
-        return everything
+    if len(stats) < 2 or stats[1:, cv2.CC_STAT_AREA].max() < 0.03 * inside.size:
+        return None
     largest = (pieces == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype("uint8")
     outline, _ = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hull = (cv2.convexHull(np.concatenate(outline)) + 0.5) / scale - 0.5
-    canvas = np.zeros((height, width), "uint8")
-    return cv2.fillConvexPoly(canvas, hull.round().astype("int32"), 1).astype(bool)
+    return cv2.convexHull(np.concatenate(outline)).astype("float32")
+
+
+def rim_circle(above, outline):
+    """`(centre, radius)` of the circle along which the photograph grows dark outwards, or None where none shows.
+
+    From the middle of `outline`, each direction's steepest fall; a circle through those, by RANSAC, since lettering,
+    notches, bright lesions and light scattered outside mislead some of them.
+    """
+    (x, y), reach = cv2.minEnclosingCircle(outline)
+    far = int(1.15 * reach)
+    rays = cv2.warpPolar(above, (far, ANGLES), (x, y), far, cv2.WARP_POLAR_LINEAR | cv2.WARP_FILL_OUTLIERS)
+    angles = np.arange(ANGLES) * 2 * np.pi / ANGLES
+    directions = np.column_stack([np.cos(angles), np.sin(angles)])
+    # How far each ray runs inside the photograph.
+    limit = np.array([above.shape[1] - 1, above.shape[0] - 1])
+    with np.errstate(divide="ignore"):
+        ends = np.where(directions > 0, (limit - (x, y)) / directions, -np.array([x, y]) / directions).min(axis=1)
+    width = max(far // 100, 2)
+    total = np.cumsum(np.pad(rays, ((0, 0), (1, 0))), axis=1)
+    mean = (total[:, width:] - total[:, :-width]) / width  # of `width` pixels from each on
+    floor = 0.03 * np.percentile(above, 90) + 2
+    fall = (mean[:, : -width - 1] + floor) / (mean[:, width + 1 :] + floor)
+    radii = np.arange(fall.shape[1]) + width
+    fall[(radii < 0.4 * reach) | (radii > ends[:, None] - width - 1)] = 0
+    steepest = fall.argmax(axis=1)
+    found = fall[np.arange(ANGLES), steepest] > 1.4
+    if found.sum() < ANGLES / 24:
+        return None
+    points = np.array([x, y]) + directions[found] * radii[steepest[found], None]
+    model, inliers = ransac(points, CircleModel, min_samples=3, residual_threshold=max(0.006 * reach, 1),
+                            max_trials=300, rng=0)
+    if not model or inliers.sum() < max(0.5 * found.sum(), ANGLES / 24):
+        return None
+    centre, radius = np.asarray(model.center), float(model.radius)
+    sectors = np.count_nonzero(np.histogram(angles[found][inliers], 12, (0, 2 * np.pi))[0])
+    beyond = np.linalg.norm(outline[:, 0] - centre, axis=1) > 1.05 * radius
+    # A few corners of a cut disc could be anything's; all of the outline lies inside the right circle then.
+    if sectors < 3 or (sectors < 8 and beyond.any()) or not 0.3 * reach < radius < 2 * reach:
+        return None
+    return centre, radius

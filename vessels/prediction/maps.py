@@ -1,15 +1,20 @@
 """Probability maps: of a whole image, in tiles, and at the scale that the network knows."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 
-from vessels.data.fov import estimate_fov
+from vessels.data.fov import field_of_view
 from vessels.data.images import crop, pad
 
 # How far the network sees, in pixels. Each level reaches 7 of its own pixels, four 3x3 convolutions and the 7x7 one
 # of the attention: 7 (1 + 2 + 4 + 8 + 4 + 2 + 1) = 154; the three transposed convolutions add 2 + 4 + 8 = 14 to the
 # left and upwards. tests/test_prediction.py measures it.
 HALO = 168
+MARGIN = 16  # of black around the eye, in pixels that the network sees
+# Widths of the whole disc, as multiples of the longer side of a photograph that shows no rim.
+NO_RIM = (1.0, 1.25, 1.6)
 
 
 def predict_image(model, image, side=None):
@@ -63,27 +68,82 @@ def windows(length, tile):
             for first in range(0, length, step)]
 
 
-def predict_photograph(model, image, dataset, tile=1024):
-    """Vessels in a photograph of any size, seen at the scale of the photographs that the network knows.
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the network sees in a photograph.
 
-    Args as in `predict_tiled`, and `dataset`: the `datasets.Dataset` that the network was trained on.
+    Attributes:
+        probability: float32 `(height, width)` in [0, 1], 0 outside the field of view.
+        fov: bool `(height, width)`, the field of view.
+        diameter: Of the field of view's circle, in pixels, a float; None where no rim shows.
+        scale: How many pixels the network saw for each of the photograph's, a float.
+        confidence: `confidence` of the probabilities, a float in [0, 1].
+    """
+
+    probability: np.ndarray
+    fov: np.ndarray
+    diameter: float | None
+    scale: float
+    confidence: float
+
+
+def predict_photograph(model, image, diameters, fov=None, tile=1024, average=False, threshold=0.5):
+    """Vessels in an RGB photograph of any size, seen at the scale that the network knows.
+
+    Args:
+        model, tile: As in `predict_tiled`.
+        image: uint8 `(height, width, 3)`, RGB.
+        diameters: How wide the field of view should be for the network, in pixels; of several, the one at which the
+            network is most confident.
+        fov: bool `(height, width)`, the field of view where it is known; else it is found.
+        average: Take the mean of the maps of all `diameters` instead.
+        threshold: What counts as vessel, for the confidence.
 
     Returns:
-        `(probability, fov, scale)`: float32 `(height, width)` in [0, 1], 0 outside the field of view; bool
-        `(height, width)`; and how many pixels the network saw for each of the photograph's, a float.
+        A `Prediction`.
+
+    Raises:
+        ValueError: `image` is not uint8 `(height, width, 3)`.
     """
-    fov = estimate_fov(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"a photograph must be uint8 (height, width, 3), RGB; got {image.dtype} {image.shape}")
+    found_fov, diameter = field_of_view(image)
+    fov = found_fov if fov is None else fov
+    # Without a rim, the photograph may be any part of the disc.
+    known = [diameter] if diameter else [max(image.shape[:2]) * part for part in NO_RIM]
+    scales = [wanted / pixels for wanted in diameters for pixels in known]
+    maps = [predict_scaled(model, image, fov, scale, tile) for scale in scales]
+    confidences = [confidence(found, threshold) for found in maps]
+    best = int(np.argmax(confidences))
+    found, sure = maps[best], confidences[best]
+    if average:
+        found = np.mean(maps, axis=0, dtype="float32")
+        sure = confidence(found, threshold)
+    return Prediction(found, fov, diameter, scales[best], sure)
+
+
+def predict_scaled(model, image, fov, scale, tile=1024):
+    """float32 `(height, width)` in [0, 1]: the map of `image` seen at `scale`, 0 outside `fov`."""
     x, y, width, height = cv2.boundingRect(fov.astype("uint8"))
     box = np.s_[y : y + height, x : x + width]
-    scale = dataset.diameter / max(width, height)
     scale = 1.0 if abs(scale - 1) < 0.02 else scale  # so little is not worth an interpolation
     small = resize(image[box], max(round(width * scale), 1), max(round(height * scale), 1))
     # Black around the eye, whatever surround, lettering or frame the photograph has: what training showed.
     small[resize(fov[box].astype("uint8"), *small.shape[1::-1]) == 0] = 0
-    found = predict_tiled(model, pad(small, dataset.padded, dataset.padded), tile)
+    found = predict_tiled(model, pad(small, small.shape[0] + 2 * MARGIN, small.shape[1] + 2 * MARGIN), tile)
     probability = np.zeros(fov.shape, "float32")
     probability[box] = resize(crop(found, *small.shape[:2]), width, height)
-    return probability * fov, fov, scale
+    return probability * fov
+
+
+def confidence(probability, threshold=0.5):
+    """Expected Dice of a map cut at `threshold`, were its probabilities true: float in [0, 1].
+
+    Twice the sum of what is over the threshold, by its number plus the sum of all. It needs no label, and ranks the
+    scales at which a photograph can be seen.
+    """
+    over = probability[probability >= threshold]
+    return float(2 * over.sum(dtype="float64") / max(over.size + probability.sum(dtype="float64"), 1e-9))
 
 
 def resize(array, width, height):

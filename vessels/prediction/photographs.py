@@ -75,11 +75,12 @@ def predict_all(model, dataset, photographs, output, tile):
         began, counter = time.time(), f"[{i + 1}/{len(photographs)}]"
         try:
             image = read_photograph(path)
-            probability, fov, scale = predict_photograph(model, image, dataset, tile)
+            found = predict_photograph(model, image, (dataset.diameter,), tile=tile)
+            probability, fov, scale = found.probability, found.fov, found.scale
         except (UserError, cv2.error) as error:
             print(f"{counter} error: {error}", file=sys.stderr)
             continue
-        if fov.all():
+        if found.diameter is None:
             print(f"{counter} {path.name[-20:]}: no surround found, so its scale is a guess", file=sys.stderr)
         mask = probability >= 0.5
         image[mask] = (0.2 * image[mask] + 0.8 * SKY_BLUE).round()
