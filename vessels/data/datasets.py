@@ -23,7 +23,8 @@ class Example:
     """One photograph and what belongs to it.
 
     `image`: uint8 `(height, width, 3)`, RGB. `label`, `fov` (field of view) and `second` (the second
-    observer's label, or None): bool `(height, width)`.
+    observer's label, or None): bool `(height, width)`. `diameter`: of the circle that the field of view is a part of,
+    in pixels, or None where it is not known.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Example:
     label: np.ndarray
     fov: np.ndarray
     second: np.ndarray | None = None
+    diameter: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

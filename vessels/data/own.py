@@ -19,7 +19,7 @@ import numpy as np
 
 from vessels import UserError
 from vessels.data.datasets import DATASETS, Example, check_label, relief
-from vessels.data.fov import estimate_fov
+from vessels.data.fov import field_of_view
 from vessels.data.images import read_mask, read_photograph
 from vessels.files import read_bytes, sha256
 
@@ -186,16 +186,15 @@ def example(name, row):
         heights = relief(image)
         for kind in {"label", "second"} & set(masks):
             check_label(row.files[kind], masks[kind], row.files["image"], heights)
-        fov = masks.get("fov")
-        if fov is None:
-            fov = estimate_fov(image)
-        else:
+        found, diameter = field_of_view(image)
+        fov = masks.get("fov", found)
+        if "fov" in masks:
             # A disc, cut by the frame or not, holds the middle of what encloses it; what surrounds a disc does not.
             left, top, width, height = cv2.boundingRect(fov.astype("uint8"))
             if fov.mean() < 0.05 or not fov[top + height // 2, left + width // 2]:
                 raise UserError(f"{row.files['fov']}: covers {fov.mean():.0%} of the photograph and not its middle, "
                                 "is it empty or inverted? Correct it, or leave fov empty to have it estimated")
-        return Example(name, image, masks["label"], fov, masks.get("second"))
+        return Example(name, image, masks["label"], fov, masks.get("second"), diameter)
 
 
 def checksums(table, split):
