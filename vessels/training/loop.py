@@ -129,7 +129,7 @@ class EpochCallback(keras.callbacks.Callback):
             "accuracy": logs["accuracy"],
             "val_auc": result["auc"],
             "val_f1": result["f1"],
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             "keep_prob": next((layer.keep_prob for layer in layers if hasattr(layer, "keep_prob")), 1),
             "seconds": round(seconds, 2),
         }
