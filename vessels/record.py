@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from vessels import UserError
-from vessels.files import ROOT, sha256, write_atomically
+from vessels.files import ROOT, read_bytes, sha256, write_atomically
 
 
 def environment():
@@ -89,6 +89,8 @@ def write_record(run_dir, dataset, recipe, history, config, parameters):
         "model": {"keep_prob": recipe.keep_prob, "variant": recipe.variant},
         "parameters": parameters,
         "sha256": sha256(weights),
+        "diameter": config["diameter"],
+        **{key: config[key] for key in ("started_from",) if key in config},
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),
         "loss": config["loss"],
@@ -113,6 +115,28 @@ def finished(weights):
         return not record.get("unfinished") and record["sha256"] == sha256(weights)
     except (OSError, ValueError, KeyError):
         return False
+
+
+def read_start(weights):
+    """What a record says of weights that a run goes on from: their name, SHA-256 and the SHA-256 of their data.
+
+    Raises:
+        UserError: Weights or their record are missing, or do not belong together.
+    """
+    digest, path = sha256(weights), record_path(weights)
+    try:
+        record = json.loads(read_bytes(path))
+        learned = learned_from(record)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: does not say what {weights.name} learned from ({error!r}); restore it") from None
+    if record.get("sha256") != digest:
+        raise UserError(f"{weights}: not the file that {path.name} describes; restore both")
+    return {"file": weights.name, "sha256": digest, "data_sha256": learned}
+
+
+def learned_from(record):
+    """`{file: SHA-256}` of all that weights learned from, those that they started from included."""
+    return {**record.get("started_from", {}).get("data_sha256", {}), **record["data_sha256"]}
 
 
 def read_record(weights, dataset, variant, seed=0, synthetic=False, allow_modified=False):

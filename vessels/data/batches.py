@@ -168,8 +168,7 @@ class AnyCameraPatches(Patches):
     def __init__(self, examples, *arguments, strength=ANY_CAMERA, **keywords):
         largest = 1.5 * strength.diameter[1]  # more pixels would only fill the memory
         examples = [scaled(example, largest) if diameter(example) > largest else example for example in examples]
-        super().__init__(examples, *arguments, **keywords)
-        self.strength = strength
+        super().__init__(examples, *arguments, strength=strength, **keywords)
         self.planes = [np.dstack([example.image * example.fov[..., None], 255 * example.label.astype("uint8"),
                                   255 * example.fov.astype("uint8")]) for example in examples]
         self.diameters = [diameter(example) for example in examples]

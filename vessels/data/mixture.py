@@ -42,13 +42,13 @@ def find(source):
     return own.read(source)
 
 
-def read(sources, seed=0):
-    """The `Mixture` of `sources`, in their order; tables without validation photographs divided by `seed`.
+def read(mixture, seed=0):
+    """`mixture` with the parts that its sources name; tables without validation photographs are divided by `seed`.
 
     Raises:
         UserError: As `own.read` does; a photograph is in two of the sources.
     """
-    parts = [find(source) for source in sources]
+    parts = [find(source) for source in mixture.sources]
     parts = [part.divided(seed) if isinstance(part, own.Table) else part for part in parts]
     names = [part.name for part in parts]
     for name in names:
@@ -62,7 +62,7 @@ def read(sources, seed=0):
         if row.digests["image"] in owned:
             raise UserError(f"{row.place}: {row.files['image']} is {owned[row.digests['image']]}; take one of the two "
                             "out")
-    return Mixture(tuple(sources), tuple(parts))
+    return dataclasses.replace(mixture, parts=tuple(parts))
 
 
 def load(mixture, split, data_dir=None):
