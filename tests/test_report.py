@@ -149,16 +149,3 @@ def test_results_of_other_versions_can_be_read(tmp_path, monkeypatch):
     assert tables.readme_table(tmp_path).splitlines()[2].endswith("| - |")
     assert "topology" in tables.table_markdown(found[0]) and "- ± -" in tables.table_markdown(found[0])
     assert tables.table({**found[0], "dataset": "STARE"}).startswith("\nSTARE, 2 test images")
-
-
-def test_readme_without_markers(tmp_path):
-    readme = tmp_path / "README.md"
-    with pytest.raises(UserError, match="README"):
-        tables.update_readme(readme)
-    readme.write_text("no table here\n")
-    with pytest.raises(UserError, match="results: begin"):
-        tables.update_readme(readme)
-
-
-def test_the_readme_is_not_stale(capsys):
-    assert command.main(["--check"]) == 0, capsys.readouterr().err

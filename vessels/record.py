@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vessels import UserError
 from vessels.data import datasets
-from vessels.files import ROOT, sha256, write_atomically
+from vessels.files import ROOT, read_bytes, sha256, write_atomically
 
 
 def environment():
@@ -102,6 +102,37 @@ def write_record(run_dir, dataset, recipe, history, config, parameters):
         "history": history,
     }
     write_atomically(record_path(weights), json.dumps(record, indent=1) + "\n")
+
+
+def finished(weights):
+    """Whether the record beside `weights` describes them, and a whole run."""
+    try:
+        record = json.loads(record_path(weights).read_text(encoding="utf-8"))
+        return not record.get("unfinished") and record["sha256"] == sha256(weights)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def read_start(weights):
+    """What a record says of weights that a run goes on from: their name, SHA-256 and the SHA-256 of their data.
+
+    Raises:
+        UserError: Weights or their record are missing, or do not belong together.
+    """
+    digest, path = sha256(weights), record_path(weights)
+    try:
+        record = json.loads(read_bytes(path))
+        learned = learned_from(record)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: does not say what {weights.name} learned from ({error!r}); restore it") from None
+    if record.get("sha256") != digest:
+        raise UserError(f"{weights}: not the file that {path.name} describes; restore both")
+    return {"file": weights.name, "sha256": digest, "data_sha256": learned}
+
+
+def learned_from(record):
+    """`{file: SHA-256}` of all that weights learned from, those that they started from included."""
+    return {**record.get("started_from", {}).get("data_sha256", {}), **record["data_sha256"]}
 
 
 def read_record(weights, allow_modified=False):

@@ -17,6 +17,11 @@ from vessels.report import ablation, standing, tables
 from vessels.report.plots import FALSE, FOUND, MISSED, agreement
 
 WIDTH = 560  # of a picture in the page, in pixels
+# Pictures of results/ that the page shows where they are there: file, heading, caption.
+PICTURES = (
+    ("retina.jpg", "A photograph that no network here has learned from",
+     "A photograph, the probability of vessel, and the vessels drawn on the photograph."),
+)
 NETWORKS = {"backbone": "(b) backbone", "backbone_dropblock": "(c) + DropBlock", "rsan": "(d) RSAN"}
 FIGURE = ("(a) photograph", *NETWORKS.values(), "(e) label")
 

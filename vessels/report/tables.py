@@ -12,7 +12,6 @@ from vessels.files import ROOT
 SCORED = {"whole_image": "whole image", "inside_fov": "inside the field of view"}
 COLUMNS = {"auc": "AUC", "accuracy": "acc.", "sensitivity": "sens.", "specificity": "spec.", "f1": "F1",
            "mcc": "MCC", "cldice": "clDice"}
-BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->"
 
 
 def title(name):
@@ -35,7 +34,7 @@ def network(metrics):
         name += ", any camera"
     elif recipe != "patches":
         name += ", " + {"authors": "authors' recipe"}.get(recipe, f"recipe {recipe}")
-    name += ", unfinished" * metrics.get("unfinished", False)
+    name += ", flips averaged" * bool(metrics.get("flips")) + ", unfinished" * metrics.get("unfinished", False)
     return name if own(metrics) else f"{name} of {title(metrics['trained_on'])}"
 
 
