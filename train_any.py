@@ -3,7 +3,7 @@
     python train_any.py              an hour and a half on one core, 4 GB of memory
     python train_any.py mine.csv DRIVE CHASEDB1
     python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4
-    python eval_any.py DRIVE CHASEDB1 --weights runs/any-rsan-0/best.weights.h5
+    python eval_any.py DRIVE CHASEDB1 --weights runs/any-rsan-0
 
 mine.csv has a line for each photograph: image,label and, where there are any, fov,second,split (see data/README.md).
 Expect a validation AUC of about 0.98 inside the field of view (images 23 and 40, 09R and 10L).

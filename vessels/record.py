@@ -122,7 +122,7 @@ def read_start(weights):
     digest, path = sha256(weights), record_path(weights)
     try:
         record = json.loads(read_bytes(path))
-        learned = learned_from(record)
+        learned = {**learned_from(record), **record["data_sha256"]}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: does not say what {weights.name} learned from ({error!r}); restore it") from None
     if record.get("sha256") != digest:
@@ -132,7 +132,7 @@ def read_start(weights):
 
 def learned_from(record):
     """`{file: SHA-256}` of all that weights learned from, those that they started from included."""
-    return {**record.get("started_from", {}).get("data_sha256", {}), **record["data_sha256"]}
+    return {**record.get("started_from", {}).get("data_sha256", {}), **record.get("data_sha256", {})}
 
 
 def read_record(weights, allow_modified=False):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vessels import UserError
 from vessels.data import datasets, own
+from vessels.files import sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,13 @@ def load(mixture, split, data_dir=None):
         raise UserError(f"{tables}: {len(examples)} photographs to {'validate' if least == 1 else 'learn from'}, "
                         f"{least} are the least; add some, or give DRIVE or CHASEDB1 with them")
     return examples
+
+
+def photographs(part, split, data_dir=None):
+    """`{name: SHA-256}` of the photographs of a `Dataset` or `Table`, without their labels and masks."""
+    if isinstance(part, datasets.Dataset):
+        return {name: sha256(paths["image"]) for name, paths in datasets.files(part, split, data_dir).items()}
+    return {name: row.digests["image"] for name, row in part.part(split).items()}
 
 
 def checksums(mixture, split, data_dir=None):

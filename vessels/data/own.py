@@ -46,9 +46,11 @@ class Table:
     path: Path
     rows: dict[str, Row]
 
+    key = "any"  # of the script that scores it
+
     @property
     def name(self):
-        return self.path.stem
+        return self.path.stem.replace("+", "_")  # which joins the names of sets
 
     title = name
 

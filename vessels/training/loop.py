@@ -169,5 +169,8 @@ def finish(run_dir, dataset, recipe, history, config, model):
     if not finished(weights):
         write_history(run_dir, history)
         write_record(run_dir, dataset, recipe, history, config, model.count_params())
-    print(f"weights of epoch {history[-1]['epoch']} in {weights}\n"
-          f"score them: python eval_{dataset.key}.py {weights}")
+    command = f"eval_{dataset.key}.py {weights}"
+    if recipe.recipe == "any":
+        command = "eval_any.py " + ("--synthetic" if recipe.synthetic else
+                                    f"{' '.join(dataset.sources)} --weights {weights}")
+    print(f"weights of epoch {history[-1]['epoch']} in {weights}\nscore them: python {command}")
