@@ -1,4 +1,35 @@
-"""What people measure in a map of vessels: density, length, width, branching, tortuosity, fractal dimension."""
+"""What people measure in a map of vessels: density, length, width, branching, tortuosity, fractal dimension.
+
+The vessels' centre lines are Lee's skeleton (Lee, Kashyap and Chu 1994), since Zhang's loses lines at 45 degrees.
+Branches of it run between branch points and ends. An end branch that sticks out of the vessel it sits on by less
+than that vessel's radius is roughness of the edge and left out; so are blobs, less than twice as long as wide.
+
+- `density`: vessel pixels / pixels of the field of view (Chu et al. 2016, vessel area density).
+- `length_density`: length of the centre lines, smoothed and drawn out to the vessels' tips, times `diameter` /
+  area of the field (Chu et al. 2016, vessel skeleton density, without its dependence on pixels).
+- `width_px`, `width_permille`: area of the vessels / length of their centre lines (Chu et al. 2016, vessel
+  diameter index). On lines of 2 to 20 pixels, at any angle, within 2 % of their drawn area by length.
+- `widest_px`, `widest_permille`: the same of the widest branches, as many as make up a tenth of the length; each
+  has the pixels that are nearer to it than to others. Vessels that touch side by side count as one.
+- `branch_points`: where three or more branches meet. Those nearer to each other than their vessels' radii reach
+  count once, so a crossing at a right angle is one, at a sharp angle two: where both vessels run as one.
+- `ends`: ends of branches, those at the rim of the field of view included.
+- `tortuosity`: mean of arc / chord (Lotmar, Freiburghaus and Bracher 1979; Hart et al. 1999) over the branches
+  whose arc and chord are longer than their width. A skeleton ends about half a width before its vessel's tip, so
+  a half circle of radius r and width w reads low, by about w / (pi r).
+- `fractal_dimension`: slope of log(boxes that hold vessel) over -log(side), sides of 1/64, 1/32, 1/16 and 1/8 of
+  `diameter`, for each the grid that needs the fewest (box counting of the vessels' area; Mainster 1990).
+
+The same map at double size, or at half where the finest vessels keep two pixels, gives all but the two counts
+within 5 %. Finer vessels break when they are halved: DRIVE's labels (one pixel) lose a quarter of their length,
+and with it gain width. Branch points and ends change by a tenth at double size; halved, neither holds.
+
+Bennett, Rudnicka, Edgar 1994: Improvements on Littmann's method of determining the size of retinal features by fundus
+photography. Chu et al. 2016: Quantitative assessment of the retinal microvasculature using optical coherence
+tomography angiography. Hart et al. 1999: Measurement and classification of retinal vascular tortuosity. Lee, Kashyap,
+Chu 1994: Building skeleton models via 3-D medial surface/axis thinning algorithms. Lotmar, Freiburghaus, Bracher 1979:
+Measurement of vessel tortuosity on fundus photographs. Mainster 1990: The fractal properties of retinal vessels.
+"""
 
 import dataclasses
 
@@ -29,31 +60,7 @@ BOXES = (4, 8, 16, 32)  # their sides in cells: 1/64 to 1/8 of the diameter
 
 
 def measure(mask, fov, diameter=None, microns_per_pixel=None):
-    """Measures the vessels of one photograph.
-
-    The vessels' centre lines are Lee's skeleton (Lee, Kashyap and Chu 1994), since Zhang's loses lines at 45 degrees.
-    Branches of it run between branch points and ends. An end branch that sticks out of the vessel it sits on by less
-    than that vessel's radius is roughness of the edge and left out; so are blobs, less than twice as long as wide.
-
-    - `density`: vessel pixels / pixels of the field of view (Chu et al. 2016, vessel area density).
-    - `length_density`: length of the centre lines, smoothed and drawn out to the vessels' tips, times `diameter` /
-      area of the field (Chu et al. 2016, vessel skeleton density, without its dependence on pixels).
-    - `width_px`, `width_permille`: area of the vessels / length of their centre lines (Chu et al. 2016, vessel
-      diameter index). On lines of 2 to 20 pixels, at any angle, within 2 % of their drawn area by length.
-    - `widest_px`, `widest_permille`: the same of the widest branches, as many as make up a tenth of the length; each
-      has the pixels that are nearer to it than to others. Vessels that touch side by side count as one.
-    - `branch_points`: where three or more branches meet. Those nearer to each other than their vessels' radii reach
-      count once, so a crossing is one.
-    - `ends`: ends of branches, those at the rim of the field of view included.
-    - `tortuosity`: mean of arc / chord (Lotmar, Freiburghaus and Bracher 1979; Hart et al. 1999) over the branches
-      whose arc and chord are longer than their width. A skeleton ends about half a width before its vessel's tip, so
-      a half circle of radius r and width w reads low, by about w / (pi r).
-    - `fractal_dimension`: slope of log(boxes that hold vessel) over -log(side), sides of 1/64, 1/32, 1/16 and 1/8 of
-      `diameter`, for each the grid that needs the fewest (box counting of the vessels' area; Mainster 1990).
-
-    The same map at double size, or at half where the finest vessels keep two pixels, gives all but the two counts
-    within 5 %. Finer vessels break when they are halved: DRIVE's labels (one pixel) lose a quarter of their length,
-    and with it gain width. Branch points change by a tenth at double size, ends more; halved, neither holds.
+    """Measures the vessels of one photograph; the module says how.
 
     Args:
         mask: bool `(height, width)`, the vessels; what is outside `fov` does not count.
@@ -107,7 +114,7 @@ def microns_per_pixel(degrees, diameter, axial_length=24.0):
 
     1000 degrees 0.01306 (axial_length - 1.82) / diameter: 0.01306 mm for each degree and millimetre is pi / 180 by the
     refractive index 1.336, and 1.82 mm lie before the eye's second principal point (Bennett, Rudnicka and Edgar 1994,
-    "Improvements on Littmann's method", method a). It holds at the middle of the photograph.
+    their method a). It holds at the middle of the photograph.
 
     Args:
         degrees: Angle of view across the whole circle of the field, as the camera's maker states it.
@@ -154,18 +161,9 @@ def _skeleton(mask, smoothed):
 
 
 def _trace(lines, radius, smoothed):
-    """Follows each branch of a skeleton, bool `(height, width)`, and smooths it: `_Skeleton`."""
+    """Follows each branch of a skeleton, bool `(height, width)`: `_Skeleton`."""
     pixels = np.argwhere(lines)
-    number = np.empty(lines.shape, "int32")
-    number[lines] = np.arange(len(pixels))
-    y, x = pixels.T
-    edges = []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        joined = lines[y + dy, x + dx]
-        if dy and dx:  # diagonal neighbours are joined where no path leads round the corner
-            joined &= ~(lines[y + dy, x] | lines[y, x + dx])
-        edges.append(np.stack([np.flatnonzero(joined), number[y + dy, x + dx][joined]]))
-    edges = np.concatenate(edges, axis=1)
+    edges = _edges(lines, pixels)
     degree = np.bincount(edges.ravel(), minlength=len(pixels))
 
     # Each branch gets its own copy of the pixels where it meets others, so that every piece is a path. A ring
@@ -188,13 +186,33 @@ def _trace(lines, radius, smoothed):
     path, new = origin[order], np.diff(part[order], prepend=-1) != 0
     branch, first, last = np.cumsum(new) - 1, np.flatnonzero(new), np.flatnonzero(np.diff(part[order], append=-1))
 
-    here = np.arange(len(path))
-    reach = np.minimum(np.minimum(here - first[branch], last[branch] - here), smoothed)  # so that ends stay in place
-    total = np.concatenate([np.zeros((1, 2)), np.cumsum(pixels[path], axis=0)])
-    smooth = (total[here + reach + 1] - total[here - reach]) / (2 * reach + 1)[:, None]
-    step = np.hypot(*np.diff(smooth, axis=0, prepend=smooth[:1]).T) * ~new
-    length = np.bincount(branch, step)
+    length = _lengths(pixels[path], branch, first, last, smoothed)
     return _Skeleton(pixels, radius[lines], degree, path, branch, np.stack([path[first], path[last]], axis=1), length)
+
+
+def _edges(lines, pixels):
+    """Which pixels of a skeleton are joined: int `(2, edges)`, indices of `pixels`."""
+    number = np.empty(lines.shape, "int32")
+    number[lines] = np.arange(len(pixels))
+    y, x = pixels.T
+    edges = []
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        joined = lines[y + dy, x + dx]
+        if dy and dx:  # diagonal neighbours are joined where no path leads round the corner
+            joined &= ~(lines[y + dy, x] | lines[y, x + dx])
+        edges.append(np.stack([np.flatnonzero(joined), number[y + dy, x + dx][joined]]))
+    return np.concatenate(edges, axis=1)
+
+
+def _lengths(points, branch, first, last, smoothed):
+    """Length of each branch: steps from pixel to pixel are longer than the line, so it is a moving mean's."""
+    here = np.arange(len(points))
+    reach = np.minimum(np.minimum(here - first[branch], last[branch] - here), smoothed)  # so that ends stay in place
+    total = np.concatenate([np.zeros((1, 2)), np.cumsum(points, axis=0)])
+    smooth = (total[here + reach + 1] - total[here - reach]) / (2 * reach + 1)[:, None]
+    step = np.hypot(*np.diff(smooth, axis=0, prepend=smooth[:1]).T)
+    step[first] = 0
+    return np.bincount(branch, step)
 
 
 def _graph(edges, nodes):
