@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from vessels import datasets, synthetic
-from vessels.measures import UNITS, measure, microns_per_pixel
+from vessels.data import datasets, synthetic
+from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 
 SIDE = 400
 EVERYWHERE = np.ones((SIDE, SIDE), bool)

@@ -89,8 +89,6 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
     area = _areas(skeleton, mask)
     widths = area / length
     width, widest = (area.sum() / length.sum(), _widest(widths, length)) if length.size else (np.nan, np.nan)
-    chord = np.hypot(*(skeleton.pixels[skeleton.ends[:, 0]] - skeleton.pixels[skeleton.ends[:, 1]]).T)
-    long = np.minimum(skeleton.length, chord) > widths
     found = {
         "density": mask.sum() / field,
         "length_density": length.sum() * diameter / field,
@@ -100,13 +98,19 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
         "widest_permille": 1000 * widest / diameter,
         "branch_points": _branch_points(skeleton),
         "ends": int((skeleton.degree == 1).sum()),
-        "tortuosity": (skeleton.length[long] / chord[long]).mean() if long.any() else np.nan,
+        "tortuosity": _tortuosity(skeleton, widths),
         "fractal_dimension": _fractal_dimension(mask, diameter),
     }
     if microns_per_pixel:
         found["length_density_mm"] = 1000 * length.sum() / field / microns_per_pixel
         found.update({f"{name}_um": found[f"{name}_px"] * microns_per_pixel for name in ("width", "widest")})
     return {name: value if isinstance(value, int) else float(value) for name, value in found.items()}
+
+
+def _tortuosity(skeleton, widths):
+    chord = np.hypot(*(skeleton.pixels[skeleton.ends[:, 0]] - skeleton.pixels[skeleton.ends[:, 1]]).T)
+    long = np.minimum(skeleton.length, chord) > widths
+    return (skeleton.length[long] / chord[long]).mean() if long.any() else np.nan
 
 
 def microns_per_pixel(degrees, diameter, axial_length=24.0):
