@@ -70,8 +70,7 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
             the field), `width_um` and `widest_um`.
 
     Returns:
-        dict with the keys of `UNITS`, in that order: int for the counts, else float; NaN where there is no vessel to
-        measure.
+        dict with the keys of `UNITS`, in that order: int for the counts, else float; NaN where there is no vessel.
 
     Raises:
         ValueError: `mask` and `fov` differ in shape, or the field of view is empty.
@@ -83,7 +82,6 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     field = int(fov.sum())
     mask = np.pad((mask & fov)[box], 1)
-
     skeleton = _skeleton(mask, max(round(diameter / 180), 3))
     length = skeleton.length + skeleton.tips.sum(axis=1)
     area = _areas(skeleton, mask)
