@@ -186,13 +186,14 @@ def test_weights_that_cannot_be_gone_on_from(trained, root, tmp_path, capsys):  
     start = tmp_path / "start/best.weights.h5"
     flags = path, "--start", str(start)
     assert run(tmp_path / "other", *flags, "--variant", "backbone") == 2
-    assert f"{start}: not weights of this network" in capsys.readouterr().err
+    assert f"{start}: is of rsan, not backbone; give --variant rsan" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
     start.with_name("best.json").rename(tmp_path / "start/away.json")
     assert run(tmp_path / "unknown", *flags) == 2
-    assert "best.json: No such file" in capsys.readouterr().err
+    assert "best.json: missing" in capsys.readouterr().err
     start.unlink()
     assert run(tmp_path / "none", *flags) == 2
-    assert "best.weights.h5: No such file" in capsys.readouterr().err
+    assert "best.weights.h5: no such weights" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 

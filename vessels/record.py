@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vessels import UserError
 from vessels.data import datasets
-from vessels.files import ROOT, read_bytes, sha256, write_atomically
+from vessels.files import ROOT, sha256, write_atomically
 
 
 def environment():
@@ -113,28 +113,6 @@ def finished(weights):
         return False
 
 
-def read_start(weights):
-    """What a record says of weights that a run goes on from: their name, SHA-256 and the SHA-256 of their data.
-
-    Raises:
-        UserError: Weights or their record are missing, or do not belong together.
-    """
-    digest, path = sha256(weights), record_path(weights)
-    try:
-        record = json.loads(read_bytes(path))
-        learned = {**learned_from(record), **record["data_sha256"]}
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: does not say what {weights.name} learned from ({error!r}); restore it") from None
-    if record.get("sha256") != digest:
-        raise UserError(f"{weights}: not the file that {path.name} describes; restore both")
-    return {"file": weights.name, "sha256": digest, "data_sha256": learned}
-
-
-def learned_from(record):
-    """`{file: SHA-256}` of all that weights learned from, those that they started from included."""
-    return {**record.get("started_from", {}).get("data_sha256", {}), **record.get("data_sha256", {})}
-
-
 def read_record(weights, allow_modified=False):
     """The JSON beside `weights`, a Path, after checking that it is whole and describes them: dict.
 
@@ -159,6 +137,25 @@ def read_record(weights, allow_modified=False):
         raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
                         f"{record['sha256'][:12]}...); restore it, or go on with --allow-modified")
     return {**record, "sha256": digest}
+
+
+def learned_from(record):
+    """`{file: SHA-256}` of all that weights learned from, those that they started from included."""
+    return {**record.get("started_from", {}).get("data_sha256", {}), **record.get("data_sha256", {})}
+
+
+def read_start(weights, variant):
+    """What a record says of weights that a run of `variant` goes on from: their name, SHA-256 and their data's.
+
+    Raises:
+        UserError: As `read_record` does; or they are of another network, or nobody knows what they learned from.
+    """
+    record = read_record(weights)
+    if record["variant"] != variant:
+        raise UserError(f"{weights}: is of {record['variant']}, not {variant}; give --variant {record['variant']}")
+    if "data_sha256" not in record:
+        raise UserError(f"{record_path(weights)}: does not say what {weights.name} learned from; restore it")
+    return {"file": weights.name, "sha256": record["sha256"], "data_sha256": learned_from(record)}
 
 
 def known_diameter(weights, record):

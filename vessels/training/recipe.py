@@ -149,7 +149,7 @@ def read(dataset, recipe, data_dir):
 
     `checksums` also holds "started_from" where the run goes on from other weights.
     """
-    checksums = {"started_from": read_start(Path(recipe.start))} if recipe.start else {}
+    checksums = {"started_from": read_start(Path(recipe.start), recipe.variant)} if recipe.start else {}
     if recipe.synthetic:
         print(f"SYNTHETIC IMAGES: what follows says nothing about {dataset.title}.")
         examples, validation = (synthetic.make(dataset, split) for split in (recipe.train_on, "validation"))
