@@ -373,8 +373,8 @@ def epoch_callback(recipe, run_dir, dataset, validation, history, model, chief=T
                 return
             seconds = time.time() - self.began
             maps = [pipeline.predict_image(network, example.image, dataset.padded) for example in validation]
-            result = score(np.stack(maps), np.stack([example.label for example in validation]),
-                           where=np.stack([example.fov for example in validation]))
+            result = score(*(np.concatenate(arrays, axis=None) for arrays in (
+                maps, [example.label for example in validation], [example.fov for example in validation])))
             row = {
                 "epoch": epoch + 1,
                 "loss": logs["loss"],
