@@ -14,7 +14,7 @@ from keras.src.testing import TestCase
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
 from fused import BatchNormalization, NarrowConv2D
-from rsan_model import residual_block, rsab
+from rsan_model import residual_block, rsab, set_stage
 
 BACKEND = keras.backend.backend()
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow alone")
@@ -187,8 +187,10 @@ def small_network():
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="compiles nothing by default")
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_compiled_steps_learn_what_uncompiled_ones_do(policy, monkeypatch):
+@pytest.mark.parametrize(("policy", "stage"), [
+    ("float32", None), ("float32", (0.9, 0.5)), ("mixed_bfloat16", (0.85, 0.5)),
+])
+def test_compiled_steps_learn_what_uncompiled_ones_do(policy, stage, monkeypatch):
     numbers = some(100_000)  # XLA draws others than TensorFlow
     monkeypatch.setattr(keras.random, "uniform", lambda shape, seed: ops.reshape(
         ops.convert_to_tensor(numbers)[: shape[0] * shape[1]], shape))
@@ -201,6 +203,8 @@ def test_compiled_steps_learn_what_uncompiled_ones_do(policy, monkeypatch):
             keras.utils.set_random_seed(1)
             model = small_network()
             model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", **how)
+            if stage:
+                set_stage(model, *stage)
             old = model.get_weights()
             for _ in range(2):
                 model.train_on_batch(x, y)
