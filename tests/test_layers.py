@@ -149,6 +149,12 @@ def test_dropblock_takes_shares_at_the_ends(keep_prob):
     assert (y > 0).mean() == pytest.approx(kept, abs=0.02) and y.mean() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("keep_prob", [0.9, 0.5, 0.2])
+def test_blocks_of_one_drop_just_the_share_in_each_channel(keep_prob):
+    y = array_of(DropBlock2D(keep_prob, 1, seed=1)(np.ones((4, 64, 64, 20), "float32"), training=True))
+    np.testing.assert_allclose((y > 0).mean((0, 1, 2)), keep_prob, atol=0.016)  # four standard deviations
+
+
 def test_dropblock_refuses_maps_smaller_than_a_block_only_where_it_drops():
     for height, width in ((6, 9), (9, 3), (1, 1)):
         x = some(1, height, width, 2)
