@@ -9,7 +9,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from fused import BatchNormalization  # first: it chooses TensorFlow's settings
+from fused import BatchNormalization, StepInput  # first: it chooses TensorFlow's settings
 
 # isort: split
 import h5py
@@ -120,13 +120,27 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
 
 
 def set_stage(model, keep_prob=None, momentum=None):
-    changed = False
+    """Changes DropBlock's `keep_prob` and the normalization's `momentum` in all layers of `model`; None leaves them.
+
+    The first call makes both inputs of the compiled training step, which then is compiled again only for a
+    `keep_prob` smaller than any before, that of `build_rsan` included: it bounds how many blocks a step draws.
+
+    Raises:
+        ValueError: `keep_prob` is not in (0, 1].
+    """
+    settings = [layer.setting for layer in model.layers if isinstance(layer, (DropBlock2D, BatchNormalization))]
+    smallest = [setting.least for setting in settings]
     for layer in model.layers:
-        for kind, name, value in ((DropBlock2D, "keep_prob", keep_prob), (BatchNormalization, "momentum", momentum)):
-            if isinstance(layer, kind) and value is not None and getattr(layer, name) != value:
-                setattr(layer, name, value)
-                changed = True
-    if changed and model.compiled:
+        if isinstance(layer, DropBlock2D) and keep_prob is not None:
+            layer.keep_prob = keep_prob
+        if isinstance(layer, BatchNormalization) and momentum is not None:
+            layer.momentum = momentum
+    if keras.backend.backend() == "torch":  # compiles nothing
+        return
+    new = not hasattr(model, "step_inputs")
+    if new:
+        model.step_inputs = [StepInput(setting) for setting in settings]
+    if model.compiled and (new or smallest != [setting.least for setting in settings]):
         model.make_train_function(force=True)
 
 

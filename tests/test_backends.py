@@ -70,8 +70,9 @@ def backend(request):
 
 
 def test_layers_pass_their_tests(backend):
-    done = subprocess.run([sys.executable, "-m", "pytest", "tests/test_layers.py", "-k", "not settings"], cwd=ROOT,
-                          capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": backend})
+    command = [sys.executable, "-m", "pytest", "tests/test_layers.py", "tests/test_stage.py", "-k", "not settings"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "KERAS_BACKEND": backend})
     assert done.returncode == 0, done.stdout
 
 
