@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from vessels import datasets, synthetic
-from vessels.measures import UNITS, measure, microns_per_pixel
+from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 
 SIDE = 400
 EVERYWHERE = np.ones((SIDE, SIDE), bool)
