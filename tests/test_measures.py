@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vessels import datasets, synthetic
+from vessels.data import datasets, synthetic
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 
 SIDE = 400
@@ -150,7 +150,7 @@ def test_a_turned_photograph_measures_the_same(eye):
 
 def test_only_the_field_of_view_counts_and_gives_the_diameter():
     fov = np.hypot(ROWS - 199.5, COLUMNS - 199.5) < 150
-    found = measure(line(5, length=100) | line(5, row=20), fov)
+    found = measure(line(5, length=100) | line(5, 0, 40, 75, 75), fov)
     assert found == measure(line(5, length=100), fov, diameter=300)
     assert found["density"] == pytest.approx(500 / (np.pi * 150**2), rel=0.02)
     assert found["length_density"] == pytest.approx(100 * 300 / (np.pi * 150**2), rel=0.02)

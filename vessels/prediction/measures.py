@@ -70,8 +70,7 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
             the field), `width_um` and `widest_um`.
 
     Returns:
-        dict with the keys of `UNITS`, in that order: int for the counts, else float; NaN where there is no vessel to
-        measure.
+        dict with the keys of `UNITS`, in that order: int for the counts, else float; NaN where there is no vessel.
 
     Raises:
         ValueError: `mask` and `fov` differ in shape, or the field of view is empty.
@@ -83,14 +82,11 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     field = int(fov.sum())
     mask = np.pad((mask & fov)[box], 1)
-
     skeleton = _skeleton(mask, max(round(diameter / 180), 3))
     length = skeleton.length + skeleton.tips.sum(axis=1)
     area = _areas(skeleton, mask)
     widths = area / length
     width, widest = (area.sum() / length.sum(), _widest(widths, length)) if length.size else (np.nan, np.nan)
-    chord = np.hypot(*(skeleton.pixels[skeleton.ends[:, 0]] - skeleton.pixels[skeleton.ends[:, 1]]).T)
-    long = np.minimum(skeleton.length, chord) > widths
     found = {
         "density": mask.sum() / field,
         "length_density": length.sum() * diameter / field,
@@ -100,13 +96,19 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
         "widest_permille": 1000 * widest / diameter,
         "branch_points": _branch_points(skeleton),
         "ends": int((skeleton.degree == 1).sum()),
-        "tortuosity": (skeleton.length[long] / chord[long]).mean() if long.any() else np.nan,
+        "tortuosity": _tortuosity(skeleton, widths),
         "fractal_dimension": _fractal_dimension(mask, diameter),
     }
     if microns_per_pixel:
         found["length_density_mm"] = 1000 * length.sum() / field / microns_per_pixel
         found.update({f"{name}_um": found[f"{name}_px"] * microns_per_pixel for name in ("width", "widest")})
     return {name: value if isinstance(value, int) else float(value) for name, value in found.items()}
+
+
+def _tortuosity(skeleton, widths):
+    chord = np.hypot(*(skeleton.pixels[skeleton.ends[:, 0]] - skeleton.pixels[skeleton.ends[:, 1]]).T)
+    long = np.minimum(skeleton.length, chord) > widths
+    return (skeleton.length[long] / chord[long]).mean() if long.any() else np.nan
 
 
 def microns_per_pixel(degrees, diameter, axial_length=24.0):
