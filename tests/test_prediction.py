@@ -197,6 +197,8 @@ def test_confidence_is_the_dice_to_be_expected(values, expected):
 def test_what_is_no_8_bit_rgb_is_refused(image):
     with pytest.raises(ValueError, match="must be uint8"):
         maps.predict_photograph(Darkness(), image, (537,))
+    with pytest.raises(ValueError, match="must be uint8"):
+        maps.predict_image(Darkness(), image)
 
 
 def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsys):

@@ -25,7 +25,7 @@ def doubts(image, found, mask):
     reasons = {
         "no rim shows, so its scale is a guess": found.diameter is None,
         "more than one eye?": discs(small) > 1 or max(width, height) > 1.7 * min(width, height),
-        "nearly black": np.percentile(small[fov].max(axis=1), 95) < 48,
+        "nearly black": np.percentile(small[fov].max(axis=1), 95) < 40,
         "bluer than any retina; are red and blue swapped, or is it a negative?": blue > 1.05 * red,
         "its lines are bright; is it a negative, or an angiogram?": dark_lines(small, fov) < 1,
         f"density {density:.3f}, which eyes do not have": not DENSITY[0] <= density <= DENSITY[1],
