@@ -1,9 +1,7 @@
 """Vessels in anyone's fundus photographs: the command behind predict.py."""
 
 import collections
-import contextlib
 import dataclasses
-import json
 import sys
 import threading
 import time
@@ -12,13 +10,12 @@ import cv2
 import numpy as np
 
 from vessels import UserError, exit_code
-from vessels.data import datasets
 from vessels.data.images import EXAMPLE, SUFFIXES, read_photograph
 from vessels.prediction.doubts import doubts
 from vessels.prediction.folders import Progress, Table, in_order, printable, refuse_foreign, write_png
 from vessels.prediction.maps import predict_photograph
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
-from vessels.record import load_network, read_record, record_path
+from vessels.record import load_network, record_and_diameter
 
 SKY_BLUE = np.array([86, 180, 233])  # Okabe and Ito's palette: told from a red retina by colour-blind readers too
 KINDS = ("probability", "mask", "overlay")
@@ -34,7 +31,7 @@ def collect(paths):
     for path in paths:
         inside = [path] if path.exists() else []
         if path.is_dir():
-            files = [file for file in sorted(path.glob("[!.]*")) if file.is_file()]
+            files = [file for file in sorted(path.glob("[!.]*")) if not file.is_dir()]
             inside = [file for file in files if file.suffix.lower() in SUFFIXES]
             others = collections.Counter(file.suffix.lower() for file in files if file.suffix.lower() not in SUFFIXES)
             if others:
@@ -50,16 +47,6 @@ def collect(paths):
     return list(found.values())
 
 
-def dataset_and_record(weights):
-    """`(dataset, record)`: the set that the weights were trained on and their JSON, checked as `eval_*.py` do."""
-    dataset, network = datasets.DRIVE, {"variant": "rsan", "seed": 0}
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # read_record says what is wrong
-        claimed = json.loads(record_path(weights).read_text())
-        dataset = {one.name: one for one in datasets.DATASETS}[claimed["dataset"]]
-        network = {key: claimed[key] for key in network}
-    return dataset, read_record(weights, dataset, **network)
-
-
 def main(build, load_weights, arguments):
     """What `predict.py` does with photographs; `build` and `load_weights` as in `evaluation.main`.
 
@@ -69,14 +56,14 @@ def main(build, load_weights, arguments):
     def command():
         number, shards = arguments.shard
         photographs = collect(arguments.photographs or [EXAMPLE])[number - 1 :: shards]
-        dataset, record = dataset_and_record(arguments.weights)
+        record, diameter = record_and_diameter(arguments.weights)
         table = Table(arguments.output_dir, HEADER, arguments.shard)
         there = table.files() if arguments.skip_existing else ()
         left = [path for path in photographs if printable(path) not in there
                 or not all(place.exists() for place in places(arguments.output_dir, path).values())]
         model = OneAtATime(load_network(build, load_weights, arguments.weights, record))
         threshold = record.get("threshold", 0.5) if arguments.threshold is None else arguments.threshold
-        predictor = Predictor(model, (record.get("diameter", dataset.diameter),), threshold, arguments)
+        predictor = Predictor(model, (diameter,), threshold, arguments)
         predicted = predict_all(predictor, left, table)
         skipped = f", {len(photographs) - len(left)} were there" if len(left) < len(photographs) else ""
         print(printable(f"{predicted} of {len(left)} photographs{skipped}: results in {arguments.output_dir}/"))
