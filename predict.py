@@ -12,9 +12,10 @@ For each, in predictions/ or where -o says, at the photograph's own size:
     <name>_overlay.png       the photograph, vessels tinted blue
 
 and a row of vessels.csv: size, scale (pixels that the network saw for each of the photograph's), confidence (the Dice
-coefficient to expect, were the probabilities true), seconds, a warning where the map cannot be right, and what
-vessels/prediction/measures.py measures (density, length, width, branches, tortuosity, fractal dimension). Files that
-predict.py did not write are never overwritten. Predicted once more, a photograph gets another row.
+coefficient to expect, were the probabilities true), seconds since the row before, a warning where the map cannot be
+right, and what vessels/prediction/measures.py measures (density, length, width, branches, tortuosity, fractal
+dimension). Files that predict.py did not write are never overwritten. Predicted once more, a photograph gets another
+row.
 
 A folder is read without the folders within. A photograph that cannot be read is reported and left out. After an
 interruption, --skip-existing goes on; --shard 3/16 takes the third sixteenth and writes vessels-03-of-16.csv, and
