@@ -24,7 +24,7 @@ from vessels.data.images import EXAMPLE, read_photograph  # noqa: E402
 from vessels.prediction import photographs  # noqa: E402
 from vessels.prediction.folders import Table  # noqa: E402
 from vessels.prediction.maps import predict_photograph  # noqa: E402
-from vessels.record import load_network, record_and_diameter  # noqa: E402
+from vessels.record import load_network, record_and_diameters  # noqa: E402
 
 from rsan_model import build_rsan, load_weights  # noqa: E402
 
@@ -63,15 +63,15 @@ def main():
             (folder / "in").mkdir()
             paths = write_photographs(folder / "in", count, megapixels)
             arguments = predict.parse([str(folder / "in"), "-o", str(folder / "out")])
-            record, diameter = record_and_diameter(arguments.weights)
+            record, diameters = record_and_diameters(arguments.weights)
             network = Timed(load_network(build_rsan, load_weights, arguments.weights, record))
-            predict_photograph(network, read_photograph(paths[0]), (diameter,))  # builds the graph
+            predict_photograph(network, read_photograph(paths[0]), diameters)  # builds the graph
             network.seconds, alone = 0, paths[:20]
             for path in alone:
-                predict_photograph(network, read_photograph(path), (diameter,))
+                predict_photograph(network, read_photograph(path), diameters)
             own = network.seconds / len(alone)
             for arguments.measures in (True, False):
-                predictor = photographs.Predictor(photographs.OneAtATime(network.model), (diameter,), 0.5, arguments)
+                predictor = photographs.Predictor(photographs.OneAtATime(network.model), diameters, 0.5, arguments)
                 table = Table(folder / f"out{arguments.measures}", photographs.HEADER)
                 began = time.perf_counter()
                 photographs.predict_all(predictor, paths, table)

@@ -15,7 +15,7 @@ from vessels.prediction.doubts import doubts
 from vessels.prediction.folders import Progress, Table, in_order, printable, refuse_foreign, write_png
 from vessels.prediction.maps import predict_photograph
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
-from vessels.record import load_network, record_and_diameter
+from vessels.record import load_network, record_and_diameters
 
 SKY_BLUE = np.array([86, 180, 233])  # Okabe and Ito's palette: told from a red retina by colour-blind readers too
 KINDS = ("probability", "mask", "overlay")
@@ -56,14 +56,14 @@ def main(build, load_weights, arguments):
     def command():
         number, shards = arguments.shard
         photographs = collect(arguments.photographs or [EXAMPLE])[number - 1 :: shards]
-        record, diameter = record_and_diameter(arguments.weights)
+        record, diameters = record_and_diameters(arguments.weights)
         table = Table(arguments.output_dir, HEADER, arguments.shard)
         there = table.files() if arguments.skip_existing else ()
         left = [path for path in photographs if printable(path) not in there
                 or not all(place.exists() for place in places(arguments.output_dir, path).values())]
         model = OneAtATime(load_network(build, load_weights, arguments.weights, record))
         threshold = record.get("threshold", 0.5) if arguments.threshold is None else arguments.threshold
-        predictor = Predictor(model, (diameter,), threshold, arguments)
+        predictor = Predictor(model, diameters, threshold, arguments)
         predicted = predict_all(predictor, left, table)
         skipped = f", {len(photographs) - len(left)} were there" if len(left) < len(photographs) else ""
         print(printable(f"{predicted} of {len(left)} photographs{skipped}: results in {arguments.output_dir}/"))
