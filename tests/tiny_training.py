@@ -19,14 +19,17 @@ def build(**arguments):
     return rsan_model.build_rsan(filters=4, **arguments)
 
 
-if __name__ == "__main__":
+def main(devices, flags):
     import keras
 
-    devices = int(sys.argv[1])
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * devices)
     tiny = dataclasses.replace(datasets.DRIVE, size=(60, 70), padded=72)
-    sys.exit(recipe.main(tiny, build, recipe.Recipe(), {}, __doc__, FLAGS + sys.argv[2:]))
+    return recipe.main(tiny, build, recipe.Recipe(), {}, __doc__, FLAGS + flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
