@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from pathlib import Path
 
 from vessels import UserError
@@ -24,12 +25,24 @@ def write_atomically(path, content):
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); "
-                        "make room or choose --output-dir") from None
+        remedy = "close what has it open, or choose" if isinstance(error, PermissionError) else "make room or choose"
+        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy} --output-dir") from None
+
+
+def replace(temporary, path):
+    """Renames. Windows refuses while any program, a virus scanner or a viewer, has `path` open: that may pass."""
+    for _ in range(20):
+        try:
+            return temporary.replace(path)
+        except PermissionError:
+            if os.name != "nt":
+                raise
+            time.sleep(0.1)
+    return temporary.replace(path)
 
 
 def read_bytes(path):
