@@ -127,7 +127,7 @@ def update_readme(readme=ROOT / "README.md", results_dir=ROOT / "results", check
         UserError: There is no such file, or no pair of markers in it.
     """
     try:
-        text = Path(readme).read_text()
+        text = Path(readme).read_text(encoding="utf-8")
         new = updated(text, results_dir)
     except OSError as error:
         raise UserError(f"{readme}: {error.strerror}; run this in a checkout of the project") from None
