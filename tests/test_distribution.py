@@ -77,7 +77,7 @@ def test_two_devices_and_two_workers_learn_as_one_device(launch, tmp_path):
     )
     assert_learned_alike(tmp_path / "mirrored", tmp_path / "one")
     assert_learned_alike(tmp_path / "workers", tmp_path / "one")
-    assert json.loads((tmp_path / "workers" / "environment.json").read_text())["replicas"] == 2
+    assert json.loads((tmp_path / "workers" / "environment.json").read_text(encoding="utf-8"))["replicas"] == 2
     assert ["validation inside" in output for output in outputs] == [True, False, True, True]
 
 
@@ -123,7 +123,7 @@ def test_the_command_for_several_machines_runs_as_printed(tmp_path):
     done = subprocess.run(["bash", "-c", command + "\nwait"], cwd=ROOT, capture_output=True, text=True, timeout=600,
                           env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
     assert (tmp_path / "run" / "best.json").exists(), done.stdout + done.stderr
-    assert json.loads((tmp_path / "run" / "environment.json").read_text())["replicas"] == 2
+    assert json.loads((tmp_path / "run" / "environment.json").read_text(encoding="utf-8"))["replicas"] == 2
 
 
 def test_workers_with_other_flags_are_refused(launch, tmp_path):
@@ -190,4 +190,4 @@ def test_jax_shares_batches_by_data_parallelism(launch, tmp_path):
         launch(tmp_path / "two", "--strategy", "mirrored", *flags, KERAS_BACKEND="jax", **two),
     )
     assert_learned_alike(tmp_path / "two", tmp_path / "one")
-    assert json.loads((tmp_path / "two" / "environment.json").read_text())["replicas"] == 2
+    assert json.loads((tmp_path / "two" / "environment.json").read_text(encoding="utf-8"))["replicas"] == 2

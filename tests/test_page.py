@@ -15,7 +15,7 @@ from test_report import measured
 from vessels import UserError
 from vessels.data import datasets
 from vessels.metrics import evaluate
-from vessels.report import page, plots, tables
+from vessels.report import page, plots
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NAMES = ("01_test", "02_test", "03_test")
@@ -28,7 +28,7 @@ def results(tmp_path):
     for dataset in datasets.DATASETS:
         examples = [example(name, seed) for seed, name in enumerate(NAMES)]
         probabilities = maps(examples)
-        for variant in tables.VARIANTS:
+        for variant in page.NETWORKS:
             folder = tmp_path / dataset.name / variant
             (folder / "probabilities").mkdir(parents=True)
             scores = evaluate(examples, probabilities)
@@ -56,10 +56,11 @@ class Tags(html.parser.HTMLParser):
 def test_page_holds_everything_and_asks_for_nothing(results):
     folder, loaded = results
     page.write_page(folder, loaded)
-    text = (folder / "index.html").read_text()
+    text = (folder / "index.html").read_text(encoding="utf-8")
     tags = Tags(text).found
     sources = [attrs.get("src") or attrs.get("href") for _, attrs in tags]
-    assert all(source.startswith("data:image/") for source in sources if source)
+    places = [f"#{attrs['id']}" for _, attrs in tags if "id" in attrs]
+    assert all(source.startswith("data:image/") or source in places for source in sources if source)
     assert "url(" not in text and not any(tag in ("link", "iframe") for tag, _ in tags)
     for name in NAMES:
         assert len([attrs for tag, attrs in tags if tag == "figure" and attrs["id"] == name]) == 2
@@ -67,10 +68,36 @@ def test_page_holds_everything_and_asks_for_nothing(results):
         assert wanted in text
 
 
+def test_parts_are_there_where_there_is_something_to_show(results):
+    folder, loaded = results
+    always = ["#standing", "#ablation", "#drive", "#chase"]
+    for changed, parts in (
+        (lambda: None, always),
+        (lambda: add_foreign(folder), [*always[:2], "#transfer", *always[2:]]),
+        (lambda: Image.new("RGB", (8, 8)).save(folder / "retina.jpg"),
+         [*always[:2], "#transfer", "#pictures", *always[2:]]),
+    ):
+        changed()
+        page.write_page(folder, loaded)
+        text = (folder / "index.html").read_text(encoding="utf-8")
+        assert [attrs["href"] for tag, attrs in Tags(text).found if tag == "a"] == parts
+    assert "rsan of CHASE DB1" in text.split("id='transfer'")[1].split("<h2")[0]
+    assert "FR-UNet" in text.split("id='standing'")[1].split("<h2")[0]
+    assert "DRIVE, default recipe, 3 images." in text.split("id='ablation'")[1].split("<h2")[0]
+
+
+def add_foreign(folder):
+    """Puts RSAN of CHASE DB1 among DRIVE's results."""
+    metrics = json.loads((folder / "DRIVE" / "rsan" / "metrics.json").read_text(encoding="utf-8"))
+    (folder / "DRIVE" / "rsan_of_CHASEDB1").mkdir()
+    text = json.dumps({**metrics, "trained_on": "CHASEDB1"})
+    (folder / "DRIVE" / "rsan_of_CHASEDB1" / "metrics.json").write_text(text)
+
+
 def test_list_begins_with_the_worst(results):
     folder, loaded = results
     page.write_page(folder, loaded)
-    text = (folder / "index.html").read_text()
+    text = (folder / "index.html").read_text(encoding="utf-8")
     first = [float(figure) for figure in re.findall(r"<td>0\d_test</td><td>([\d.]+)</td>", text)[:3]]
     assert len(first) == 3 and first == sorted(first)
 
@@ -80,7 +107,7 @@ def test_figure_has_a_row_for_each_set_and_five_columns(results):
     page.write_figure(folder, loaded, width=120)
     assert Image.open(folder / "figure.png").width == 5 * 126 - 6
     (folder / "CHASEDB1" / "backbone" / "probabilities" / "01_test.png").unlink()
-    with pytest.raises(UserError, match=r"python eval_chase\.py --variant backbone"):
+    with pytest.raises(UserError, match=r"python eval_chase.py weights/chase_backbone.weights.h5"):
         page.write_figure(folder, loaded)
 
 
@@ -114,7 +141,7 @@ def test_page_in_chromium_sorts_and_slides(results):
         .map(row => row.cells[0].textContent).join() + "|" + slider.closest(".case").style.cssText
         + "|" + document.body.dataset.layer + "|" + (document.documentElement.scrollWidth <= innerWidth);
     </script></body>"""
-    index.write_text(index.read_text().replace("</body>", acts))
+    index.write_text(index.read_text(encoding="utf-8").replace("</body>", acts))
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900",
                f"--user-data-dir={folder / 'profile'}"]
     dom = subprocess.run([*command, "--dump-dom", index.as_uri()], capture_output=True, text=True, timeout=120).stdout

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from vessels import UserError
+from vessels.data import datasets
 from vessels.files import ROOT, sha256, write_atomically
 
 
@@ -84,11 +85,6 @@ def may_round_to_tf32():
     return sys.modules["torch"].backends.cudnn.allow_tf32 if backend == "torch" else None
 
 
-def released(dataset, variant, seed):
-    """Path of released weights: `drive_rsan.weights.h5`, and `drive_rsan_seed1.weights.h5` of another seed than 0."""
-    return ROOT / "weights" / f"{dataset.key}_{variant}{f'_seed{seed}' if seed else ''}.weights.h5"
-
-
 def record_path(weights):
     return weights.with_name(weights.name.removesuffix(".h5").removesuffix(".weights") + ".json")
 
@@ -100,12 +96,15 @@ def load_network(build, load_weights, weights, record):
         model = build(**record["model"])
         load_weights(model, weights)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{weights} does not fit {record_path(weights)}: {error}; name other --weights") from None
+        raise UserError(f"{weights} does not fit {record_path(weights)}: {error}; name other weights") from None
     return model
 
 
-def write_record(run_dir, dataset, recipe, history, checksums, parameters):
-    """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for."""
+def write_record(run_dir, dataset, recipe, history, config, parameters):
+    """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for.
+
+    `config` is what config.json holds. Before the last epoch, the record is marked as unfinished.
+    """
     weights = run_dir / "best.weights.h5"
     record = {
         "dataset": "synthetic" if recipe.synthetic else dataset.name,
@@ -115,43 +114,67 @@ def write_record(run_dir, dataset, recipe, history, checksums, parameters):
         "sha256": sha256(weights),
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),
+        "loss": config["loss"],
+        "augmentation": config["augmentation"],
         "chosen": "last epoch",
+        **({"unfinished": True} if len(history) < recipe.epochs else {}),
         "validation": {"held_out": recipe.train_on == "train",
                        **{key: history[-1][key] for key in ("epoch", "val_auc", "val_f1")}},
         "wall_time_s": round(sum(row["seconds"] for row in history)),
-        "environment": json.loads((run_dir / "environment.json").read_text()),
-        "data_sha256": checksums["train"],
-        "validation_sha256": checksums["validation"],
+        "environment": json.loads((run_dir / "environment.json").read_text(encoding="utf-8")),
+        "data_sha256": config["data_sha256"],
+        "validation_sha256": config["validation_sha256"],
         "history": history,
     }
     write_atomically(record_path(weights), json.dumps(record, indent=1) + "\n")
 
 
-def read_record(weights, dataset, variant, seed=0, synthetic=False, allow_modified=False):
-    """The JSON beside the weights, after checking that it and they are what is asked for."""
-    path = record_path(weights)
-    train = f"python train_{dataset.key}.py{' --synthetic' * synthetic} --variant {variant}"
-    train += f" --seed {seed}" if seed else ""
-    if not weights.exists():
-        raise UserError(f"{weights}: no such weights; make some with `{train}`, and name those with --weights")
+def finished(weights):
+    """Whether the record beside `weights` describes them, and a whole run."""
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(record_path(weights).read_text(encoding="utf-8"))
+        return not record.get("unfinished") and record["sha256"] == sha256(weights)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def read_record(weights, allow_modified=False):
+    """The JSON beside `weights`, a Path, after checking that it is whole and describes them: dict.
+
+    Raises:
+        UserError: Either file is missing or broken, or (unless `allow_modified`) the SHA-256 is another.
+    """
+    path = record_path(weights)
+    if not weights.exists():
+        raise UserError(f"{weights}: no such weights; name others, or train some")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
         missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
     except FileNotFoundError:
         raise UserError(f"{path}: missing, it says what network {weights.name} belongs to; restore it, or "
-                        f"make both with `{train}`") from None
+                        "name other weights") from None
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); restore it") from None
     if missing:
         raise UserError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
-    expected = {"dataset": "synthetic" if synthetic else dataset.name, "variant": variant, "seed": seed}
-    for key, value in expected.items():
-        if record[key] != value:
-            remedy = "name other --weights" if key == "dataset" else f"give --{key} {record[key]}"
-            raise UserError(f"{weights}: is of {key} {record[key]}, not {value}; {remedy}, or "
-                            f"make some with `{train}`")
     digest = sha256(weights)
     if digest != record["sha256"] and not allow_modified:
         raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
                         f"{record['sha256'][:12]}...); restore it, or go on with --allow-modified")
     return {**record, "sha256": digest}
+
+
+def known_diameter(weights, record):
+    """How wide a field of view the network knows, in pixels: as its record says, else its data set's."""
+    diameters = {dataset.name: dataset.diameter for dataset in datasets.DATASETS}
+    diameter = record.get("diameter", diameters.get(record["dataset"]))
+    if not diameter:
+        raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; "
+                        "name other weights")
+    return diameter
+
+
+def record_and_diameter(weights):
+    """`(record, diameter)` of weights that are to see anyone's photographs; see `read_record`, `known_diameter`."""
+    record = read_record(weights)
+    return record, known_diameter(weights, record)

@@ -13,11 +13,17 @@ from PIL import Image, ImageDraw, ImageFont
 from vessels import UserError
 from vessels.data import datasets
 from vessels.files import ROOT, write_atomically
-from vessels.report import tables
+from vessels.report import ablation, standing, tables
 from vessels.report.plots import FALSE, FOUND, MISSED, agreement
 
 WIDTH = 560  # of a picture in the page, in pixels
-FIGURE = ("(a) photograph", "(b) backbone", "(c) + DropBlock", "(d) RSAN", "(e) label")
+# Pictures of results/ that the page shows where they are there: file, heading, caption.
+PICTURES = (
+    ("retina.jpg", "A photograph that no network here has learned from",
+     "A photograph, the probability of vessel, and the vessels drawn on the photograph."),
+)
+NETWORKS = {"backbone": "(b) backbone", "backbone_dropblock": "(c) + DropBlock", "rsan": "(d) RSAN"}
+FIGURE = ("(a) photograph", *NETWORKS.values(), "(e) label")
 
 
 def probability_map(folder, example):
@@ -25,9 +31,9 @@ def probability_map(folder, example):
     path = folder / "probabilities" / f"{example.name}.png"
     found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.exists() else None
     if found is None or found.dtype != np.uint16 or found.shape != example.label.shape:
-        script = next(f"eval_{dataset.key}.py" for dataset in datasets.DATASETS if dataset.name == folder.parent.name)
-        raise UserError(f"{path}: missing or not of this image; make it with `python {script} "
-                        f"--variant {folder.name}`")
+        key = next(dataset.key for dataset in datasets.DATASETS if dataset.name == folder.parent.name)
+        raise UserError(f"{path}: missing or not of this image; make it with `python eval_{key}.py "
+                        f"weights/{key}_{folder.name}.weights.h5`")
     return found.astype("float32") / 65535
 
 
@@ -86,18 +92,18 @@ def section(dataset, results_dir, examples):
     found = tables.results_of(dataset, results_dir)
     folder, metrics = found[0]
     all_metrics = [metrics for _, metrics in found]
-    parts = [f"<h2>{dataset.title}</h2>"]
+    parts = []
     for protocol, scored in tables.SCORED.items():
         parts.append(f"<h3>{metrics['n_images']} test images, {scored}</h3>{scores_table(all_metrics, protocol)}")
     parts.append("<h3>Curves</h3><div class=curves>")
     for path in sorted(folder.glob("*.png")):
-        parts.append(f"<img src='{data_uri(path.read_bytes(), 'png')}' alt='{path.stem} of {metrics['variant']}'>")
+        parts.append(f"<img src='{data_uri(path.read_bytes(), 'png')}' alt='{path.stem} of {tables.network(metrics)}'>")
     parts.append("</div>")
     ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
     keys = ("f1", "auc", "accuracy", "sensitivity", "specificity", "cldice")
-    parts.append(f"<h3>Each image, {metrics['variant']}, inside the field of view</h3>")
+    parts.append(f"<h3>Each image, {tables.network(metrics)}, inside the field of view</h3>")
     parts.append(table(("image", *(tables.COLUMNS[key] for key in keys)),
-                       [("", (one["image"], *(tables.cell(one["inside_fov"][key]) for key in keys)))
+                       [("", (one["image"], *(tables.cell(one["inside_fov"].get(key)) for key in keys)))
                         for one in ranked], sortable=True))
     order = {one["image"]: one["inside_fov"] for one in [*ranked[:2], *reversed(ranked[2:])]}
     words = {ranked[0]["image"]: ", worst", ranked[-1]["image"]: ", best"}
@@ -108,14 +114,78 @@ def section(dataset, results_dir, examples):
     return "\n".join([*parts, "</div>"])
 
 
+def part(anchor, title, *content):
+    """A part of the page that its first lines link to: `(link, HTML)`."""
+    link = f"<a href='#{anchor}'>{html.escape(title)}</a>"
+    return link, f"<h2 id='{anchor}'>{html.escape(title)}</h2>\n" + "\n".join(content)
+
+
+def paragraphs(texts):
+    return "".join(f"<p>{html.escape(text)}</p>" for text in texts)
+
+
+def standing_part(results_dir):
+    """Ours beside what others published, with how each row was scored."""
+    content = []
+    for dataset in datasets.DATASETS:
+        if found := standing.rows(dataset, results_dir):
+            content += [f"<h3>{dataset.title}</h3>",
+                        table(standing.HEAD, [("ours words" if own else "words", cells) for own, cells in found])]
+    return part("standing", "Where this stands", *content, paragraphs(standing.published()["field"]))
+
+
+def ablation_part(results_dir):
+    """Each network less the backbone, with intervals; None where there is nothing to compare."""
+    compared = ablation.comparisons(results_dir)
+    if not compared:
+        return None
+    how = ("Inside the field of view, in thousandths: mean over the test images and trainings and, in brackets, its "
+           "95 % interval, of images paired and, where there are several, of trainings.")
+    return part("ablation", "Each network less the backbone", paragraphs([how]),
+                table(ablation.HEAD, [("", ablation.cells(one)) for one in compared]),
+                paragraphs(ablation.conclusions(compared)))
+
+
+def transfer_part(results_dir):
+    """Networks on sets that they have not learned from, or not from alone, below the set's own; None without any."""
+    rows = []
+    for dataset in datasets.DATASETS:
+        found = [metrics for _, metrics in tables.results_of(dataset, results_dir)]
+        foreign = [metrics for metrics in found if metrics["trained_on"] != dataset.name]
+        for metrics in [*found[:1], *foreign] if foreign else ():
+            name, scores = tables.rows(metrics, "inside_fov")[0]
+            rows.append(("" if metrics in foreign else "ours",
+                         (dataset.title, name, *(tables.cell(scores.get(key)) for key in tables.COLUMNS))))
+    how = ("Inside the field of view. Nothing was retrained: photographs are scaled to the field of view that the "
+           "network knows. In bold, the network that learned from the set's own training images.")
+    return part("transfer", "On photographs of another set", paragraphs([how]),
+                table(("set", "network", *tables.COLUMNS.values()), rows)) if rows else None
+
+
+def pictures_part(results_dir):
+    """What `PICTURES` lists and `results_dir` has; None without any."""
+    shown = []
+    for name, title, caption in PICTURES:
+        if (path := results_dir / name).exists():
+            kind = path.suffix[1:].replace("jpg", "jpeg")
+            shown.append(f"<h3>{html.escape(title)}</h3><figure class=picture>"
+                         f"<img src='{data_uri(path.read_bytes(), kind)}' alt='{html.escape(title, quote=True)}'>"
+                         f"<figcaption>{html.escape(caption)}</figcaption></figure>")
+    return part("pictures", "Pictures", *shown) if shown else None
+
+
 def write_page(results_dir, loaded):
     """Writes `<results_dir>/index.html`, self-contained: `loaded` is `[(dataset, its test examples)]`."""
-    template = string.Template(Path(__file__).with_suffix(".html").read_text())
+    template = string.Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
     colours = {name: f"rgb{colour}" for name, colour in
                (("found", FOUND), ("missed", MISSED), ("false", FALSE))}
+    makers = standing_part, ablation_part, transfer_part, pictures_part
+    parts = [made for make in makers if (made := make(results_dir))]
+    sets = [part(dataset.key, dataset.title, section(dataset, results_dir, examples)) for dataset, examples in loaded]
     page = template.substitute(
         titles=" and ".join(dataset.title for dataset, _ in loaded), **colours,
-        sections="\n".join(section(dataset, results_dir, examples) for dataset, examples in loaded),
+        links=" ".join(link for link, _ in parts + sets),
+        overview="\n".join(content for _, content in parts), sections="\n".join(content for _, content in sets),
     )
     write_atomically(results_dir / "index.html", page)
 
@@ -123,11 +193,11 @@ def write_page(results_dir, loaded):
 def write_figure(results_dir, loaded, width=300):
     """Writes `<results_dir>/figure.png`, the paper's Results figure: a row for each set, its columns in FIGURE.
 
-    Shown is each set's first test image; the maps of all three variants must be there, else UserError.
+    Shown is each set's first test image; the maps of all three networks must be there, else UserError.
     """
     rows = []
     for dataset, (example, *_) in loaded:
-        maps = [probability_map(results_dir / dataset.name / variant, example) for variant in reversed(tables.VARIANTS)]
+        maps = [probability_map(results_dir / dataset.name / variant, example) for variant in NETWORKS]
         grey = [np.repeat((255 * plane).astype("uint8")[..., None], 3, 2) for plane in (*maps, example.label)]
         rows.append([example.image, *grey])
     heights = [round(row[0].shape[0] * width / row[0].shape[1]) for row in rows]
