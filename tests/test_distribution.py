@@ -17,6 +17,7 @@ from test_meeting import free_addresses
 from vessels import UserError
 from vessels.training import distribution
 
+pytestmark = pytest.mark.slow
 PATCHES = ("--recipe", "patches", "--epochs", "2", "--steps", "3", "--patch-size", "56", "--keep-prob", "1")
 
 

@@ -274,6 +274,7 @@ def test_command_writes_all_and_ends_with_the_table(command, tmp_path, capsys):
                                   "recipe": {"epochs": 3, "seed": 0},
                                   "sha256": hashlib.sha256(b"weights").hexdigest()}
     assert (metrics["dataset"], metrics["n_images"], metrics["published"]["auc"]) == ("DRIVE", 2, 0.9855)
+    assert metrics["environment"]["tf32"] is False
     assert str(tmp_path) not in (results / "metrics.json").read_text(encoding="utf-8")
     saved = np.asarray(Image.open(results / "probabilities" / "01_test.png"))
     expected = next(iter(command.predicted.values()))

@@ -13,6 +13,7 @@ from vessels.prediction import export
 from fused import unfused
 from rsan_model import build_rsan, load_weights
 
+pytestmark = pytest.mark.slow
 NAMES = {"onnx": "rsan.onnx", "litert": "rsan.tflite", "saved_model": "rsan"}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import kills
 
+pytestmark = pytest.mark.slow
 PLAN = list(zip(("epoch", "checkpoint", "start"), 3 * kills.SIGNALS, strict=False))
 
 

@@ -34,7 +34,7 @@ def room(module):
 
 
 def is_text_without_encoding(call):
-    """Of `path.read_text(encoding="utf-8")`, `path.write_text(text)`, `path.open()`, `open(path)`: Windows takes what is not UTF-8."""
+    """Reads or writes text by what the system prefers: on Windows not UTF-8."""
     name = getattr(call.func, "attr", getattr(call.func, "id", None))
     named = {keyword.arg for keyword in call.keywords}
     if name in ("read_text", "write_text"):

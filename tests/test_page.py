@@ -127,6 +127,7 @@ def test_what_is_left_out_is_said(results, monkeypatch):
     assert len(lines) == 2 and all("no data" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
 def test_page_in_chromium_sorts_and_slides(results):
     folder, loaded = results

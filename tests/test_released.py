@@ -15,7 +15,9 @@ import rsan_model
 WEIGHTS = sorted((ROOT / "weights").glob("*.weights.h5"))
 
 
-@pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.name.removesuffix(".weights.h5"))
+@pytest.mark.parametrize("path", [
+    pytest.param(path, id=path.name.removesuffix(".weights.h5"),
+                 marks=[] if path.name == "drive_rsan.weights.h5" else pytest.mark.slow) for path in WEIGHTS])
 def test_two_images_score_as_recorded(path, data_root):
     record = read_record(path)
     sets = [one for one in datasets.DATASETS if one.name in record["dataset"].split("+")]

@@ -160,6 +160,7 @@ def test_a_broken_loss_stops_the_run_and_names_the_checkpoint(tmp_path, capsys):
     assert not (tmp_path / "best.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["backbone", "backbone_dropblock"])
 def test_the_authors_recipe_trains_the_ablations(variant, tmp_path):
     assert authors(tmp_path, "--variant", variant, "--epochs", "1") == 0
@@ -174,6 +175,7 @@ def test_the_authors_recipe_is_the_one_of_their_scripts(script, batch_size, keep
     assert learning.phases(recipe, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
 
 
+@pytest.mark.slow
 def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoch(tmp_path, monkeypatch):
     """Cut where the phases meet and resumed, the run still ends in the bits of an undisturbed one."""
     flags = "--epochs", "3", "--batch-size", "2"
@@ -199,6 +201,7 @@ def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoc
         np.testing.assert_array_equal(last[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
     try:
         assert run(tmp_path, "--mixed-precision", "--epochs", "1") == 0

@@ -9,6 +9,7 @@ from vessels import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTIAL = ".partial"  # how the names of half-written files end
+WINDOWS = os.name == "nt"
 
 
 def write_atomically(path, content):
@@ -30,8 +31,8 @@ def write_atomically(path, content):
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        remedy = "close what has it open, or choose" if isinstance(error, PermissionError) else "make room or choose"
-        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy} --output-dir") from None
+        remedy = "close what has it open" if WINDOWS and isinstance(error, PermissionError) else "make room"
+        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy} or choose --output-dir") from None
 
 
 def replace(temporary, path):
@@ -40,7 +41,7 @@ def replace(temporary, path):
         try:
             return temporary.replace(path)
         except PermissionError:
-            if os.name != "nt":
+            if not WINDOWS:
                 raise
             time.sleep(0.1)
     return temporary.replace(path)
