@@ -100,10 +100,11 @@ def load_network(build, load_weights, weights, record):
     return model
 
 
-def write_record(run_dir, dataset, recipe, history, config, parameters):
+def write_record(run_dir, dataset, recipe, history, config, parameters, complete=False, threshold=None):
     """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for.
 
-    `config` is what config.json holds. Before the last epoch, the record is marked as unfinished.
+    `config` is what config.json holds. Unless `complete`, the record is marked as unfinished. A `threshold` was chosen
+    on validation images.
     """
     weights = run_dir / "best.weights.h5"
     record = {
@@ -112,12 +113,15 @@ def write_record(run_dir, dataset, recipe, history, config, parameters):
         "model": {"keep_prob": recipe.keep_prob, "variant": recipe.variant},
         "parameters": parameters,
         "sha256": sha256(weights),
+        "diameters": config["diameters"],
+        **({} if threshold is None else {"threshold": threshold}),
+        **{key: config[key] for key in ("started_from",) if key in config},
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),
         "loss": config["loss"],
         "augmentation": config["augmentation"],
         "chosen": "last epoch",
-        **({"unfinished": True} if len(history) < recipe.epochs else {}),
+        **({} if complete else {"unfinished": True}),
         "validation": {"held_out": recipe.train_on == "train",
                        **{key: history[-1][key] for key in ("epoch", "val_auc", "val_f1")}},
         "wall_time_s": round(sum(row["seconds"] for row in history)),
@@ -164,17 +168,36 @@ def read_record(weights, allow_modified=False):
     return {**record, "sha256": digest}
 
 
-def known_diameter(weights, record):
-    """How wide a field of view the network knows, in pixels: as its record says, else its data set's."""
-    diameters = {dataset.name: dataset.diameter for dataset in datasets.DATASETS}
-    diameter = record.get("diameter", diameters.get(record["dataset"]))
-    if not diameter:
+def learned_from(record):
+    """`{file: SHA-256}` of all that weights learned from, those that they started from included."""
+    return {**record.get("started_from", {}).get("data_sha256", {}), **record.get("data_sha256", {})}
+
+
+def read_start(weights, variant):
+    """What a record says of weights that a run of `variant` goes on from: their name, SHA-256 and their data's.
+
+    Raises:
+        UserError: As `read_record` does; or they are of another network, or nobody knows what they learned from.
+    """
+    record = read_record(weights)
+    if record["variant"] != variant:
+        raise UserError(f"{weights}: is of {record['variant']}, not {variant}; give --variant {record['variant']}")
+    if "data_sha256" not in record:
+        raise UserError(f"{record_path(weights)}: does not say what {weights.name} learned from; restore it")
+    return {"file": weights.name, "sha256": record["sha256"], "data_sha256": learned_from(record)}
+
+
+def known_diameters(weights, record):
+    """How wide fields of view are that the network knows, in pixels: as its record says, else its data set's; tuple."""
+    known = {dataset.name: dataset.diameters for dataset in datasets.DATASETS}
+    diameters = record.get("diameters", known.get(record["dataset"]))
+    if not diameters:
         raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; "
                         "name other weights")
-    return diameter
+    return tuple(diameters)
 
 
-def record_and_diameter(weights):
-    """`(record, diameter)` of weights that are to see anyone's photographs; see `read_record`, `known_diameter`."""
+def record_and_diameters(weights):
+    """`(record, diameters)` of weights that are to see anyone's photographs; see `read_record`, `known_diameters`."""
     record = read_record(weights)
-    return record, known_diameter(weights, record)
+    return record, known_diameters(weights, record)
