@@ -148,7 +148,8 @@ class BatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         learns = training and self.trainable
-        usual = (len(inputs.shape), self.axis % len(inputs.shape), self.scale, self.center, self.renorm, mask is None,
+        renorm = getattr(self, "renorm", False)  # older Keras has none
+        usual = (len(inputs.shape), self.axis % len(inputs.shape), self.scale, self.center, renorm, mask is None,
                  self.variable_dtype, inputs.dtype == self.compute_dtype)
         if not FUSED or usual != (4, 3, True, True, False, True, "float32", True) or (learns and self.synchronized):
             self.computing = True

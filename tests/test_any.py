@@ -166,6 +166,7 @@ def test_own_photographs_are_trained_on_and_recorded(trained):
     assert record["recipe"]["recipe"] == "any"
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):  # noqa: F811
     """A run that learns next to nothing ends next to where it starts."""
     start = trained / "run/best.weights.h5"
@@ -197,6 +198,7 @@ def test_weights_that_cannot_be_gone_on_from(trained, root, tmp_path, capsys):  
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_synthetic_needs_no_photographs(tmp_path, capsys):
     assert run(tmp_path, "--synthetic") == 0
     assert json.loads((tmp_path / "best.json").read_text())["dataset"] == "synthetic"

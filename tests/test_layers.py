@@ -1,6 +1,7 @@
 """The layers as anyone's network uses them; tests/test_backends.py runs this file on Keras' other backends too."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -192,6 +193,7 @@ def small_network():
     return keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(x))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="compiles nothing by default")
 @pytest.mark.parametrize(("policy", "stage"), [
     ("float32", None), ("float32", (0.9, 0.5)), ("mixed_bfloat16", (0.85, 0.5)),
@@ -222,6 +224,7 @@ def test_compiled_steps_learn_what_uncompiled_ones_do(policy, stage, monkeypatch
         assert np.linalg.norm(other - learned[0]) < largest
 
 
+@pytest.mark.slow
 @on_tensorflow
 @pytest.mark.parametrize("kind", ["onnx", "litert", "tf_saved_model"])
 def test_anyones_network_with_the_blocks_can_be_exported(kind, tmp_path):
@@ -269,5 +272,6 @@ import """
 @pytest.mark.parametrize("module", ["rsan_model", "attention_module", "dropblock", "fused"])
 @pytest.mark.parametrize("own", [{}, {"TF_ENABLE_ONEDNN_OPTS": "0"}])
 def test_settings_are_made_before_tensorflow_reads_them(module, own):
-    done = subprocess.run([sys.executable, "-c", FINDER + module], cwd=ROOT, env=own, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", FINDER + module], cwd=ROOT, capture_output=True, text=True,
+                          env={**own, **{name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}})
     assert json.loads(done.stdout) == [own.get("TF_ENABLE_ONEDNN_OPTS", "1"), "2"], done.stderr

@@ -107,6 +107,7 @@ def test_what_is_no_photograph_is_said_so(tmp_path, make, message):
         images.read_photograph(tmp_path / "a.png")
 
 
+@pytest.mark.slow
 def test_halo_is_how_far_the_network_sees(monkeypatch):
     """An infinite value spreads through positive weights wherever there is a path, and nowhere else."""
     monkeypatch.setattr("fused.FUSED", False)  # its spread-out kernels hold zeros, and infinity times zero is no number
@@ -128,6 +129,7 @@ def test_halo_is_how_far_the_network_sees(monkeypatch):
 
 
 # Without shrinking, which would take minutes.
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 @given(st.integers(1, 64), st.integers(500, 1000), st.sampled_from([392, 448, 496]), st.booleans())
 @example(482, 513, 480, False)

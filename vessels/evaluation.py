@@ -275,5 +275,5 @@ def write_results(output, examples, probabilities, metrics, record):
 
 def published(dataset):
     """The paper's own figures, from results/published.json."""
-    rows = json.loads((ROOT / "results" / "published.json").read_text()).get(dataset.name, [])
+    rows = json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8")).get(dataset.name, [])
     return next((row for row in rows if row["method"] == "RSAN (paper)"), {})

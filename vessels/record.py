@@ -40,6 +40,7 @@ def environment():
         "backend": keras.config.backend() if keras else os.environ.get("KERAS_BACKEND", "tensorflow"),
         **{package: version(package) for package in ("keras", "tensorflow", "jax", "torch", "numpy")},
         "device": device(),
+        "tf32": may_round_to_tf32(),
         **{name: os.environ.get(name) for name in ("TF_ENABLE_ONEDNN_OPTS", "RSAN_FUSED")},
     }
 
@@ -54,9 +55,34 @@ def device():
     if tensorflow and (gpus := tensorflow.config.list_physical_devices("GPU")):
         return tensorflow.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
+
+
+def compute_in_full_float32():
+    """From here on, GPUs since Ampere do not round to TF32 before they multiply: that moves probabilities by .01."""
+    import keras
+
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        sys.modules["tensorflow"].config.experimental.enable_tensor_float_32_execution(False)
+    elif backend == "jax":
+        sys.modules["jax"].config.update("jax_default_matmul_precision", "highest")
+    elif backend == "torch":
+        sys.modules["torch"].set_float32_matmul_precision("highest")
+        sys.modules["torch"].backends.cudnn.allow_tf32 = False
+
+
+def may_round_to_tf32():
+    """Whether a GPU that can would round to TF32; None before a backend is imported."""
+    keras = sys.modules.get("keras")
+    backend = keras and keras.config.backend()
+    if backend == "tensorflow":
+        return sys.modules["tensorflow"].config.experimental.tensor_float_32_execution_enabled()
+    if backend == "jax":
+        return sys.modules["jax"].config.jax_default_matmul_precision not in ("highest", "float32")
+    return sys.modules["torch"].backends.cudnn.allow_tf32 if backend == "torch" else None
 
 
 def record_path(weights):
@@ -64,7 +90,8 @@ def record_path(weights):
 
 
 def load_network(build, load_weights, weights, record):
-    """The network that `record` describes, with its weights; UserError where they do not fit."""
+    """The network that `record` describes, with its weights, in full float32; UserError where they do not fit."""
+    compute_in_full_float32()
     try:
         model = build(**record["model"])
         load_weights(model, weights)

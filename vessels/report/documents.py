@@ -34,7 +34,7 @@ def update(root=ROOT, check=False):
     stale = []
     for path, contents in DOCUMENTS.items():
         try:
-            old = new = (root / path).read_text()
+            old = new = (root / path).read_text(encoding="utf-8")
         except OSError as error:
             raise UserError(f"{root / path}: {error.strerror}; run this in a checkout of the project") from None
         for name, make in contents.items():
