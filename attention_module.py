@@ -45,8 +45,12 @@ class SpatialAttention(layers.Layer):
     def build(self, input_shape):
         self.conv.build((*input_shape[:-1], 2))
 
+    def attention(self, x):
+        """What every channel of `x` is multiplied by: float `(batch, height, width, 1)` in [0, 1]."""
+        return self.conv(mean_and_maximum(x))
+
     def call(self, x):
-        return x * self.conv(mean_and_maximum(x))
+        return x * self.attention(x)
 
     def get_config(self):
         return {**super().get_config(), "kernel_size": self.kernel_size}
