@@ -1,14 +1,17 @@
 """Spatial attention, as RSAN takes it over from CBAM (Woo et al., ECCV 2018, arXiv:1807.06521)."""
 
+from fused import NarrowConv2D, compiled  # first: it chooses TensorFlow's settings
+
+# isort: split
 import keras
 from keras import layers, ops
 
-from fused import NarrowConv2D, compiled
 
-
-@compiled
 def mean_and_maximum(x):
     return ops.concatenate([ops.mean(x, axis=-1, keepdims=True), ops.max(x, axis=-1, keepdims=True)], axis=-1)
+
+
+compiled_mean_and_maximum = compiled(mean_and_maximum)
 
 
 @keras.saving.register_keras_serializable(package="rsan")
@@ -40,17 +43,19 @@ class SpatialAttention(layers.Layer):
             use_bias=False,
             kernel_initializer="he_normal",
             activation="sigmoid",
+            data_format="channels_last",
+            dtype=self.dtype_policy,
         )
 
     def build(self, input_shape):
         self.conv.build((*input_shape[:-1], 2))
 
-    def attention(self, x):
-        """What every channel of `x` is multiplied by: float `(batch, height, width, 1)` in [0, 1]."""
-        return self.conv(mean_and_maximum(x))
+    def attention(self, inputs, training=False):
+        """What every channel of `inputs` is multiplied by: float `(batch, height, width, 1)` in [0, 1]."""
+        return self.conv((compiled_mean_and_maximum if training else mean_and_maximum)(inputs))
 
-    def call(self, x):
-        return x * self.attention(x)
+    def call(self, inputs, training=False):
+        return inputs * self.attention(inputs, training)
 
     def get_config(self):
         return {**super().get_config(), "kernel_size": self.kernel_size}

@@ -2,10 +2,11 @@
 
 import math
 
+from fused import compiled  # first: it chooses TensorFlow's settings
+
+# isort: split
 import keras
 from keras import layers, ops
-
-from fused import compiled
 
 # Channels whose masks share one int32: a bit is 1 where a value is dropped.
 PACKED = 16
@@ -14,7 +15,7 @@ PACKED = 16
 def unpack(dropped, channels):
     """int32 `(batch, height, width, words)` -> `(batch, height, width, channels)`, 1 where a value is dropped."""
     bits = ops.bitwise_and(ops.right_shift(ops.expand_dims(dropped, -1), ops.arange(PACKED, dtype="int32")), 1)
-    return ops.reshape(bits, (-1, *dropped.shape[1:3], dropped.shape[3] * PACKED))[..., :channels]
+    return ops.reshape(bits, (-1, *ops.shape(dropped)[1:3], dropped.shape[3] * PACKED))[..., :channels]
 
 
 @compiled
@@ -54,8 +55,9 @@ class DropBlock2D(layers.Layer):
         sync_channels: Drop the same blocks in all channels.
         seed: Integer seed of the layer's random stream, or None.
 
-    Input and output: float tensor `(batch, height, width, channels)`; height and
-    width must be known when training, and not be smaller than `block_size`.
+    Input and output: float tensor `(batch, height, width, channels)`, where height and width may be known only
+    when it runs. Maps smaller than a block raise ValueError in training, unless `keep_prob` is 1 (on TensorFlow,
+    sides that a compiled function learns when it runs raise `tf.errors.InvalidArgumentError`).
 
     Example:
         >>> DropBlock2D(0.85)(keras.ops.ones((2, 64, 64, 16)), training=True).shape
@@ -74,14 +76,15 @@ class DropBlock2D(layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, x, training=False):
+    def call(self, inputs, training=False):
         if not training or self.keep_prob == 1:
-            return x
-        _, height, width, channels = x.shape
+            return inputs
+        batch, height, width, channels = ops.shape(inputs)
+        self._check(height, width)
         if self.sync_channels:
             channels = 1
-        dropped = self._blocks(ops.shape(x)[0], height, width, channels)
-        count = ops.cast(ops.shape(x)[0] * height * width * channels, "float32")
+        dropped = self._blocks(batch, height, width, channels)
+        count = ops.cast(batch * height * width * channels, "float32")
         scale = count / ops.maximum(count - ops.cast(count_dropped(dropped), "float32"), 1)
 
         # Its gradient unpacks the bits again: to keep a float for each value would take as much memory as x.
@@ -94,20 +97,36 @@ class DropBlock2D(layers.Layer):
 
             return scale_kept(x, dropped, scale, channels), gradient
 
-        return drop(x)
+        return drop(inputs)
+
+    def _check(self, height, width):
+        message = f"DropBlock's blocks of {self.block_size} are larger than the map: train on larger images"
+        if not isinstance(height * width, int):
+            import tensorflow as tf
+
+            tf.debugging.assert_greater_equal(ops.minimum(height, width), self.block_size, message)
+        elif min(height, width) < self.block_size:
+            raise ValueError(f"{message}, or with a smaller block_size; got {height}x{width}")
 
     def _blocks(self, batch, height, width, channels):
         """Dropped values as an int32 tensor `(batch, height, width, words)`, a bit for a channel."""
         b = self.block_size
         rows, columns = height - b + 1, width - b + 1
         words = -(-channels // PACKED)
-        gamma = (1 - self.keep_prob) / b**2 * (height * width) / (rows * columns)
+        area, places = height * width, rows * columns
+        minimum, ceil, log1p = min, math.ceil, math.log1p
+        if not isinstance(area, int):  # learned when it runs
+            minimum, ceil, log1p = ops.minimum, lambda x: ops.cast(ops.ceil(x), "int32"), ops.log1p
+            area, places = ops.cast(area, "float32"), ops.cast(places, "float32")
+        # At most the largest float32 below 1: its logarithm is finite.
+        gamma = minimum((1 - self.keep_prob) / b**2 * area / places, 1 - 2**-24)
         # Bernoulli trials seen from success to success: the gaps between seeds are geometric, so that
         # the cost goes with the seeds and not with the places. Six standard deviations are never short.
-        expected = rows * columns * channels * gamma
-        count = math.ceil(expected + 6 * math.sqrt(expected) + 6)
+        expected = places * channels * gamma
+        count = ceil(expected + 6 * expected**0.5 + 6)
         u = keras.random.uniform((batch, count), seed=self.seed_generator)
-        gaps = ops.floor(ops.log1p(-u) / math.log1p(-gamma)) + 1
+        # Gaps that reach past the end are cut, or their sum would be too large for int32.
+        gaps = ops.minimum(ops.floor(ops.log1p(-u) / log1p(-gamma)), places * channels) + 1
         place = ops.cumsum(ops.cast(gaps, "int32"), axis=1) - 1
         inside = place < rows * columns * channels
         channel = place % channels

@@ -1,11 +1,18 @@
 """The same figures in fewer passes over memory, where TensorFlow computes.
 
-Set `RSAN_FUSED=0` in the environment to do without: then everything is as Keras has it.
+Set `RSAN_FUSED=0` in the environment to do without, or compute inside `with unfused():`; then everything is as Keras
+has it.
 """
 
 import contextlib
 import os
 
+# Read when TensorFlow is imported: oneDNN halves the training step on processors where TensorFlow leaves
+# it off (those without VNNI or AMX). A setting of the user's own stands.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# isort: split
 import keras
 import numpy as np
 from keras import layers, ops
@@ -15,7 +22,7 @@ FUSED = keras.backend.backend() == "tensorflow" and os.environ.get("RSAN_FUSED",
 
 @contextlib.contextmanager
 def unfused():
-    """Without this project's kernels inside the `with`: everything is as Keras has it."""
+    """Inside, layers compute as Keras' own; a function that was compiled before stays what it is."""
     global FUSED
     before, FUSED = FUSED, False
     try:
@@ -25,7 +32,10 @@ def unfused():
 
 
 def compiled(function):
-    """`function` of tensors as one kernel; XLA fuses its elementwise operations and those of its gradient."""
+    """`function` of tensors as one kernel; XLA fuses its elementwise operations and those of its gradient.
+
+    For training alone: other formats do not know such kernels, and each image size would wait for its own.
+    """
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
@@ -38,19 +48,19 @@ def compiled(function):
 class NarrowConv2D(layers.Conv2D):
     """Keras' layer for very few channels, stride 1 and "same" padding: 2 channels to 1 leave vector units idle.
 
-    Four neighbouring columns are taken as channels, and the kernel is spread out to match. Arguments, weights and
-    figures are those of `keras.layers.Conv2D`; other strides, dilation or padding raise ValueError.
+    Four neighbouring columns are taken as channels, and the kernel is spread out to match. Arguments (but that
+    `padding` is "same" unless given), weights and figures are those of `keras.layers.Conv2D`, which computes
+    whatever has other strides, dilation, groups, padding or layout.
     """
 
     columns = 4
 
-    def __init__(self, filters, kernel_size, padding="same", **kwargs):
-        super().__init__(filters, kernel_size, padding=padding, **kwargs)
-        if (self.padding, {*self.strides, *self.dilation_rate}, self.groups) != ("same", {1}, 1):
-            raise ValueError('only stride 1, dilation 1, one group and padding "same"')
+    def __init__(self, filters, kernel_size, strides=1, padding="same", **kwargs):
+        super().__init__(filters, kernel_size, strides, padding, **kwargs)
 
     def convolution_op(self, x, kernel):
-        if not FUSED:
+        usual = (self.padding, self.data_format, {*self.strides, *self.dilation_rate}, self.groups, len(x.shape))
+        if not FUSED or usual != ("same", "channels_last", {1}, 1, 4):
             return super().convolution_op(x, kernel)
         import tensorflow as tf
 
@@ -71,9 +81,9 @@ class NarrowConv2D(layers.Conv2D):
 class BatchNormalization(layers.BatchNormalization):
     """Keras' layer; on TensorFlow, its mean, variance and scaling are one operation instead of ten.
 
-    Arguments, weights and figures are those of `keras.layers.BatchNormalization`, over the last axis, with both
-    scale and centre, and without `mask`.
-    Input and output: float tensor `(batch, height, width, channels)`.
+    Arguments, weights and figures are those of `keras.layers.BatchNormalization`, which computes whatever is not
+    float `(batch, height, width, channels)`, normalized over the last axis, with scale and centre, without `mask`
+    and renormalization, by float32 weights.
     """
 
     def build(self, input_shape):
@@ -82,24 +92,32 @@ class BatchNormalization(layers.BatchNormalization):
             import tensorflow as tf
 
             # Several devices that share a batch share its statistics too.
-            self.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
+            self.asked_synchronized = self.synchronized
+            self.synchronized |= tf.distribute.get_strategy().num_replicas_in_sync > 1
 
-    def call(self, x, training=False):
-        if not FUSED or (training and self.synchronized):
-            return super().call(x, training=training)
+    def call(self, inputs, training=None, mask=None):
+        learns = training and self.trainable
+        usual = (len(inputs.shape), self.axis % len(inputs.shape), self.scale, self.center, self.renorm, mask is None,
+                 self.variable_dtype, inputs.dtype == self.compute_dtype)
+        if not FUSED or usual != (4, 3, True, True, False, True, "float32", True) or (learns and self.synchronized):
+            return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
         gamma, beta = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
-        if not (training and self.trainable):
+        if not learns:
             y, _, _ = tf.compat.v1.nn.fused_batch_norm(
-                x, gamma, beta, ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance),
-                epsilon=self.epsilon, is_training=False,
+                inputs, gamma, beta, ops.convert_to_tensor(self.moving_mean),
+                ops.convert_to_tensor(self.moving_variance), epsilon=self.epsilon, is_training=False,
             )
             return y
-        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=self.epsilon)
+        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(inputs, gamma, beta, epsilon=self.epsilon)
         # TensorFlow's variance is the unbiased one, Keras' is not.
-        pixels = ops.cast(ops.size(x) / x.shape[-1], "float32")
+        pixels = ops.cast(ops.size(inputs) / inputs.shape[-1], "float32")
         m = self.momentum
         self.moving_mean.assign(self.moving_mean * m + mean * (1 - m))
         self.moving_variance.assign(self.moving_variance * m + variance * ((pixels - 1) / pixels) * (1 - m))
         return y
+
+    def get_config(self):
+        # Where it was built says nothing of where it will be.
+        return {**super().get_config(), "synchronized": getattr(self, "asked_synchronized", self.synchronized)}

@@ -4,6 +4,8 @@ import functools
 import hashlib
 import inspect
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -65,16 +67,17 @@ def names():
 
 
 def load_weights(model, path):
-    """Loads a `.weights.h5` file of this project, or the authors' legacy `.h5` (Keras 2), into `model`.
+    """Loads a weights file of this project, or an `.h5` of Keras 2 as the authors', into `model`, whatever its name.
 
     Raises:
         ValueError: The file is no HDF5, or its arrays are not exactly those of `model`.
     """
     try:
         with h5py.File(path) as file:
-            legacy = "layer_names" in file.attrs
+            root = file.get("model_weights", file)  # of a whole model, or of weights alone
+            legacy = "layer_names" in root.attrs
             if legacy:
-                groups = [file[name] for name in file.attrs["layer_names"]]
+                groups = [root[name] for name in root.attrs["layer_names"]]
                 arrays = [group[name][()] for group in groups for name in group.attrs["weight_names"]]
             else:
                 arrays = []
@@ -88,7 +91,9 @@ def load_weights(model, path):
     if legacy:
         model.set_weights(arrays)
     else:
-        model.load_weights(path)
+        # Keras takes a file with another end of its name for one of Keras 2.
+        with tempfile.TemporaryDirectory() as folder:
+            model.load_weights(shutil.copy(path, Path(folder) / "copy.weights.h5"))
 
 
 def is_weight(name, item):

@@ -4,15 +4,25 @@ Guo, Szemenyei, Yi, Zhou, Bian: ICONIP 2020, arXiv:2009.08829. Everything in her
 follows the authors' code: three levels of pooling, 16 to 128 filters, 1,054,523 parameters.
 """
 
+from functools import partial
+
+from fused import BatchNormalization  # first: it chooses TensorFlow's settings
+
+# isort: split
 import keras
 from keras import layers
 
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
-from fused import BatchNormalization
 from pretrained import load_weights, takes_weights
 
 __all__ = ["VARIANTS", "build_rsan", "load_weights", "residual_block", "rsab"]
+
+# Whatever Keras' configuration says of images.
+Conv2D, Conv2DTranspose, MaxPooling2D = (
+    partial(layer, data_format="channels_last")
+    for layer in (layers.Conv2D, layers.Conv2DTranspose, layers.MaxPooling2D)
+)
 VARIANTS = ("rsan", "backbone", "backbone_dropblock")
 
 
@@ -25,7 +35,7 @@ def two_convolutions(x, filters, drop):
     """The residual branch that both blocks share: twice batch normalization, ReLU, 3x3 convolution, DropBlock."""
     for _ in range(2):
         x = norm_relu(x)
-        x = layers.Conv2D(filters, 3, padding="same")(x)
+        x = Conv2D(filters, 3, padding="same")(x)
         x = drop(x)
     return x
 
@@ -43,7 +53,7 @@ def residual_block(x, filters, drop):
     """
     residual = two_convolutions(x, filters, drop)
     if x.shape[-1] != filters:
-        x = layers.Conv2D(filters, 1)(x)
+        x = Conv2D(filters, 1)(x)
     return layers.Add()([residual, x])
 
 
@@ -100,13 +110,13 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
     for width in widths:
         x = level(x, width)
         skips.append(x)
-        x = layers.MaxPooling2D()(x)
+        x = MaxPooling2D()(x)
     x = level(x, 8 * filters)
     for width, skip in zip(reversed(widths), reversed(skips), strict=True):
         # Figure 1 says 2x2: that is the stride, the kernel is 3x3.
-        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same")(x)
+        x = Conv2DTranspose(width, 3, strides=2, padding="same")(x)
         x = layers.Concatenate()([x, skip])
         x = level(x, width)
     # Under mixed precision the probability stays float32: rounded to bfloat16, 0.999 would be 1.
-    outputs = layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(x)
+    outputs = Conv2D(1, 1, activation="sigmoid", dtype="float32")(x)
     return keras.Model(inputs, outputs, name=variant)

@@ -1,4 +1,4 @@
-"""The released weights and three training steps on Keras' other backends, against TensorFlow."""
+"""The layers, the released weights and three training steps on Keras' other backends, the latter against TensorFlow."""
 
 import importlib.util
 import os
@@ -62,10 +62,20 @@ def outcome(backend, given):
     return np.load(path)
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.fixture(params=["jax", "torch"])
+def backend(request):
+    if not importlib.util.find_spec(request.param):
+        pytest.skip(f"needs {request.param}: pip install {request.param}")
+    return request.param
+
+
+def test_layers_pass_their_tests(backend):
+    done = subprocess.run([sys.executable, "-m", "pytest", "tests/test_layers.py", "-k", "not settings"], cwd=ROOT,
+                          capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": backend})
+    assert done.returncode == 0, done.stdout
+
+
 def test_other_backends_agree_with_tensorflow(backend, given):
-    if not importlib.util.find_spec(backend):
-        pytest.skip(f"needs {backend}: pip install {backend}")
     found, wanted = outcome(backend, given), outcome("tensorflow", given)
     for name in ("probability", "losses"):
         np.testing.assert_allclose(found[name], wanted[name], atol=1e-4, err_msg=name)

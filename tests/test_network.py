@@ -1,8 +1,10 @@
 """The network against outputs of the authors' own code (Keras 2.3.1, TensorFlow 1.14) on random weights."""
 
+import contextlib
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import h5py
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import fused
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
 from fused import BatchNormalization, NarrowConv2D
@@ -48,6 +51,13 @@ def test_outputs_and_attended_maps_are_the_authors(reference):
     assert len(maps) == 7
     for i, found in enumerate(maps):
         assert largest_difference(found[:1], golden[f"attention_{i}"]) <= 1e-5
+
+
+def test_trained_outputs_are_the_authors():
+    model = build_rsan(filters=4)
+    load_weights(model, GOLDEN / "train_after.h5")
+    golden = np.load(GOLDEN / "training.npz")
+    assert largest_difference(model.predict(golden["x"][0], verbose=0), golden["predict_after"]) <= 1e-5
 
 
 @pytest.fixture
@@ -160,8 +170,42 @@ def test_fused_normalization_is_keras_normalization():
             loss = tf.reduce_sum(y * weights)
         gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
         results.append([y, *gradients, layer.moving_mean, layer.moving_variance, layer(x, training=False)])
-    for plain, fused in zip(*results, strict=True):
-        np.testing.assert_allclose(plain, fused, rtol=1e-4, atol=1e-4)
+    for plain, quick in zip(*results, strict=True):
+        np.testing.assert_allclose(plain, quick, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused operations are TensorFlow's")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fused_network_is_the_unfused_one(variant):
+    import tensorflow as tf
+
+    golden = np.load(GOLDEN / "training.npz")
+    results = []
+    for how in (fused.unfused, contextlib.nullcontext):
+        keras.utils.set_random_seed(1)
+        model = build_rsan(filters=4, variant=variant)
+        with how(), tf.GradientTape() as tape:
+            probability = model(golden["x"][0], training=True)
+            loss = ops.mean(keras.losses.binary_crossentropy(golden["y"][0], probability))
+        gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
+        with how():
+            results.append([probability, *gradients, *model.get_weights(), model(golden["x"][1])])
+    for plain, quick in zip(*results, strict=True):
+        # Single values differ more: a ReLU whose input is zero but for rounding flips.
+        assert np.linalg.norm(np.subtract(quick, plain)) <= 0.005 * np.linalg.norm(plain) + 1e-5
+
+
+def test_keras_configuration_does_not_turn_images_round():
+    x = np.random.default_rng(0).random((1, 64, 72, 3), "float32")
+    keras.utils.set_random_seed(1)
+    wanted = build_rsan(filters=2).predict(x, verbose=0)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        keras.utils.set_random_seed(1)
+        found = build_rsan(filters=2).predict(x, verbose=0)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize(("kernel", "width", "channels", "filters"), [(7, 74, 2, 1), (7, 59, 2, 1), (4, 31, 3, 2)])
@@ -190,6 +234,27 @@ def test_weights_file_round_trip(tmp_path):
     load_weights(other, tmp_path / "a.weights.h5")
     for a, b in zip(model.weights, other.weights, strict=True):
         assert (np.asarray(a) == np.asarray(b)).all()
+
+
+@pytest.mark.parametrize(("kind", "name"), [
+    ("this project's", "a.h5"), ("this project's", "a"), ("authors'", "a.weights.h5"), ("authors'", "a.hdf5"),
+    ("whole model of Keras 2's form", "a.h5"),
+])
+def test_weights_load_whatever_their_name(kind, name, tmp_path):
+    model, other = build_rsan(filters=4), build_rsan(filters=4)
+    load_weights(model, GOLDEN / "train_before.h5")
+    if kind == "authors'":
+        shutil.copy(GOLDEN / "train_before.h5", tmp_path / name)
+    elif kind == "this project's":
+        model.save_weights(tmp_path / "made.weights.h5")
+        (tmp_path / "made.weights.h5").rename(tmp_path / name)
+    else:
+        model.save(tmp_path / "made.h5")
+        (tmp_path / "made.h5").rename(tmp_path / name)
+    load_weights(other, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 class Trap:

@@ -59,12 +59,39 @@ def test_page_holds_everything_and_asks_for_nothing(results):
     text = (folder / "index.html").read_text()
     tags = Tags(text).found
     sources = [attrs.get("src") or attrs.get("href") for _, attrs in tags]
-    assert all(source.startswith("data:image/") for source in sources if source)
+    places = [f"#{attrs['id']}" for _, attrs in tags if "id" in attrs]
+    assert all(source.startswith("data:image/") or source in places for source in sources if source)
     assert "url(" not in text and not any(tag in ("link", "iframe") for tag, _ in tags)
     for name in NAMES:
         assert len([attrs for tag, attrs in tags if tag == "figure" and attrs["id"] == name]) == 2
     for wanted in ("RSAN (paper)", "second observer", "backbone (here)", ", worst", ", best"):
         assert wanted in text
+
+
+def test_parts_are_there_where_there_is_something_to_show(results):
+    folder, loaded = results
+    always = ["#standing", "#ablation", "#drive", "#chase"]
+    for changed, parts in (
+        (lambda: None, always),
+        (lambda: add_foreign(folder), [*always[:2], "#transfer", *always[2:]]),
+        (lambda: Image.new("RGB", (8, 8)).save(folder / "retina.jpg"),
+         [*always[:2], "#transfer", "#pictures", *always[2:]]),
+    ):
+        changed()
+        page.write_page(folder, loaded)
+        text = (folder / "index.html").read_text()
+        assert [attrs["href"] for tag, attrs in Tags(text).found if tag == "a"] == parts
+    assert "rsan of CHASE DB1" in text.split("id='transfer'")[1].split("<h2")[0]
+    assert "FR-UNet" in text.split("id='standing'")[1].split("<h2")[0]
+    assert "DRIVE, default recipe, 3 images." in text.split("id='ablation'")[1].split("<h2")[0]
+
+
+def add_foreign(folder):
+    """Puts RSAN of CHASE DB1 among DRIVE's results."""
+    metrics = json.loads((folder / "DRIVE" / "rsan" / "metrics.json").read_text())
+    (folder / "DRIVE" / "rsan_of_CHASEDB1").mkdir()
+    text = json.dumps({**metrics, "trained_on": "CHASEDB1"})
+    (folder / "DRIVE" / "rsan_of_CHASEDB1" / "metrics.json").write_text(text)
 
 
 def test_list_begins_with_the_worst(results):

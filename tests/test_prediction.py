@@ -111,7 +111,7 @@ def test_what_is_transparent_is_black(eye, tmp_path):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda path: path.write_bytes(b""), "cannot be decoded"),
+    (lambda path: path.write_bytes(b""), "the file is empty"),
     (lambda path: path.write_text("no image"), "cannot be decoded"),
     (lambda path: Image.new("L", (7000, 6000)).save(path), "more than 40 megapixels"),
     (lambda path: Image.new("RGB", (300, 300)).save(path), "all black"),

@@ -6,10 +6,8 @@ import pytest
 from PIL import Image
 from test_evaluation import example, maps
 
-from vessels import UserError
 from vessels.data import datasets
 from vessels.metrics import evaluate
-from vessels.report import __main__ as command
 from vessels.report import plots, tables
 
 
@@ -93,21 +91,14 @@ def test_history_plot():
     assert plain != marked and Image.open(io.BytesIO(marked)).size == (720, 600)
 
 
-def test_readme_table_and_its_markers(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{tables.BEGIN}old\n{tables.END}\nafter\n")
+def test_table_of_all_networks(tmp_path):
     assert tables.readme_table(tmp_path) == ""
     for dataset, variant in (("CHASEDB1", "rsan"), ("DRIVE", "backbone"), ("DRIVE", "rsan")):
         folder = tmp_path / dataset / variant
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps(measured(variant, dataset)))
-    assert tables.update_readme(readme, tmp_path, check=True)
-    assert "old" in readme.read_text()
-    assert tables.update_readme(readme, tmp_path)
-    assert not tables.update_readme(readme, tmp_path)
-    lines = readme.read_text().splitlines()
-    assert (lines[0], lines[-1]) == ("before", "after") and "old" not in lines
-    names = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines if line.startswith("| ")]
+    lines = tables.readme_table(tmp_path).splitlines()
+    names = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines]
     assert names[2:6] == [("DRIVE", "whole image", name) for name in
                           ("rsan (here)", "backbone (here)", "RSAN (paper)", "second observer")]
     assert len(names) == 2 + 2 * 4 + 2 * 3
@@ -124,16 +115,3 @@ def test_seeds_become_a_mean_and_another_set_a_row():
     networks[1]["weights"]["recipe"]["epochs"] = 7
     names = [name for name, _ in tables.all_rows(networks, "inside_fov")]
     assert names[:2] == ["rsan (here)", "rsan seed 1 (here)"] and not any("±" in name for name in names)
-
-
-def test_readme_without_markers(tmp_path):
-    readme = tmp_path / "README.md"
-    with pytest.raises(UserError, match="README"):
-        tables.update_readme(readme)
-    readme.write_text("no table here\n")
-    with pytest.raises(UserError, match="results: begin"):
-        tables.update_readme(readme)
-
-
-def test_the_readme_is_not_stale(capsys):
-    assert command.main(["--check"]) == 0, capsys.readouterr().err

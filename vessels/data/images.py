@@ -1,11 +1,14 @@
-"""Image files as arrays: published data sets, which must be what they should be, and anyone's photographs."""
+"""Image files as arrays, the only decoder: published data sets, which must be what they should be, and anyone's
+photographs."""
 
+import io
 import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import skimage
+import tifffile
 from PIL import Image, ImageOps
 
 from vessels import UserError
@@ -16,36 +19,172 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".ppm"}
 MEGAPIXELS = 40
 
 
-def _decode(path, modes, expected, size):
+def decode(path):
+    """Pixels of an image file, or of its first page, upright and of the file's own depth.
+
+    Returns:
+        `(height, width)` of grey or `(height, width, 3)` of RGB, whole numbers or float; 0 is black
+        whatever the file calls it, and what is transparent is black.
+
+    Raises:
+        UserError: It cannot be read or decoded, or has more than 40 megapixels.
+    """
+    content = read_bytes(Path(path))
+    if content[128:132] == b"DICM":
+        raise UserError(f"{path}: a DICOM file; export the photograph as PNG or TIFF (DCMTK's dcm2img does)")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            if content[:3] in (b"II*", b"II+", b"MM\0"):
+                return _decode_tiff(content, path)
+            return _decode_other(content, path)
+    except UserError:
+        raise
+    except Image.DecompressionBombError:
+        _refuse_huge(path, float("inf"))
+    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
+        raise undecodable(path, error) from None
+
+
+def undecodable(path, error):
+    return UserError(f"{path}: cannot be decoded, is it cut short or no image at all? "
+                     f"Restore the original ({type(error).__name__})")
+
+
+def _refuse_huge(path, pixels):
+    if pixels > MEGAPIXELS * 1e6:
+        raise UserError(f"{path}: more than {MEGAPIXELS} megapixels; scale it down")
+
+
+def _decode_tiff(content, path):
+    """tifffile knows every layout of TIFF; Pillow and OpenCV know the compressions that it lacks."""
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        page, series = file.pages[0], file.series[0]
+        _refuse_huge(path, page.imagewidth * page.imagelength)
+        orientation = page.tags.valueof(274, default=1)
+        kind, axes, bits = page.photometric.name, page.axes, max(np.ravel(page.bitspersample))
+        array = None
+        if kind in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE", "SEPARATED") and bits % 8 == 0:
+            try:
+                array = page.asarray()
+                # tifffile and ImageJ write colours as pages, or lines as pages, where nobody tells them better.
+                if series.kind in ("shaped", "imagej", "ome") and series.ndim == 3 and page.ndim == 2:
+                    if series.shape[0] in (3, 4):
+                        array, axes = series.asarray(), "SYX"
+                    elif series.shape[2] in (3, 4):
+                        array = series.asarray()
+            except (ValueError, ImportError):  # a compression that needs imagecodecs
+                array = None
+        if array is None and bits <= 8:
+            return _decode_other(content, path)  # Pillow turns TIFF upright by itself
+        if array is None:
+            array = _opencv(content)
+        elif axes.startswith("S"):
+            array = np.moveaxis(array, 0, -1)
+        if kind == "MINISWHITE":
+            white = white_level(array)
+            array = white - np.minimum(array, white)
+        elif kind == "PALETTE":
+            array = (page.colormap >> 8).astype("uint8").T[array]
+        elif kind == "SEPARATED":
+            white = white_level(array)
+            array = ((white - array[..., :3]) * ((white - array[..., 3:4]) / white)).astype(array.dtype)
+        premultiplied = 2 not in page.extrasamples
+    return _upright(_on_black(array, premultiplied), orientation)
+
+
+def _decode_other(content, path):
+    with Image.open(io.BytesIO(content)) as picture:
+        _refuse_huge(path, picture.width * picture.height)
+        # Of these, Pillow would keep eight bits of each colour without a word: of a 12-bit camera's, next to nothing.
+        if picture.format in ("PPM", "JPEG2000") or ";16" in str(picture.tile):
+            return _upright(_on_black(_opencv(content)), picture.getexif().get(274, 1))
+        picture = ImageOps.exif_transpose(picture)
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+        elif picture.mode not in ("L", "I", "I;16", "I;16B", "F"):
+            picture = picture.convert("L" if picture.mode == "1" else "RGB")
+        return _on_black(np.asarray(picture))
+
+
+def _opencv(content):
+    array = cv2.imdecode(np.frombuffer(content, "uint8"), cv2.IMREAD_UNCHANGED)
+    return array if array.ndim == 2 else array[..., [2, 1, 0, 3][:array.shape[2]]]
+
+
+def _on_black(array, premultiplied=False):
+    """Grey or RGB without the transparency that may come after it."""
+    if array.ndim == 2:
+        return array
+    colours = 3 if array.shape[2] >= 3 else 1
+    alpha, array = array[..., colours:colours + 1], array[..., :colours]
+    if alpha.size and not premultiplied:
+        opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "ui" else 1
+        array = (array * (alpha / opaque)).astype(array.dtype)
+    return array if colours == 3 else array[..., 0]
+
+
+def _upright(array, orientation):
+    """Undoes one of the eight orientations of TIFF and EXIF."""
+    array = array.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else array
+    array = array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+    return array[::-1] if orientation in (3, 4, 7, 8) else array
+
+
+def white_level(array):
+    """What value of these pixels is white: 1 for fractions, else 255, 511, ..., by the bits in use.
+
+    12-bit cameras write 16-bit files, and write labels or dead pixels into them that are brighter than any retina.
+    """
+    if array.dtype == np.uint8:
+        return 255
+    step = max(max(array.shape[:2]) // 1024, 1)
+    sample = array[::step, ::step]
+    used = sample[sample > 0]
+    for level in [1] * (array.dtype.kind == "f") + [2**bits - 1 for bits in range(8, 33)]:
+        above = used[used > level]
+        # What is brighter is little, and far away.
+        if above.size <= 0.05 * used.size and (above <= 2 * level + 1).sum() <= 0.0005 * used.size:
+            break
+    return level
+
+
+def eight_bit(array, path):
+    """uint8 of what `decode` returns. Raises `UserError` where many values are negative."""
+    if array.dtype == np.uint8:
+        return array
+    if (array < 0).mean() > 0.01:
+        raise UserError(f"{path}: holds negative values; save it with 8 or 16 bits")
+    white = white_level(array)
+    if array.dtype.kind in "ui":
+        return (array.clip(0, white) // ((white + 1) // 256)).astype("uint8")
+    return (np.nan_to_num(array).clip(0, white) * (255 / white)).round().astype("uint8")
+
+
+def _decode_strictly(path, modes, expected, size):
+    """What `decode` gives, of a file that is what its name says, of one of Pillow's `modes` and of `size`."""
     path = Path(path)
     read_bytes(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                if size and picture.size != size[::-1]:
-                    shape = f"{picture.width}x{picture.height} pixels, not {size[1]}x{size[0]}"
-                    raise UserError(f"{path}: {shape}, is it of another set or resized? Restore the original")
-                named = Image.registered_extensions().get(path.suffix.lower())
-                if picture.format != named:
-                    raise UserError(f"{path}: a {picture.format} file named as {named}; restore the original")
-                # Pillow reads 16-bit colour as 8-bit without a word, but the raw mode of its decoder tells.
-                mode = picture.mode + " 16-bit" * any(";16" in str(tile[3]) for tile in picture.tile)
-                if mode not in modes or getattr(picture, "n_frames", 1) > 1:
-                    raise UserError(f"{path}: {expected} is expected, this is {mode} with "
-                                    f"{getattr(picture, 'n_frames', 1)} frame(s); restore the original")
-                return np.asarray(picture.convert("RGB" if "L" not in modes else "L"))
-    except UserError:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
-        raise UserError(f"{path}: cannot be decoded, is it cut short or no image at all? "
-                        f"Restore the original ({type(error).__name__})") from None
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            named, frames = Image.registered_extensions().get(path.suffix.lower()), getattr(picture, "n_frames", 1)
+            # Pillow reads 16-bit colour as 8-bit without a word, but the raw mode of its decoder tells.
+            mode, form = picture.mode + " 16-bit" * (";16" in str(picture.tile)), picture.format
+    except Exception as error:
+        raise undecodable(path, error) from None
+    if form != named:
+        raise UserError(f"{path}: a {form} file named as {named}; restore the original")
+    if mode not in modes or frames > 1:
+        raise UserError(f"{path}: {expected} is expected, this is {mode} with {frames} frame(s); restore the original")
+    array = decode(path)
+    if size and array.shape[:2] != tuple(size):
+        shape = f"{array.shape[1]}x{array.shape[0]} pixels, not {size[1]}x{size[0]}"
+        raise UserError(f"{path}: {shape}, is it of another set or resized? Restore the original")
+    return array
 
 
 def read_image(path, size=None):
     """uint8 `(height, width, 3)`, RGB. Raises `UserError` for all else than 8-bit RGB of `size`, or black."""
-    image = _decode(path, ("RGB",), "8-bit RGB", size)
+    image = _decode_strictly(path, ("RGB",), "8-bit RGB", size)
     if image.max() < 16:
         raise UserError(f"{path}: the image is all black; restore the original")
     return image
@@ -57,7 +196,8 @@ def read_mask(path, size=None):
     White is 255 or, where that is the largest value, 1. DRIVE's second observer holds 3 and 253, from its
     palette: so much is let pass, other grey levels tell of a lossy or scaled copy.
     """
-    mask = _decode(path, ("L", "P", "1"), "black and white", size)
+    mask = _decode_strictly(path, ("L", "P", "1"), "black and white", size)
+    mask = mask if mask.ndim == 2 else np.asarray(Image.fromarray(mask).convert("L"))
     if mask.max() == 1:
         mask = mask * 255
     grey = mask[(mask > 3) & (mask < 252)]
@@ -70,42 +210,24 @@ def read_mask(path, size=None):
 def read_photograph(path):
     """A photograph as uint8 `(height, width, 3)`, RGB, turned upright.
 
-    JPEG, PNG, TIFF (the first page), GIF (the first frame), BMP or PPM, of 8 or 16 bit; transparency becomes black.
+    JPEG, PNG, TIFF (the first page), GIF (the first frame), BMP, PPM, or what else Pillow and OpenCV decode, of any
+    depth: values above those in use (12 bits in 16) are left out of the scale. Transparency becomes black; colour of
+    which only one channel is used, as red-free photographs are saved, becomes the grey that it is.
 
     Raises:
         UserError: It cannot be read, has more than 40 megapixels or a side of fewer than 64 pixels, or is all black.
     """
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
-            if picture.width * picture.height > MEGAPIXELS * 1e6:
-                raise UserError(f"{path}: more than {MEGAPIXELS} megapixels; scale it down")
-            image = eight_bit_rgb(picture, path)
-    except UserError:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
-        reason = getattr(error, "strerror", None) or "cannot be decoded, is it cut short or no image at all?"
-        raise UserError(f"{path}: {reason} ({type(error).__name__})") from None
+    image = eight_bit(decode(path), path)
+    if image.ndim == 3:
+        bright = np.percentile(image[::4, ::4], 95, axis=(0, 1))
+        used = bright > bright.max() / 10
+        if used.sum() == 1:
+            image = image[..., used.argmax()]
+    if image.ndim == 2:
+        image = np.stack([image] * 3, axis=-1)
     if image.max() < 16 or min(image.shape[:2]) < 64:
         raise UserError(f"{path}: {'all black' if image.max() < 16 else 'smaller than 64 pixels'}, no photograph")
-    return image
-
-
-def eight_bit_rgb(picture, path):
-    if picture.mode == "RGB" and ";16" in str(picture.tile):
-        # Pillow would keep the upper eight bits of each colour: of a 12-bit camera's, next to nothing.
-        return highest_eight_bits(cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1])
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):
-        return np.stack([highest_eight_bits(np.asarray(picture).clip(0))] * 3, axis=-1)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
-    return np.array(picture.convert("RGB"))
-
-
-def highest_eight_bits(array):
-    """uint8 of whole numbers: 12-bit cameras write 16-bit files, so the highest bit in use becomes that of eight."""
-    return (array >> max(int(array.max()).bit_length() - 8, 0)).astype("uint8")
+    return np.array(image, order="C")
 
 
 def pad(image, height, width):

@@ -13,10 +13,15 @@ from PIL import Image, ImageDraw, ImageFont
 from vessels import UserError
 from vessels.data import datasets
 from vessels.files import ROOT, write_atomically
-from vessels.report import tables
+from vessels.report import ablation, standing, tables
 from vessels.report.plots import FALSE, FOUND, MISSED, agreement
 
 WIDTH = 560  # of a picture in the page, in pixels
+# Pictures of results/ that the page shows where they are there: file, heading, caption.
+PICTURES = (
+    ("retina.jpg", "A photograph that no network here has learned from",
+     "A photograph, the probability of vessel, and the vessels drawn on the photograph."),
+)
 FIGURE = ("(a) photograph", "(b) backbone", "(c) + DropBlock", "(d) RSAN", "(e) label")
 
 
@@ -86,7 +91,7 @@ def section(dataset, results_dir, examples):
     found = tables.results_of(dataset, results_dir)
     folder, metrics = found[0]
     all_metrics = [metrics for _, metrics in found]
-    parts = [f"<h2>{dataset.title}</h2>"]
+    parts = []
     for protocol, scored in tables.SCORED.items():
         parts.append(f"<h3>{metrics['n_images']} test images, {scored}</h3>{scores_table(all_metrics, protocol)}")
     parts.append("<h3>Curves</h3><div class=curves>")
@@ -108,14 +113,78 @@ def section(dataset, results_dir, examples):
     return "\n".join([*parts, "</div>"])
 
 
+def part(anchor, title, *content):
+    """A part of the page that its first lines link to: `(link, HTML)`."""
+    link = f"<a href='#{anchor}'>{html.escape(title)}</a>"
+    return link, f"<h2 id='{anchor}'>{html.escape(title)}</h2>\n" + "\n".join(content)
+
+
+def paragraphs(texts):
+    return "".join(f"<p>{html.escape(text)}</p>" for text in texts)
+
+
+def standing_part(results_dir):
+    """Ours beside what others published, with how each row was scored."""
+    content = []
+    for dataset in datasets.DATASETS:
+        if found := standing.rows(dataset, results_dir):
+            content += [f"<h3>{dataset.title}</h3>",
+                        table(standing.HEAD, [("ours words" if own else "words", cells) for own, cells in found])]
+    return part("standing", "Where this stands", *content, paragraphs(standing.published()["field"]))
+
+
+def ablation_part(results_dir):
+    """Each network less the backbone, with intervals; None where there is nothing to compare."""
+    compared = ablation.comparisons(results_dir)
+    if not compared:
+        return None
+    how = ("Inside the field of view, in thousandths: mean over the test images and trainings and, in brackets, its "
+           "95 % interval, of images paired and, where there are several, of trainings.")
+    return part("ablation", "Each network less the backbone", paragraphs([how]),
+                table(ablation.HEAD, [("", ablation.cells(one)) for one in compared]),
+                paragraphs(ablation.conclusions(compared)))
+
+
+def transfer_part(results_dir):
+    """Networks on sets that they have not learned from, or not from alone, below the set's own; None without any."""
+    rows = []
+    for dataset in datasets.DATASETS:
+        found = [metrics for _, metrics in tables.results_of(dataset, results_dir)]
+        foreign = [metrics for metrics in found if metrics["trained_on"] != dataset.name]
+        for metrics in [*found[:1], *foreign] if foreign else ():
+            name, scores = tables.rows(metrics, "inside_fov")[0]
+            rows.append(("" if metrics in foreign else "ours",
+                         (dataset.title, name, *(tables.cell(scores.get(key)) for key in tables.COLUMNS))))
+    how = ("Inside the field of view. Nothing was retrained: photographs are scaled to the field of view that the "
+           "network knows. In bold, the network that learned from the set's own training images.")
+    return part("transfer", "On photographs of another set", paragraphs([how]),
+                table(("set", "network", *tables.COLUMNS.values()), rows)) if rows else None
+
+
+def pictures_part(results_dir):
+    """What `PICTURES` lists and `results_dir` has; None without any."""
+    shown = []
+    for name, title, caption in PICTURES:
+        if (path := results_dir / name).exists():
+            kind = path.suffix[1:].replace("jpg", "jpeg")
+            shown.append(f"<h3>{html.escape(title)}</h3><figure class=picture>"
+                         f"<img src='{data_uri(path.read_bytes(), kind)}' alt='{html.escape(title, quote=True)}'>"
+                         f"<figcaption>{html.escape(caption)}</figcaption></figure>")
+    return part("pictures", "Pictures", *shown) if shown else None
+
+
 def write_page(results_dir, loaded):
     """Writes `<results_dir>/index.html`, self-contained: `loaded` is `[(dataset, its test examples)]`."""
     template = string.Template(Path(__file__).with_suffix(".html").read_text())
     colours = {name: f"rgb{colour}" for name, colour in
                (("found", FOUND), ("missed", MISSED), ("false", FALSE))}
+    makers = standing_part, ablation_part, transfer_part, pictures_part
+    parts = [made for make in makers if (made := make(results_dir))]
+    sets = [part(dataset.key, dataset.title, section(dataset, results_dir, examples)) for dataset, examples in loaded]
     page = template.substitute(
         titles=" and ".join(dataset.title for dataset, _ in loaded), **colours,
-        sections="\n".join(section(dataset, results_dir, examples) for dataset, examples in loaded),
+        links=" ".join(link for link, _ in parts + sets),
+        overview="\n".join(content for _, content in parts), sections="\n".join(content for _, content in sets),
     )
     write_atomically(results_dir / "index.html", page)
 

@@ -1,20 +1,18 @@
-"""Tables of results, for terminals and in Markdown, and the README's between its markers."""
+"""Tables of results, for terminals and in Markdown."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-from vessels import UserError
 from vessels.data import datasets
-from vessels.files import ROOT, write_atomically
+from vessels.files import ROOT
 
 TITLES = {**{dataset.name: dataset.title for dataset in datasets.DATASETS}, "synthetic": "SYNTHETIC"}
 SCORED = {"whole_image": "whole image", "inside_fov": "inside the field of view"}
 COLUMNS = {"auc": "AUC", "accuracy": "acc.", "sensitivity": "sens.", "specificity": "spec.", "f1": "F1",
            "mcc": "MCC", "cldice": "clDice"}
 VARIANTS = ("rsan", "backbone_dropblock", "backbone")
-BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->"
 
 
 def network(metrics):
@@ -111,29 +109,3 @@ def readme_table(results_dir=ROOT / "results"):
                 cells = (cell(scores.get(key)) for key in COLUMNS)
                 lines.append(markdown_row(dataset.title, scored, name, *cells))
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
-
-
-def updated(text, results_dir=ROOT / "results"):
-    """`text` with what stands between the markers replaced by `readme_table`; ValueError without markers."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return before + BEGIN + readme_table(results_dir) + END + after
-
-
-def update_readme(readme=ROOT / "README.md", results_dir=ROOT / "results", check=False):
-    """Puts `readme_table` between the markers of `readme`, or with `check` does not; True where it was stale.
-
-    Raises:
-        UserError: There is no such file, or no pair of markers in it.
-    """
-    try:
-        text = Path(readme).read_text()
-        new = updated(text, results_dir)
-    except OSError as error:
-        raise UserError(f"{readme}: {error.strerror}; run this in a checkout of the project") from None
-    except ValueError:
-        raise UserError(f"{readme}: lacks the lines '{BEGIN.strip()}' and '{END}', once each; "
-                        "put them where the table belongs") from None
-    if new != text and not check:
-        write_atomically(readme, new)
-    return new != text

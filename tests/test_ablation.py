@@ -1,0 +1,105 @@
+"""Differences to the backbone on made-up figures whose intervals are known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vessels import UserError
+from vessels.report import ablation
+
+IMAGES = [f"{i:02d}_test" for i in range(1, 21)]
+
+
+def result(variant="rsan", seed=0, f1=0.8, auc=0.98, images=IMAGES, dataset="DRIVE", trained_on="DRIVE", flips=False,
+           **recipe):
+    """metrics.json of a network; `f1` and `auc`: one figure for all images, or one for each."""
+    scores = zip(*(np.broadcast_to(value, len(images)).tolist() for value in (f1, auc)), strict=True)
+    return {"dataset": dataset, "variant": variant, "trained_on": trained_on,
+            "weights": {"recipe": {"recipe": "patches", "epochs": 60, "variant": variant, "seed": seed, **recipe}},
+            "per_image": [{"image": name, "inside_fov": {"f1": one, "auc": other}}
+                          for name, (one, other) in zip(images, scores, strict=True)],
+            **({"flips": True} if flips else {})}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """`write(*results)` -> the results folder."""
+    def write(*all_metrics):
+        for i, metrics in enumerate(all_metrics):
+            folder = tmp_path / metrics["dataset"] / f"network_{i}"
+            folder.mkdir(parents=True)
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+        return tmp_path
+
+    return write
+
+
+def test_interval_over_images_is_that_of_coin_tosses():
+    # The mean of 20 draws of +1 or -1: the binomial distribution leaves 2.5 % outside of -0.4 to 0.4 on either side.
+    tosses = np.where(np.arange(20) % 2, 1.0, -1.0)
+    hard = np.linspace(0, 50, 20)  # what both networks find hard cancels, as images are paired
+    assert ablation.difference(tosses[None] + hard, hard[None]) == pytest.approx((0, -0.4, 0.4))
+
+
+def test_interval_over_many_images_is_that_of_the_normal_distribution():
+    gains = np.random.default_rng(1).normal(0.3, 1, (1, 1000))
+    mean, low, high = ablation.difference(gains, np.zeros((1, 1000)))
+    assert mean == pytest.approx(gains.mean())
+    assert (mean - low, high - mean) == pytest.approx([1.96 * gains.std() / 1000**0.5] * 2, rel=0.05)
+
+
+@pytest.mark.parametrize(("ours", "backbone", "expected"), [
+    ([1, -1], [0], (0, -1, 1)),  # two trainings two apart: either may be drawn twice
+    ([0], [1, -1], (0, -1, 1)),
+    ([0, 0, 3], [0], (1, 0, 3)),  # 3 comes in all three draws once in 27 times
+    ([1], [0], (1, 1, 1)),
+])
+def test_interval_covers_trainings(ours, backbone, expected):
+    sides = (np.repeat(np.array(side, float)[:, None], 8, axis=1) for side in (ours, backbone))
+    assert ablation.difference(*sides) == pytest.approx(expected)
+
+
+def test_every_network_is_compared_with_the_backbone_of_its_recipe(write):
+    better = np.linspace(0.801, 0.803, 20)
+    folder = write(
+        result(f1=better), result(seed=1, f1=better), result("backbone"), result("backbone_dropblock"),
+        result(recipe="authors", f1=0.7), result("backbone", recipe="authors", f1=0.75),
+        result("backbone", dataset="CHASEDB1", trained_on="CHASEDB1", images=IMAGES[:8], auc=0.97),
+        result(dataset="CHASEDB1", trained_on="CHASEDB1", images=IMAGES[:8]),
+        result(f1=0.1, trained_on="CHASEDB1"), result(f1=0.1, flips=True), result(f1=0.1, epochs=3),
+    )
+    rows = [ablation.cells(one) for one in ablation.comparisons(folder)]
+    assert [row[:5] for row in rows] == [
+        ["default", "DRIVE", "rsan", "2", "1"], ["default", "DRIVE", "backbone_dropblock", "1", "1"],
+        ["authors'", "DRIVE", "rsan", "1", "1"], ["default", "CHASE DB1", "rsan", "1", "1"]]
+    assert rows[1][5:] == ["+0.00 [+0.00, +0.00]"] * 2
+    assert rows[2][5] == "-50.00 [-50.00, -50.00]" and rows[3][6] == "+10.00 [+10.00, +10.00]"
+    drive, authors, chase = ablation.conclusions(ablation.comparisons(folder))
+    assert drive.startswith("DRIVE, default recipe, 20 images. In F1, that of rsan is higher;")
+    assert "In AUC, no network is told apart from the backbone; the intervals reach 0.0 thousandths" in drive
+    assert "DRIVE, authors' recipe, 20 images. In F1, that of rsan is lower;" in authors
+    assert "CHASE DB1, default recipe, 8 images." in chase and "In AUC, that of rsan is higher" in chase
+    table = ablation.markdown(folder)
+    assert all(text in table for text in (drive, authors, chase, "| " + " | ".join(rows[0]) + " |"))
+
+
+def test_images_in_another_order_are_paired_all_the_same(write):
+    f1 = np.linspace(0.7, 0.9, 20)
+    folder = write(result(f1=f1[::-1], images=IMAGES[::-1]), result("backbone", f1=f1))
+    assert ablation.comparisons(folder)[0]["f1"] == pytest.approx((0, 0, 0))
+
+
+def test_a_field_that_only_newer_recipes_have_separates_nothing(write):
+    folder = write(result(loss="crossentropy"), result("backbone"))
+    assert len(ablation.comparisons(folder)) == 1
+
+
+def test_other_images_are_no_comparison(write):
+    folder = write(result(), result("backbone", images=[*IMAGES[:19], "21_test"]))
+    with pytest.raises(UserError, match="DRIVE: rsan and backbone were scored on different images"):
+        ablation.comparisons(folder)
+
+
+def test_without_a_backbone_there_is_nothing_to_say(write):
+    assert ablation.markdown(write(result(), result(seed=1))) == ""

@@ -1,0 +1,171 @@
+"""Every kind of file that a decoder opens and could mean otherwise is read as the photograph that was written."""
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from vessels import UserError
+from vessels.data import datasets, images, synthetic
+
+
+@pytest.fixture(scope="module")
+def eye():
+    """uint8 RGB, not square, so that a turned file cannot pass for an upright one."""
+    return np.ascontiguousarray(synthetic.make(datasets.DRIVE, "validation")[0].image[::2, 8:-8:2])
+
+
+ORIENTATION = 274
+TURNS = {  # how a photograph has to lie in the file for each orientation to show it upright
+    1: lambda image: image, 2: np.fliplr, 3: lambda image: np.rot90(image, 2), 4: np.flipud,
+    5: lambda image: image.swapaxes(0, 1), 6: lambda image: np.rot90(image, 1),
+    7: lambda image: np.rot90(image, 2).swapaxes(0, 1), 8: lambda image: np.rot90(image, -1),
+}
+
+
+def tif(array, path, **options):
+    tifffile.imwrite(path, array, **options)
+
+
+def opencv(array, path, *options):
+    cv2.imwrite(str(path), array if array.ndim == 2 else array[..., [2, 1, 0, 3][:array.shape[2]]], options)
+
+
+def green(eye):
+    return np.ascontiguousarray(eye[..., 1])
+
+
+def sixteen(array):
+    return array.astype("uint16") * 257
+
+
+def twelve(array, stamp=None, size=1):
+    array = array.astype("uint16") << 4
+    if stamp:
+        array[5 : 5 + size, 5 : 5 + 2 * size] = stamp
+    return array
+
+
+def opaque(array):
+    return np.dstack([array, np.full(array.shape[:2], np.iinfo(array.dtype).max, array.dtype)])
+
+
+def planes(array):
+    return np.ascontiguousarray(np.moveaxis(array, -1, 0))
+
+
+def pages(image, path):
+    tif(image, path, photometric="rgb")
+    tif(image[::-1], path, photometric="rgb", append=True)
+
+
+def with_hole(array):
+    array = array.astype("float32") / 255
+    array[0, :2] = np.nan, np.inf
+    return array
+
+
+RGB = {"photometric": "rgb"}
+COLOUR = {
+    "planar 8": lambda eye, path: tif(planes(eye), path, planarconfig="separate", **RGB),
+    "planar 12": lambda eye, path: tif(planes(twelve(eye)), path, planarconfig="separate", **RGB),
+    "planar, zip": lambda eye, path: tif(planes(sixteen(eye)), path, planarconfig="separate", compression="zlib",
+                                         predictor=True, **RGB),
+    "planes as pages": lambda eye, path: tif(planes(twelve(eye)), path, photometric="minisblack"),
+    "ImageJ": lambda eye, path: tif(planes(eye), path, imagej=True, metadata={"axes": "CYX"}),
+    "big-endian BigTIFF": lambda eye, path: tif(sixteen(eye), path, bigtiff=True, byteorder=">", **RGB),
+    "tiled": lambda eye, path: tif(twelve(eye), path, tile=(64, 64), **RGB),
+    "LZW 16": lambda eye, path: opencv(sixteen(eye), path, cv2.IMWRITE_TIFF_COMPRESSION, 5),
+    "LZW float": lambda eye, path: opencv((eye / 255).astype("float32"), path, cv2.IMWRITE_TIFF_COMPRESSION, 5),
+    "two pages": pages,
+    "alpha 8": lambda eye, path: tif(opaque(eye), path, extrasamples=["unassalpha"], **RGB),
+    "alpha 16": lambda eye, path: tif(opaque(sixteen(eye)), path, extrasamples=["unassalpha"], **RGB),
+    "no alpha but a fourth channel": lambda eye, path: tif(np.dstack([eye, eye[..., 0] * 0]), path,
+                                                           extrasamples=["unspecified"], **RGB),
+    "float to 1": lambda eye, path: tif((eye / 255).astype("float32"), path, **RGB),
+    "float without a hint": lambda eye, path: tif((eye / 255).astype("float32"), path),
+    "double to 65535": lambda eye, path: tif(eye * 257.0, path, **RGB),
+    "CMYK": lambda eye, path: Image.fromarray(eye).convert("CMYK").save(path),
+    "CMYK 16": lambda eye, path: tif(sixteen(np.asarray(Image.fromarray(eye).convert("CMYK"))), path,
+                                     photometric="separated"),
+    "palette": lambda eye, path: Image.fromarray(eye).quantize(dither=0).save(path, compression="tiff_lzw"),
+    "YCbCr": lambda eye, path: Image.fromarray(eye).convert("YCbCr").save(path),
+    **{f"{name}.png": lambda eye, path, stamp=stamp, size=size: opencv(twelve(eye, stamp, size), path)
+       for name, stamp, size in (("hot pixel", 65535, 1), ("label", 65535, 20), ("grey label", 60000, 20))},
+    "alpha 12.png": lambda eye, path: opencv(np.dstack([twelve(eye), twelve(eye)[..., 0] * 0 + 65535]), path),
+    "16.ppm": lambda eye, path: opencv(twelve(eye), path),
+    **{f"turned, {compression}, {turn}": lambda eye, path, turn=turn, compression=compression: Image.fromarray(
+        TURNS[turn](eye)).save(path, compression=compression, tiffinfo={ORIENTATION: turn})
+       for turn in TURNS for compression in ("raw", "tiff_lzw")},
+    **{f"turned 12, {turn}": lambda eye, path, turn=turn: tif(
+        TURNS[turn](twelve(eye)), path, extratags=[(ORIENTATION, "H", 1, turn, True)], **RGB) for turn in TURNS},
+}
+GREY = {
+    "white is zero 8": lambda eye, path: tif(255 - green(eye), path, photometric="miniswhite"),
+    "white is zero 16": lambda eye, path: tif(65535 - sixteen(green(eye)), path, photometric="miniswhite"),
+    "white is zero, 12 in 16": lambda eye, path: tif(4095 - twelve(green(eye)), path, photometric="miniswhite"),
+    "turned 8": lambda eye, path: tif(TURNS[6](green(eye)), path, extratags=[(ORIENTATION, "H", 1, 6, True)]),
+    "three photographs": lambda eye, path: tif(np.stack([green(eye), 255 - green(eye), green(eye)]), path,
+                                               photometric="minisblack", metadata=None),
+    "signed": lambda eye, path: tif(twelve(green(eye)).astype("int16"), path),
+    "32 bits": lambda eye, path: tif(sixteen(green(eye)).astype("uint32"), path),
+    **{f"float to {white}": lambda eye, path, white=white: tif((green(eye) * (white / 255)).astype("float32"), path)
+       for white in (1, 255, 1023, 4095, 65535)},
+    "half": lambda eye, path: tif((green(eye) / 255).astype("float16"), path),
+    "not a number, infinite": lambda eye, path: tif(with_hole(green(eye)), path),
+    "alpha": lambda eye, path: tif(opaque(sixteen(green(eye))), path, photometric="minisblack",
+                                   planarconfig="contig", extrasamples=["unassalpha"]),
+    "red-free 8.png": lambda eye, path: opencv(eye * np.array([0, 1, 0], "uint8"), path),
+    "red-free 12": lambda eye, path: tif(twelve(eye * np.array([0, 1, 0], "uint8")), path, **RGB),
+    "16.pgm": lambda eye, path: opencv(sixteen(green(eye)), path),
+}
+APART = {"palette": 3, "YCbCr": 2, "CMYK": 1, "CMYK 16": 1}  # formats that round
+
+
+@pytest.mark.parametrize("kind", [*COLOUR, *(f"grey: {kind}" for kind in GREY)])
+def test_every_kind_of_file_is_read_as_the_photograph_that_was_written(kind, eye, tmp_path):
+    name = kind.removeprefix("grey: ")
+    path = tmp_path / (name if "." in name else "a.tif")
+    (COLOUR if name == kind else GREY)[name](eye, path)
+    wanted = (eye if name == kind else np.stack([green(eye)] * 3, axis=-1)).astype(int)
+    found = images.read_photograph(path)
+    assert found.dtype == np.uint8 and found.shape == wanted.shape and found.flags.c_contiguous
+    difference = np.abs(found - wanted)
+    stamped = np.s_[5:25, 5:45] if "label" in name or "hot" in name else np.s_[:1, :2]
+    difference[stamped] = 0
+    assert difference.max() <= (60 if name == "palette" else APART.get(name, 0)) + 1
+    assert difference.mean() < APART.get(name, 0.51)
+
+
+def test_transparency_of_sixteen_bits_is_black(eye, tmp_path):
+    half = opaque(sixteen(eye))
+    half[: len(half) // 2, :, 3] = 0
+    opencv(half, tmp_path / "a.png")
+    found = images.read_photograph(tmp_path / "a.png")
+    assert not found[: len(half) // 2].any() and (found[len(half) // 2 :] == eye[len(half) // 2 :]).all()
+
+
+@pytest.mark.parametrize(("name", "write", "message"), [
+    ("a.dcm", lambda path: path.write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 100), "DICOM.*PNG or TIFF"),
+    ("a.tif", lambda path: tif(np.zeros((100, 100), "float32") - np.eye(100, dtype="float32") - 1, path), "negative"),
+    ("a.jpg", lambda path: Image.new("L", (14000, 14000)).save(path), "more than 40 megapixels; scale it down"),
+    ("a.tif", lambda path: tif(np.zeros((7000, 6000), "uint8"), path, compression="zlib"), "more than 40 megapixels"),
+    ("a.tif", lambda path: path.write_bytes(b"II*\0" + b"\0" * 60), "cannot be decoded"),
+])
+def test_what_cannot_be_read_is_said_so(name, write, message, tmp_path):
+    write(tmp_path / name)
+    with pytest.raises(UserError, match=message):
+        images.read_photograph(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["1 bit.tif", "white is zero.tif", "turned.tif", "palette.gif"])
+def test_labels_are_read_alike_in_every_kind_of_file(name, tmp_path):
+    label = np.zeros((60, 80), bool)
+    label[10:20, 5:60] = True
+    path, eight = tmp_path / name, label.astype("uint8") * 255
+    {"1 bit.tif": lambda: Image.fromarray(label).save(path),
+     "white is zero.tif": lambda: tif(255 - eight, path, photometric="miniswhite"),
+     "turned.tif": lambda: tif(TURNS[6](eight), path, extratags=[(ORIENTATION, "H", 1, 6, True)]),
+     "palette.gif": lambda: Image.fromarray(eight).save(path)}[name]()
+    np.testing.assert_array_equal(images.read_mask(path, label.shape), label)

@@ -1,0 +1,82 @@
+"""Where this stands: published figures with how they were scored, and ours beside them."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from test_report import measured
+
+from vessels.data import datasets
+from vessels.report import standing
+
+
+@pytest.fixture
+def results(tmp_path):
+    """RSAN and its backbone on DRIVE."""
+    for variant in ("rsan", "backbone"):
+        folder = tmp_path / "DRIVE" / variant
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(measured(variant)))
+    return tmp_path
+
+
+def published_rows(found):
+    return [(dataset.name, row) for dataset in datasets.DATASETS for row in found[dataset.name]]
+
+
+def test_every_published_row_says_how_it_was_scored():
+    for _, row in published_rows(standing.published()):
+        assert {*standing.HOW, "scored_by"} <= set(row), row["method"]
+        assert row["pooling"] in standing.POOLINGS and isinstance(row["comparable"], bool)
+        assert row["caveat"] or row["comparable"]
+
+
+def test_quoted_figures_are_the_references():
+    path = Path(os.environ.get("RSAN_REFERENCE", "")) / "published.json"
+    if not path.is_file():
+        pytest.skip("needs published.json in $RSAN_REFERENCE")
+    quoted = published_rows(json.loads(path.read_text()))
+    ours = published_rows(standing.published())
+    assert [(name, {**row, **reference}) for (name, row), (_, reference) in zip(ours, quoted, strict=True)] == ours
+
+
+def test_published_rows_stand_below_ours_scored_alike(results):
+    rows = [dict(zip(standing.HEAD, cells, strict=True)) for _, cells in standing.rows(datasets.DRIVE, results)]
+    blocks = [(row["scored"], row["pixels"]) for row in rows if row["comparable"] == "ours"]
+    assert blocks == [(scored, pooling) for scored in ("whole image", "inside the field of view")
+                      for pooling in ("pooled", "mean over images")]
+    above = None
+    for row in rows:
+        above = row if row["comparable"] == "ours" else above
+        if row["comparable"] == "yes":
+            assert (row["scored"], row["pixels"]) == (above["scored"], above["pixels"]), row["network"]
+    metrics = measured()
+    assert [row["F1"] for row in rows if row["comparable"] == "ours"][2:] == [
+        f"{metrics['inside_fov']['f1']:.4f}", f"{metrics['mean']['inside_fov']['f1']:.4f}"]
+    free = next(row for row in rows if row["network"].startswith("FR-UNet"))
+    assert free["comparable"] == "no" and "double threshold" in free["caveat"] and free["F1"] == "0.8316"
+
+
+def test_training_on_validation_images_and_flips_are_said(results):
+    metrics = measured(flips=True)
+    metrics["weights"]["recipe"]["train_on"] = "train+validation"
+    (results / "DRIVE" / "rsan" / "metrics.json").write_text(json.dumps(metrics))
+    kind, cells = standing.rows(datasets.DRIVE, results)[0]
+    assert kind and "20 training, 0 validation, 20 test" in cells and "flips" in cells
+
+
+def test_markdown_has_a_table_for_each_set_with_results(results):
+    text = standing.markdown(results)
+    assert "### DRIVE" in text and "### CHASE DB1" not in text and "arXiv:2111.03853" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in tables}) == 1
+    assert standing.markdown(results / "none") == standing.short_table(results / "none") == ""
+
+
+def test_short_table_has_four_rows_a_set(results):
+    lines = standing.short_table(results).splitlines()
+    names = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines[2:]]
+    assert names == [("DRIVE", "whole image", "rsan (here)"), ("DRIVE", "whole image", "RSAN (paper)"),
+                     ("DRIVE", "inside the field of view", "rsan (here)"),
+                     ("DRIVE", "inside the field of view", "second observer")]

@@ -1,0 +1,128 @@
+"""What attention and DropBlock are worth: each network against the backbone, with intervals."""
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from vessels import UserError
+from vessels.data import datasets
+from vessels.report import tables
+
+KEYS = {"f1": "F1", "auc": "AUC"}
+RECIPES = {"patches": "default", "authors": "authors'"}
+HEAD = ("recipe", "set", "network", "its trainings", "the backbone's", *KEYS.values())
+
+
+def same_recipe(one, other):
+    """Whether two recipes differ in nothing but network and seed; fields that only one of them has do not count."""
+    return all(one[key] == other[key] for key in set(one) & set(other) - {"variant", "seed"})
+
+
+def groups(all_metrics):
+    """The networks of one set that may be compared: `[{variant: [metrics of each seed]}]`, a recipe each.
+
+    Left out are networks of another set, averages over flips, and recipes without a backbone to compare with.
+    """
+    found = []
+    for metrics in all_metrics:
+        if metrics["trained_on"] != metrics["dataset"] or metrics.get("flips"):
+            continue
+        recipe = metrics["weights"]["recipe"]
+        same = (group for group in found if same_recipe(next(iter(group.values()))[0]["weights"]["recipe"], recipe))
+        group = next(same, None)
+        if group is None:
+            found.append(group := {})
+        group.setdefault(metrics["variant"], []).append(metrics)
+    return [group for group in found if len(group) > 1 and "backbone" in group]
+
+
+def scores_of_images(seeds, key):
+    """float `(seeds, images)`: `key` of each test image inside the field of view, by the images' names."""
+    scores = [{one["image"]: one["inside_fov"][key] for one in metrics["per_image"]} for metrics in seeds]
+    return np.array([[one[name] for name in sorted(one)] for one in scores], float)
+
+
+def difference(scores, reference):
+    """Mean difference of two networks over test images and trainings, with its 95 % interval.
+
+    `scipy.stats.bootstrap`: percentiles of 9,999 draws of images, each with the scores of both networks, and of each
+    network's trainings; where there is one training, it is always drawn.
+
+    Args:
+        scores, reference: float `(trainings, images)`, of the same images in the same order.
+
+    Returns:
+        `(mean, low, high)`, floats.
+    """
+    def statistic(images, trainings, reference_trainings, axis=-1):
+        sides = (scores, trainings), (reference, reference_trainings)
+        ours, theirs = (side[drawn[..., :, None], images[..., None, :]].mean((-2, -1)) for side, drawn in sides)
+        return ours - theirs
+
+    # Bootstrap wants two things to draw from at least.
+    trainings = [np.resize(np.arange(len(side)), max(len(side), 2)) for side in (scores, reference)]
+    found = bootstrap((np.arange(scores.shape[1]), *trainings), statistic, vectorized=True, method="percentile",
+                      rng=np.random.default_rng(0)).confidence_interval
+    return float(scores.mean() - reference.mean()), float(found.low), float(found.high)
+
+
+def comparisons(results_dir):
+    """Every network of every recipe against the backbone of that recipe.
+
+    Returns:
+        list of dicts: `recipe`, `set`, `network`, `trainings`, `reference` (the backbone's trainings), `images`, and
+        in `f1` and `auc` what `difference` gives.
+
+    Raises:
+        UserError: Two networks were scored on different images.
+    """
+    found = []
+    for dataset in datasets.DATASETS:
+        for group in groups([metrics for _, metrics in tables.results_of(dataset, results_dir)]):
+            reference = group.pop("backbone")
+            for variant, seeds in group.items():
+                images = {tuple(sorted(one["image"] for one in metrics["per_image"])) for metrics in reference + seeds}
+                if len(images) > 1:
+                    raise UserError(f"{results_dir / dataset.name}: {variant} and backbone were scored on different "
+                                    "images; evaluate both again")
+                name = seeds[0]["weights"]["recipe"].get("recipe", "patches")
+                found.append({"recipe": RECIPES.get(name, name), "set": dataset.title, "network": variant,
+                              "trainings": len(seeds), "reference": len(reference), "images": len(*images),
+                              **{key: difference(scores_of_images(seeds, key), scores_of_images(reference, key))
+                                 for key in KEYS}})
+    return found
+
+
+def cells(comparison):
+    """A row of the table, list of str; differences in thousandths."""
+    spans = ("{:+.2f} [{:+.2f}, {:+.2f}]".format(*(1000 * value for value in comparison[key])) for key in KEYS)
+    return [*(str(comparison[key]) for key in ("recipe", "set", "network", "trainings", "reference")), *spans]
+
+
+def conclusion(compared):
+    """What comparisons of one recipe and set decide: str, two sentences."""
+    sentences = []
+    for key, title in KEYS.items():
+        spans = {one["network"]: one[key] for one in compared}
+        told = [f"that of {network} is {'higher' if low > 0 else 'lower'}"
+                for network, (_, low, high) in spans.items() if low > 0 or high < 0]
+        reach = 1000 * max(abs(end) for _, low, high in spans.values() for end in (low, high))
+        verdict = " and ".join(told) or "no network is told apart from the backbone"
+        sentences.append(f"In {title}, {verdict}; the intervals reach {reach:.1f} thousandths from zero.")
+    first = compared[0]
+    return f"{first['set']}, {first['recipe']} recipe, {first['images']} images. {' '.join(sentences)}"
+
+
+def conclusions(compared):
+    """list of str, a `conclusion` for each recipe and set."""
+    both = dict.fromkeys((one["recipe"], one["set"]) for one in compared)
+    return [conclusion([one for one in compared if (one["recipe"], one["set"]) == key]) for key in both]
+
+
+def markdown(results_dir):
+    """Table and conclusions in Markdown: str, empty where there is nothing to compare."""
+    compared = comparisons(results_dir)
+    if not compared:
+        return ""
+    rows = [HEAD, ["---"] * len(HEAD), *map(cells, compared)]
+    lines = [tables.markdown_row(*row) for row in rows]
+    return "\n".join([*lines, "", *(f"- {text}" for text in conclusions(compared))]) + "\n"

@@ -1,0 +1,46 @@
+"""The tables in Markdown files, between markers: made from results, told when they are stale."""
+
+from vessels import UserError
+from vessels.files import ROOT, write_atomically
+from vessels.report import ablation, standing, tables
+
+# What stands between `<!-- name: begin -->` and `<!-- name: end -->` in which file: made from the results folder.
+DOCUMENTS = {
+    "README.md": {"results": standing.short_table},
+    "results/README.md": {"networks": tables.readme_table, "where this stands": standing.markdown},
+    "results/ablation.md": {"ablation": ablation.markdown},
+}
+
+
+def filled(path, text, name, content):
+    """`text`, of the file `path`, with `content` between the markers of `name`; UserError without one pair of them."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    if (text.count(begin), text.count(end)) != (1, 1):
+        raise UserError(f"{path}: lacks the lines '{begin.strip()}' and '{end}', once each; put them where the table "
+                        "belongs")
+    before, after = text.split(begin)
+    return before + begin + content + end + after.split(end)[1]
+
+
+def update(root=ROOT, check=False):
+    """Puts what `DOCUMENTS` lists into the files below `root`, from `root/results`; with `check`, writes nothing.
+
+    Returns:
+        list of str, the files that were stale.
+
+    Raises:
+        UserError: There is no such file, or no pair of markers in it.
+    """
+    stale = []
+    for path, contents in DOCUMENTS.items():
+        try:
+            old = new = (root / path).read_text()
+        except OSError as error:
+            raise UserError(f"{root / path}: {error.strerror}; run this in a checkout of the project") from None
+        for name, make in contents.items():
+            new = filled(root / path, new, name, make(root / "results"))
+        if new != old:
+            stale.append(path)
+            if not check:
+                write_atomically(root / path, new)
+    return stale
