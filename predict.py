@@ -64,5 +64,5 @@ if __name__ == "__main__":
     if arguments.export:
         sys.exit(export.main(build_rsan, load_weights, unfused, arguments))
     if arguments.attention:
-        sys.exit(attention.main(build_rsan, load_weights, SpatialAttention, arguments))
+        sys.exit(attention.main(build_rsan, SpatialAttention, arguments))
     sys.exit(photographs.main(build_rsan, load_weights, arguments))

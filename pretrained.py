@@ -49,12 +49,15 @@ def released(name):
         name: As "any" for weights/any_rsan.weights.h5, "drive_authors", "chase_backbone"; or the path of an .h5 file.
 
     Raises:
+        FileNotFoundError: There is no such file, or no JSON beside it.
         ValueError: There is no such name, or the file is not the one that the JSON describes.
     """
     path = Path(name) if str(name).endswith(".h5") else names().get(str(name).replace("_rsan", ""))
     if path is None:
         raise ValueError(f"no weights {name!r}: there are {', '.join(names())}, and paths of .h5 files")
     record = json.loads(path.with_name(path.name.removesuffix(".h5").removesuffix(".weights") + ".json").read_text())
+    if missing := {"diameter", "model", "sha256"} - set(record):
+        raise ValueError(f"the JSON beside {path} lacks {', '.join(sorted(missing))}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
         raise ValueError(f"{path} is not the file that the JSON beside it describes: restore it")
     return path, record

@@ -14,7 +14,7 @@ from vessels.report import plots, tables
 def measured(variant="rsan", dataset="DRIVE", seed=0, **changes):
     examples = [example("01_test", 1), example("02_test", 2)]
     return {"dataset": dataset, "variant": variant, "trained_on": dataset,
-            "weights": {"recipe": {"seed": seed}}, "threshold": 0.5, "n_images": 2,
+            "weights": {"file": "w.h5", "recipe": {"seed": seed}}, "threshold": 0.5, "n_images": 2,
             **evaluate(examples, maps(examples)),
             "published": {"method": "RSAN (paper)", "scored": "whole_image", "auc": 0.9855}, **changes}
 

@@ -85,7 +85,6 @@ def write_record(run_dir, dataset, recipe, history, checksums, parameters):
         "variant": recipe.variant,
         "model": {"keep_prob": recipe.keep_prob, "variant": recipe.variant},
         "parameters": parameters,
-        "diameter": dataset.diameter,
         "sha256": sha256(weights),
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),

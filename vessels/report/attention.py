@@ -13,8 +13,7 @@ from vessels import UserError, exit_code
 from vessels.data.images import EXAMPLE, pad, read_photograph
 from vessels.files import write_atomically
 from vessels.prediction.maps import predict_photograph
-from vessels.prediction.photographs import collect, dataset_and_record
-from vessels.record import load_network
+from vessels.prediction.photographs import collect
 
 # Told apart by colour-blind readers too, from light to dark and from one hue to another.
 ATTENTION, FEATURES = "cividis", "PuOr"
@@ -101,17 +100,19 @@ def draw(blocks):
     return buffer.getvalue()
 
 
-def main(build, load_weights, kind, arguments):
-    """What `predict.py --attention` does; `build` and `load_weights` as in `evaluation.main`, `kind` as above.
+def main(build, kind, arguments):
+    """What `predict.py --attention` does; `build(weights=path)` makes the network, `kind` is as above.
 
     `arguments` holds `photographs`, `output_dir` and `weights`. Returns the exit code: 0; 2 for what the user can mend.
     """
     def command():
         photographs = collect(arguments.photographs or [EXAMPLE])
-        dataset, record = dataset_and_record(arguments.weights)
-        model = load_network(build, load_weights, arguments.weights, record)
+        try:
+            model = build(weights=arguments.weights)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{error}; name other --weights") from None
         for path in photographs:
-            blocks = attention_blocks(model, kind, read_photograph(path), dataset.diameter)
+            blocks = attention_blocks(model, kind, read_photograph(path), model.diameter)
             if not blocks:
                 raise UserError(f"{arguments.weights}: a network without attention; name other --weights")
             written = arguments.output_dir / f"{path.stem}_attention.jpg"
