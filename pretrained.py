@@ -55,11 +55,12 @@ def released(name):
     path = Path(name) if str(name).endswith(".h5") else names().get(str(name).replace("_rsan", ""))
     if path is None:
         raise ValueError(f"no weights {name!r}: there are {', '.join(names())}, and paths of .h5 files")
-    record = json.loads(path.with_name(path.name.removesuffix(".h5").removesuffix(".weights") + ".json").read_text())
+    beside = path.with_name(path.name.removesuffix(".h5").removesuffix(".weights") + ".json")
+    record = json.loads(beside.read_text(encoding="utf-8"))
     if missing := {"diameter", "model", "sha256"} - set(record):
-        raise ValueError(f"the JSON beside {path} lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"{beside} lacks {', '.join(sorted(missing))}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
-        raise ValueError(f"{path} is not the file that the JSON beside it describes: restore it")
+        raise ValueError(f"{path} is not the file that {beside.name} describes: restore it")
     return path, record
 
 

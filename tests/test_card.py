@@ -8,13 +8,13 @@ from test_report import measured
 
 from vessels.report import card
 
-TEXT = (ROOT / "weights" / "README.md").read_text()
+TEXT = (ROOT / "weights" / "README.md").read_text(encoding="utf-8")
 
 
 def write(root, folder, **changes):
     path = root / "results" / changes["dataset"] / folder / "metrics.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(metrics := measured(**changes)))
+    path.write_text(json.dumps(metrics := measured(**changes)), encoding="utf-8")
     return metrics
 
 

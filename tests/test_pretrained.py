@@ -60,7 +60,7 @@ def test_another_file_than_the_record_describes_is_refused(tmp_path):
     path = tmp_path / "mine.weights.h5"
     shutil.copy(ROOT / "weights" / "drive_rsan.weights.h5", path)
     shutil.copy(ROOT / "weights" / "drive_rsan.json", tmp_path / "mine.json")
-    assert released(path)[1] == json.loads((tmp_path / "mine.json").read_text())
+    assert released(path)[1] == json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(ValueError, match=r"mine.weights.h5 is not the file"):
         build_rsan(weights=str(path))
