@@ -64,6 +64,9 @@ def test_another_file_than_the_record_describes_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(ValueError, match=r"mine.weights.h5 is not the file"):
         build_rsan(weights=str(path))
+    (tmp_path / "mine.json").write_text('{"sha256": ""}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"mine.json lacks diameter, model"):
+        build_rsan(weights=path)
 
 
 def test_the_signature_is_that_of_the_network_and_weights():
