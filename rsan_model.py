@@ -120,3 +120,14 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
     # Under mixed precision the probability stays float32: rounded to bfloat16, 0.999 would be 1.
     outputs = Conv2D(1, 1, activation="sigmoid", dtype="float32")(x)
     return keras.Model(inputs, outputs, name=variant)
+
+
+def set_stage(model, keep_prob=None, momentum=None):
+    changed = False
+    for layer in model.layers:
+        for kind, name, value in ((DropBlock2D, "keep_prob", keep_prob), (BatchNormalization, "momentum", momentum)):
+            if isinstance(layer, kind) and value is not None and getattr(layer, name) != value:
+                setattr(layer, name, value)
+                changed = True
+    if changed and model.compiled:
+        model.make_train_function(force=True)

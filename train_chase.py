@@ -1,7 +1,7 @@
 """Trains RSAN on CHASE DB1.
 
     python train_chase.py            an hour on two cores, 2 GB of memory
-    python eval_chase.py --weights runs/chase-rsan-0/best.weights.h5
+    python eval_chase.py runs/chase-rsan-0/best.weights.h5
 
 Expect a validation AUC of about 0.98 inside the field of view (images 09R and 10L).
 No data at hand? `--synthetic` runs the same on procedural images in a minute.
@@ -12,10 +12,15 @@ import sys
 from vessels.data import datasets
 from vessels.training.recipe import Recipe, main
 
-from rsan_model import build_rsan
-
 RECIPE = Recipe(epochs=60, steps=150, batch_size=4, patch_size=160, keep_prob=0.92)
 AUTHORS = {"epochs": 150, "batch_size": 1, "learning_rate": 1e-3, "vessel_weight": 1.0, "keep_prob": 0.78}
 
+
+def network():
+    from rsan_model import build_rsan, set_stage
+
+    return build_rsan, set_stage
+
+
 if __name__ == "__main__":
-    sys.exit(main(datasets.CHASEDB1, build_rsan, RECIPE, AUTHORS, __doc__))
+    sys.exit(main(datasets.CHASEDB1, network, RECIPE, AUTHORS, __doc__))

@@ -25,7 +25,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ("--synthetic", "--epochs", "4", "--steps", "4", "--batch-size", "2", "--patch-size", "56")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-WRITING = ".*.weights.h5.*"  # what `write_atomically` has under its hands
+WRITING = ".*.weights.h5.*.partial"  # what `write_atomically` has under its hands
 MOMENTS = ("start", "epoch", "checkpoint")
 
 

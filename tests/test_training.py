@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import h5py
 import keras
@@ -12,14 +13,17 @@ import pytest
 import train_chase
 import train_drive
 from vessels import UserError
+from vessels.data import datasets, synthetic
 from vessels.data.datasets import DRIVE
+from vessels.metrics import score
+from vessels.prediction.maps import predict_image
 from vessels.training import learning, loop, runs
-from vessels.training.recipe import Recipe, main, parse
+from vessels.training.recipe import Recipe, main, parse, read
 
 import rsan_model
 
 TINY = dataclasses.replace(DRIVE, size=(60, 70), padded=72)
-RECIPE = Recipe(epochs=2, steps=2, batch_size=2, patch_size=56)
+RECIPE = Recipe(epochs=2, steps=2, batch_size=2, patch_size=56, keep_prob=0.88)
 AUTHORS = {"epochs": 1, "batch_size": 2, "learning_rate": 1e-3}
 SHORT = ["--synthetic", "--epochs", "4", "--steps", "2", "--batch-size", "2", "--patch-size", "56"]
 
@@ -28,12 +32,16 @@ def build(**arguments):
     return rsan_model.build_rsan(filters=2, **arguments)
 
 
+def network():
+    return build, rsan_model.set_stage
+
+
 def run(folder, *flags):
-    return main(TINY, build, RECIPE, AUTHORS, "help", [*SHORT, "--output-dir", str(folder), *flags])
+    return main(TINY, network, RECIPE, AUTHORS, "help", [*SHORT, "--output-dir", str(folder), *flags])
 
 
 def authors(folder, *flags):
-    return main(TINY, build, RECIPE, AUTHORS, "help",
+    return main(TINY, network, RECIPE, AUTHORS, "help",
                          ["--synthetic", "--recipe", "authors", "--output-dir", str(folder), *flags])
 
 
@@ -77,7 +85,10 @@ def test_a_run_cut_between_epochs_ends_in_the_same_bits(finished, tmp_path, monk
     monkeypatch.setattr(loop, "save_weights", cut)
     assert run(tmp_path) == 130
     monkeypatch.undo()
+    record = json.loads((tmp_path / "best.json").read_text())
+    assert record["unfinished"] and len(record["history"]) == 2
     assert run(tmp_path) == 0
+    assert "unfinished" not in json.loads((tmp_path / "best.json").read_text())
     for name in ("latest.weights.h5", "best.weights.h5"):
         whole, resumed = arrays(finished / name), arrays(tmp_path / name)
         assert whole.keys() == resumed.keys()
@@ -92,6 +103,45 @@ def test_a_finished_run_is_not_trained_again(finished, capsys):
     assert "best.weights.h5" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("key", "value", "said"), [
+    ("seed", 1, "seed 1 (asked: 0)"),
+    ("backend", "jax", "backend jax (asked: "),
+    ("loss", "dice", "loss dice (asked: weighted_crossentropy)"),
+    ("augmentation", {"noise": 1}, "other augmentation ("),
+    ("data_sha256", {"21_training.tif": "0"}, "other data sha256 (21_training.tif)"),
+    ("validation_sha256", {"23_training.tif": "0"}, "other validation sha256 (23_training.tif)"),
+])
+def test_what_began_otherwise_is_not_gone_on_with(key, value, said, finished, tmp_path, capsys):
+    """And what the refused run's folder holds stays as it is."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    (folder / ".best.weights.h5.1.partial").write_text("")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run(folder) == 2
+    assert said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_only_half_written_files_of_this_project_are_removed(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / ".latest.weights.h5.123.partial").write_text("")
+    (folder / ".bash_history.2023").write_text("mine")
+    (folder / ".folder.1.partial").mkdir()
+    record = (folder / "best.json").read_bytes()
+    assert run(folder) == 0
+    assert not (folder / ".latest.weights.h5.123.partial").exists()
+    assert (folder / ".bash_history.2023").exists() and (folder / ".folder.1.partial").exists()
+    assert (folder / "best.json").read_bytes() == record
+
+
+def test_an_unknown_variant_is_said(tmp_path, capsys):
+    assert run(tmp_path, "--variant", "unet") == 2
+    assert "variant must be one of rsan" in capsys.readouterr().err
+
+
 def test_a_folder_of_another_run_is_refused(finished, capsys):
     assert run(finished, "--seed", "1") == 2
     assert "seed 0 (asked: 1)" in capsys.readouterr().err
@@ -101,7 +151,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
     lock = runs.lock_run(tmp_path)
     assert run(tmp_path) == 2
     assert "another training writes here" in capsys.readouterr().err
-    lock.close()
+    lock.release()
 
 
 def test_a_broken_loss_stops_the_run_and_names_the_checkpoint(tmp_path, capsys):
@@ -170,7 +220,10 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path
         (["--epochs", "-1"], "at least 1"),
         (["--keep-prob", "0"], "keep-prob must be in (0, 1]"),
         (["--keep-prob", "1.5"], "keep-prob must be in (0, 1]"),
-        (["--variant", "unet"], "invalid choice"),
+        (["--seed", "-1"], "--seed must be at least 0"),
+        (["--learning-rate", "0"], "--learning-rate must be at least"),
+        (["--learning-rate", "nan"], "--learning-rate must be at least"),
+        (["--vessel-weight", "inf"], "--vessel-weight must be at least"),
         (["--learning-rate", "fast"], "invalid float"),
         (["--colour", "red"], "unrecognized arguments"),
         (["--recipe", "authors", "--patch-size", "64"], "--patch-size means nothing to --recipe authors"),
@@ -197,6 +250,39 @@ def test_every_field_of_the_recipe_is_a_flag_and_flags_win():
             assert getattr(changed, field.name) == field.type(values[field.type])
 
 
+def test_the_default_recipes_are_what_the_released_weights_were_trained_by():
+    common = {"epochs": 60, "batch_size": 4, "keep_prob": 0.92, "learning_rate": 2.5e-3, "vessel_weight": 1.2}
+    for script, special in ((train_drive, {"steps": 200, "patch_size": 128}),
+                            (train_chase, {"steps": 150, "patch_size": 160})):
+        assert dataclasses.asdict(script.RECIPE).items() >= {**common, **special}.items()
+
+
+def test_validation_images_are_not_the_training_images(monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets, "load", lambda dataset, split, folder: asked.append(split) or [split])
+    monkeypatch.setattr(datasets, "checksums", lambda dataset, split, folder: {split: "sha"})
+    examples, validation, checksums = read(DRIVE, dataclasses.replace(RECIPE, synthetic=False), None)
+    assert (examples, validation) == (["train"], ["validation"])
+    assert checksums == {"train": {"train": "sha"}, "validation": {"validation": "sha"}}
+
+
+def test_what_validation_says_is_of_the_validation_images(finished):
+    record = json.loads((finished / "best.json").read_text())
+    model = build(**record["model"])
+    rsan_model.load_weights(model, finished / "best.weights.h5")
+    examples = synthetic.make(TINY, "validation")
+    maps = np.stack([predict_image(model, example.image, TINY.padded) for example in examples])
+    labels, fovs = (np.stack([getattr(example, name) for example in examples]) for name in ("label", "fov"))
+    assert score(maps, labels, fovs)["auc"] == pytest.approx(record["validation"]["val_auc"], abs=1e-4)
+
+
+def test_short_runs_still_drop_and_low_rates_do_not_rise():
+    assert learning.ramped_keep_prob(Recipe(epochs=1, keep_prob=0.9), 0) == 0.9
+    assert not learning.settling(Recipe(epochs=1), 0)
+    ((*_, rate),) = learning.phases(Recipe(epochs=20, learning_rate=1e-6), 100)
+    assert max(float(rate(step)) for step in range(0, 2000, 50)) <= 1.001e-6
+
+
 def test_schedules():
     recipe = Recipe(epochs=20, keep_prob=0.88)
     ramp = [learning.ramped_keep_prob(recipe, epoch) for epoch in range(20)]
@@ -213,13 +299,13 @@ def test_schedules():
 @pytest.mark.parametrize("vessel_weight", [1.0, 1.2])
 def test_a_vessel_pixel_counts_as_often_as_asked(vessel_weight):
     label, probability = np.array([[[[1.0], [0.0]]]], "float32"), np.array([[[[0.6], [0.3]]]], "float32")
-    found = np.asarray(learning.weighted_crossentropy(vessel_weight)(label, probability))
+    found = np.asarray(learning.loss_of(dataclasses.replace(RECIPE, vessel_weight=vessel_weight))(label, probability))
     np.testing.assert_allclose(found, [[[-vessel_weight * np.log(0.6), -np.log(0.7)]]], rtol=1e-5)
 
 
 def test_the_last_fifth_settles_the_normalization():
     model = build()
-    callback = learning.stage_callback(dataclasses.replace(RECIPE, epochs=10))
+    callback = learning.stage_callback(dataclasses.replace(RECIPE, epochs=10), rsan_model.set_stage)
     model.compile("sgd", "mse")
     callback.set_model(model)
     for epoch, keep_prob, momentum in ((0, {1}, {0.9}), (7, {RECIPE.keep_prob}, {0.9}), (8, {1}, {0.99})):
@@ -230,7 +316,7 @@ def test_the_last_fifth_settles_the_normalization():
 
 def test_missing_data_is_said_before_anything_is_written(tmp_path, capsys):
     flags = ["--data-dir", str(tmp_path / "none"), "--output-dir", str(tmp_path / "run")]
-    assert main(DRIVE, build, RECIPE, AUTHORS, "help", flags) == 2
+    assert main(DRIVE, network, RECIPE, AUTHORS, "help", flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "no such folder" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 from vessels import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+PARTIAL = ".partial"  # how the names of half-written files end
 
 
 def write_atomically(path, content):
@@ -16,7 +17,7 @@ def write_atomically(path, content):
         UserError: The disk is full, or the folder may not be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -77,8 +77,11 @@ def load_network(build, load_weights, weights, record):
     return model
 
 
-def write_record(run_dir, dataset, recipe, history, checksums, parameters):
-    """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for."""
+def write_record(run_dir, dataset, recipe, history, config, parameters):
+    """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for.
+
+    `config` is what config.json holds. Before the last epoch, the record is marked as unfinished.
+    """
     weights = run_dir / "best.weights.h5"
     record = {
         "dataset": "synthetic" if recipe.synthetic else dataset.name,
@@ -88,16 +91,28 @@ def write_record(run_dir, dataset, recipe, history, checksums, parameters):
         "sha256": sha256(weights),
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),
+        "loss": config["loss"],
+        "augmentation": config["augmentation"],
         "chosen": "last epoch",
+        **({"unfinished": True} if len(history) < recipe.epochs else {}),
         "validation": {"held_out": recipe.train_on == "train",
                        **{key: history[-1][key] for key in ("epoch", "val_auc", "val_f1")}},
         "wall_time_s": round(sum(row["seconds"] for row in history)),
-        "environment": json.loads((run_dir / "environment.json").read_text()),
-        "data_sha256": checksums["train"],
-        "validation_sha256": checksums["validation"],
+        "environment": json.loads((run_dir / "environment.json").read_text(encoding="utf-8")),
+        "data_sha256": config["data_sha256"],
+        "validation_sha256": config["validation_sha256"],
         "history": history,
     }
     write_atomically(record_path(weights), json.dumps(record, indent=1) + "\n")
+
+
+def finished(weights):
+    """Whether the record beside `weights` describes them, and a whole run."""
+    try:
+        record = json.loads(record_path(weights).read_text(encoding="utf-8"))
+        return not record.get("unfinished") and record["sha256"] == sha256(weights)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def read_record(weights, dataset, variant, seed=0, synthetic=False, allow_modified=False):

@@ -5,13 +5,16 @@ import math
 import keras
 
 
-def weighted_crossentropy(vessel_weight):
-    """Binary cross-entropy of each pixel, in which a vessel pixel counts `vessel_weight` times."""
-    def loss(label, probability):
-        weight = 1 + (vessel_weight - 1) * label[..., 0]
+def loss_of(recipe):
+    """The loss, a function of labels and probabilities; its name goes into the record.
+
+    It is the binary cross-entropy of each pixel, in which a vessel pixel counts `vessel_weight` times.
+    """
+    def weighted_crossentropy(label, probability):
+        weight = 1 + (recipe.vessel_weight - 1) * label[..., 0]
         return weight * keras.losses.binary_crossentropy(label, probability)
 
-    return loss
+    return weighted_crossentropy
 
 
 def phases(recipe, steps):
@@ -25,7 +28,7 @@ def phases(recipe, steps):
         return [(0, boundary, recipe.learning_rate), (boundary, recipe.epochs, recipe.learning_rate / 10)]
     warmup = min(50, recipe.epochs * steps // 10)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, recipe.epochs * steps - warmup, alpha=1e-5 / recipe.learning_rate,
+        0.0, recipe.epochs * steps - warmup, alpha=min(1e-5 / recipe.learning_rate, 1),
         warmup_target=recipe.learning_rate, warmup_steps=warmup,
     )
     return [(0, recipe.epochs, schedule)]
@@ -37,31 +40,21 @@ def settling(recipe, epoch):
     DropBlock is off then: after each DropBlock, normalization has learned the larger variance of what it scales
     up (arXiv:1801.05134). And the moving averages reach ten times further back, as those of small batches waver.
     """
-    return epoch >= math.floor(0.8 * recipe.epochs)
+    return epoch >= max(math.floor(0.8 * recipe.epochs), 1)
 
 
 def ramped_keep_prob(recipe, epoch):
     """DropBlock's schedule (arXiv:1810.12890, section 3.1): from 1 down to keep_prob in six equal stages."""
     if settling(recipe, epoch):
         return 1
-    stage = min(6, math.floor(6 * epoch / (0.6 * recipe.epochs)))
+    stage = min(6, math.floor(6 * epoch / (0.6 * recipe.epochs))) if recipe.epochs > 1 else 6
     return round(1 - (1 - recipe.keep_prob) * stage / 6, 6)
 
 
-def stage_callback(recipe):
+def stage_callback(recipe, set_stage):
+    """Calls `set_stage(model, keep_prob, momentum)` at the beginning of each epoch; None leaves what was built."""
     def enter(epoch, logs=None):
-        settings = {"keep_prob": ramped_keep_prob(recipe, epoch)}
-        if settling(recipe, epoch):
-            settings["momentum"] = 0.99
-        changed = False
-        for layer in callback.model.layers:
-            for name, value in settings.items():
-                if getattr(layer, name, value) != value:
-                    setattr(layer, name, value)
-                    changed = True
-        if changed:
-            # They are constants of the compiled step.
-            callback.model.make_train_function(force=True)
+        set_stage(callback.model, ramped_keep_prob(recipe, epoch), 0.99 if settling(recipe, epoch) else None)
 
     callback = keras.callbacks.LambdaCallback(on_epoch_begin=enter)
     return callback

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import os
 import sys
 from pathlib import Path
@@ -22,16 +23,16 @@ class Recipe:
     recipe: str = option("patches", "'patches': augmented patches; 'authors': what the authors' script does: whole "
                          "padded images, no augmentation, keep_prob the same from first step to last, a tenth of the "
                          "learning rate and a new Adam for the last third", choices=("patches", "authors"))
-    variant: str = option("rsan", "network", choices=("rsan", "backbone", "backbone_dropblock"))
-    seed: int = option(0, "of the initial weights, the patches and DropBlock")
+    variant: str = option("rsan", "the network: rsan, backbone_dropblock (no attention) or backbone (neither)")
+    seed: int = option(0, "what chance decides follows from it: initial weights, patches, DropBlock", minimum=0)
     train_on: str = option("train", "images to learn from; with the validation images among them, the "
                            "validation figures are no longer a test", choices=("train", "train+validation"))
-    epochs: int = option(24, "epochs", minimum=1)
-    steps: int = option(100, "batches in an epoch", minimum=1, ignored="authors")
-    batch_size: int = option(16, "patches (authors: images) in a batch", minimum=1)
-    patch_size: int = option(128, "side of a patch in pixels, a multiple of 8", minimum=56, ignored="authors")
-    learning_rate: float = option(2.5e-3, "peak learning rate of Adam", minimum=0)
-    keep_prob: float = option(0.88, "DropBlock keeps this share of the values; patches come down to it from 1 "
+    epochs: int = option(None, "epochs", minimum=1)
+    steps: int = option(None, "batches in an epoch", minimum=1, ignored="authors")
+    batch_size: int = option(None, "patches (authors: images) in a batch", minimum=1)
+    patch_size: int = option(None, "side of a patch in pixels, a multiple of 8", minimum=56, ignored="authors")
+    learning_rate: float = option(2.5e-3, "peak learning rate of Adam", minimum=1e-9)
+    keep_prob: float = option(None, "DropBlock keeps this share of the values; patches come down to it from 1 "
                               "over the first 60 %% of the epochs and do without DropBlock in the last 20 %%")
     vessel_weight: float = option(1.2, "weight of a vessel pixel in the loss, background having 1: what is best for F1 "
                                   "lies below a probability of 0.5, and this brings it nearer", minimum=0.1)
@@ -58,7 +59,7 @@ def parse(dataset, recipe, authors, description, argv=None):
     recipe = dataclasses.replace(recipe, **{**implied, **given})
     for field in dataclasses.fields(Recipe):
         least = field.metadata.get("minimum")
-        if least is not None and getattr(recipe, field.name) < least:
+        if least is not None and not least <= getattr(recipe, field.name) < math.inf:
             flag = field.name.replace("_", "-")
             parser.error(f"--{flag} must be at least {least}, got {getattr(recipe, field.name)}")
     if recipe.patch_size % 8:
@@ -94,12 +95,13 @@ def flags(dataset, recipe, authors, description):
     return parser
 
 
-def main(dataset, build, recipe, authors, description, argv=None):
+def main(dataset, network, recipe, authors, description, argv=None):
     """The command line of `train_drive.py` and `train_chase.py`.
 
     Args:
         dataset: A `datasets.Dataset`.
-        build: Returns the network, given `keep_prob` and `variant`.
+        network: Called once the command line is known to be right: returns `(build, set_stage)`. `build(keep_prob,
+            variant)` returns the network; `set_stage(model, keep_prob, momentum)` changes both in it.
         recipe: The default `Recipe`.
         authors: dict of what `--recipe authors` changes in it.
         description: Text of `--help`.
@@ -113,7 +115,7 @@ def main(dataset, build, recipe, authors, description, argv=None):
         data = read(dataset, recipe, data_dir)
         from vessels.training.loop import train
 
-        train(dataset, build, recipe, data, run_dir, strategy)
+        train(dataset, network, recipe, data, run_dir, strategy)
         return 0
 
     code = exit_code(command, f"stopped; the same command goes on from the last whole epoch in {run_dir}")

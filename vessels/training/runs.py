@@ -1,8 +1,6 @@
 """The run folder: its lock, its description, and the checkpoint that a run goes on from."""
 
 import csv
-import dataclasses
-import fcntl
 import io
 import json
 import tempfile
@@ -10,41 +8,64 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from filelock import FileLock, Timeout
 
 from vessels import UserError
-from vessels.files import write_atomically
+from vessels.files import PARTIAL, write_atomically
 from vessels.record import environment
 from vessels.report import plots
 
 
 def lock_run(run_dir):
-    """Makes the run folder and keeps a second run out of it as long as the returned file is open."""
+    """Makes the run folder and keeps a second run out of it until the returned `filelock.FileLock` is released."""
+    lock = FileLock(run_dir / "lock", blocking=False)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / "lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.acquire()
+    except Timeout:
         raise UserError(f"{run_dir}: another training writes here; wait for it or choose --output-dir") from None
     except OSError as error:
         raise UserError(f"{run_dir}: {error.strerror}; choose --output-dir where you may write") from None
-    for left in run_dir.glob(".*.[0-9]*"):  # half-written, by a run that was killed
-        left.unlink()
     return lock
 
 
-def describe(run_dir, dataset, recipe, engine):
-    """Writes config.json and environment.json, or checks that the folder's run is the one asked for."""
-    config = {"dataset": dataset.name, **dataclasses.asdict(recipe)}
+def describe(run_dir, config, engine):
+    """Writes config.json and environment.json, or checks that the folder's run is the one asked for.
+
+    `config` is all that the run depends on; `engine`, what else its record is to say of where it computes.
+    """
+    config = json.loads(json.dumps(config))
     path = run_dir / "config.json"
     if path.exists():
-        before = json.loads(path.read_text())
-        differs = [f"{key} {before.get(key)} (asked: {value})" for key, value in config.items()
-                   if before.get(key) != value]
-        if differs:
+        before = read_json(path)
+        if differs := differences(before, config):
             raise UserError(f"{run_dir} holds a run with {', '.join(differs)}; choose another --output-dir")
+        config = {**config, **before}
     write_atomically(path, json.dumps(config, indent=1) + "\n")
     if not (run_dir / "environment.json").exists():  # as the run began: by a later start the code may be another
         write_atomically(run_dir / "environment.json", json.dumps({**environment(), **engine}, indent=1) + "\n")
+    for left in run_dir.glob(f".*{PARTIAL}"):  # half-written, by a run that was killed
+        if left.is_file():
+            left.unlink()
+
+
+def read_json(path):
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore it or choose another --output-dir") from None
+
+
+def differences(before, now):
+    """list of str, such as "seed 0 (asked: 1)"; of dicts, the names that differ. What `before` lacks is let pass."""
+    found = []
+    for key in [key for key in now if key in before and before[key] != now[key]]:
+        if isinstance(before[key], dict) and isinstance(now[key], dict):
+            names = sorted(name for name in {*before[key], *now[key]} if before[key].get(name) != now[key].get(name))
+            found.append(f"other {key.replace('_', ' ')} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})")
+        else:
+            found.append(f"{key} {before[key]} (asked: {now[key]})")
+    return found
 
 
 def random_states(model):
