@@ -43,7 +43,7 @@ def rows(dataset, results_dir):
     if not (found := ours(dataset, results_dir)):
         return []
     words = {True: "yes", False: "no"}
-    found += [{**row, "comparable": words[row["comparable"]]} for row in published()[dataset.name]]
+    found += [{**row, "comparable": words[row["comparable"]]} for row in published().get(dataset.name, [])]
     found.sort(key=lambda row: (list(tables.SCORED).index(row["scored"]), POOLINGS.index(row["pooling"])))
     return [(row["comparable"] == "ours",
              [tables.SCORED[row["scored"]], ", ".join(str(row[key]) for key in ("method", "year") if key in row),
