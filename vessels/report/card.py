@@ -2,10 +2,8 @@
 
 import json
 
-from vessels.data import datasets
-from vessels.report.tables import COLUMNS, cell, markdown_row
+from vessels.report.tables import COLUMNS, cell, markdown_row, title
 
-TITLES = {dataset.name: dataset.title for dataset in datasets.DATASETS}
 # As the hubs name them.
 METRICS = {"auc": "roc_auc", "accuracy": "accuracy", "sensitivity": "recall", "specificity": "specificity", "f1": "f1"}
 
@@ -20,10 +18,6 @@ def by_weights(results_dir):
     return dict(sorted(found.items()))
 
 
-def title(metrics):
-    return TITLES.get(metrics["dataset"], metrics["dataset"])
-
-
 def model_index(results_dir):
     """YAML of the front matter, as the hubs read it: RSAN's figures inside the field of view. str, before a comment."""
     lines = []
@@ -32,8 +26,9 @@ def model_index(results_dir):
             continue
         lines += [f"- name: {name}", "  results:"]
         for metrics in all_metrics:
+            dataset = metrics["dataset"]
             lines += ["  - task: {type: image-segmentation}",
-                      f"    dataset: {{name: {title(metrics)}, type: {metrics['dataset'].lower()}, split: test}}",
+                      f"    dataset: {{name: {title(dataset)}, type: {dataset.lower()}, split: test}}",
                       "    metrics:"]
             lines += [f"    - {{type: {kind}, value: {cell(metrics['inside_fov'][key])}, name: {key} inside the field}}"
                       for key, kind in METRICS.items()]
@@ -49,6 +44,6 @@ def figures(results_dir):
             worst = min(metrics["per_image"], key=lambda image: image["inside_fov"]["f1"])
             mean, std = (metrics[key]["inside_fov"]["f1"] for key in ("mean", "std"))
             lines.append(markdown_row(
-                name, title(metrics), *(cell(metrics["inside_fov"][key]) for key in METRICS),
+                name, title(metrics['dataset']), *(cell(metrics["inside_fov"][key]) for key in METRICS),
                 f"{cell(mean)} ± {cell(std)}", f"{worst['image']}: {cell(worst['inside_fov']['f1'])}"))
     return "\n".join(lines) + "\n"
