@@ -24,7 +24,7 @@ SPLITS = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "train", "va
 
 def run(folder, *flags):
     flags = [*FLAGS, "--output-dir", str(folder), *flags]
-    return main(mixture.Mixture(diameter=150), network, RECIPE, {}, "help", flags)
+    return main(mixture.Mixture(diameters=(150,)), network, RECIPE, {}, "help", flags)
 
 
 def read(*sources, seed=0):
@@ -155,7 +155,7 @@ def trained(originals, tmp_path_factory):  # noqa: F811
 
 def test_own_photographs_are_trained_on_and_recorded(trained):
     record = json.loads((trained / "run/best.json").read_text())
-    assert record["dataset"] == "mine" and record["diameter"] == 150 and record["augmentation"]["jpeg"] == [40, 95]
+    assert record["dataset"] == "mine" and record["diameters"] == [150] and record["augmentation"]["jpeg"] == [40, 95]
     image, label = json.loads((trained / "run/config.json").read_text())["validation_sha256"]
     assert record["validation_sha256"].keys() == {image, label}
     held_out = image.removeprefix("mine/images/").removesuffix(".png")

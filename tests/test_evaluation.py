@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 from vessels import UserError, evaluation, files, record, release
 from vessels.data import datasets, synthetic
 from vessels.data.datasets import Example
-from vessels.metrics import METRICS, PROTOCOLS, centreline_dice, evaluate, score
+from vessels.metrics import METRICS, PROTOCOLS, best_threshold, centreline_dice, evaluate, score
 
 
 def example(name, seed, second=True, size=(64, 72)):
@@ -327,7 +327,7 @@ def test_release_takes_the_test_figures_along(command, tmp_path, capsys):
     ("drive_rsan_authors", {"recipe": {"recipe": "authors", "seed": 0}}),
     ("chase_backbone_authors_seed2", {"dataset": "CHASEDB1", "variant": "backbone", "seed": 2,
                                       "recipe": {"recipe": "authors", "seed": 2}}),
-    ("any_rsan", {"dataset": "DRIVE+CHASEDB1", "diameter": 800}),
+    ("any_rsan", {"dataset": "DRIVE+CHASEDB1", "diameters": [800]}),
 ])
 def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
     weights = save(tmp_path / "run", "best", **changes)
@@ -355,7 +355,7 @@ def test_released_weights_are_replaced_only_when_asked(command, tmp_path, capsys
 @pytest.mark.parametrize(("changes", "message"), [
     ({"unfinished": True}, "the training has not ended"),
     ({"dataset": "synthetic"}, "learned from synthetic"),
-    ({"dataset": "DRIVE+mine", "diameter": 500}, "learned from DRIVE+mine"),
+    ({"dataset": "DRIVE+mine", "diameters": [500]}, "learned from DRIVE+mine"),
     ({"sha256": "0" * 64}, "not the file that best.json describes"),
 ])
 def test_what_is_not_released(command, tmp_path, capsys, changes, message):
@@ -369,7 +369,7 @@ def test_all_rows_of_a_set_come_from_one_command(command, tmp_path, monkeypatch)
     save(tmp_path / "weights")
     save(tmp_path / "weights", "drive_rsan_seed1", seed=1)
     save(tmp_path / "weights", "chase_rsan", dataset="CHASEDB1")
-    save(tmp_path / "weights", "any_rsan", dataset="DRIVE+CHASEDB1", diameter=800)
+    save(tmp_path / "weights", "any_rsan", dataset="DRIVE+CHASEDB1", diameters=[800])
     (tmp_path / "weights" / "no_record.weights.h5").write_bytes(b"")
     assert command(tmp_path / "weights") == 0
     folders = {"rsan": None, "rsan_seed1": None, "rsan_of_CHASEDB1": datasets.CHASEDB1.diameter, "any_rsan": 800}
@@ -467,3 +467,14 @@ def test_help_names_the_defaults(command, capsys):
         command("--help")
     shown = " ".join(capsys.readouterr().out.split())
     assert "weights/drive_rsan.weights.h5" in shown and "results/DRIVE/<name of the weights>" in shown
+
+
+def test_the_best_threshold_is_where_the_mean_f1_of_the_images_is_highest():
+    def of(values, label, fov):
+        fields = np.array([label]), np.array([fov])
+        return Example("one", None, *(field.astype(bool) for field in fields)), np.array([values])
+
+    pairs = [of([0.1, 0.62, 0.72, 0.9, 0.99], [0, 0, 1, 1, 0], [1, 1, 1, 1, 0]),
+             of([0.2, 0.66] * 50, [0, 1] * 50, [1, 1] * 50)]
+    assert best_threshold(*zip(*pairs, strict=True)) == 0.65
+    assert best_threshold(*zip(*pairs[:1], strict=True)) == 0.65

@@ -15,7 +15,7 @@ from vessels.data import datasets, mixture, own, synthetic
 from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
 from vessels.prediction import maps, others
-from vessels.record import environment, known_diameter, learned_from, load_network, read_record, record_path
+from vessels.record import environment, known_diameters, learned_from, load_network, read_record, record_path
 from vessels.report import page, plots, tables
 
 
@@ -241,7 +241,7 @@ def predict(dataset, model, examples, weights, record):
     from this set as it is (or drawn images of its size), else at the scale that it knows.
     """
     as_it_is = record["dataset"] in (dataset.name, "synthetic") and record["recipe"].get("recipe") != "any"
-    diameters = None if as_it_is else (known_diameter(weights, record),)
+    diameters = None if as_it_is else known_diameters(weights, record)
     probabilities = []
     for i, example in enumerate(examples):
         print(f"\rpredicting {i + 1}/{len(examples)} ", end="", file=sys.stderr, flush=True)

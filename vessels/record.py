@@ -73,10 +73,11 @@ def load_network(build, load_weights, weights, record):
     return model
 
 
-def write_record(run_dir, dataset, recipe, history, config, parameters):
+def write_record(run_dir, dataset, recipe, history, config, parameters, complete=False, threshold=None):
     """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for.
 
-    `config` is what config.json holds. Before the last epoch, the record is marked as unfinished.
+    `config` is what config.json holds. Unless `complete`, the record is marked as unfinished. A `threshold` was chosen
+    on validation images.
     """
     weights = run_dir / "best.weights.h5"
     record = {
@@ -85,14 +86,15 @@ def write_record(run_dir, dataset, recipe, history, config, parameters):
         "model": {"keep_prob": recipe.keep_prob, "variant": recipe.variant},
         "parameters": parameters,
         "sha256": sha256(weights),
-        "diameter": config["diameter"],
+        "diameters": config["diameters"],
+        **({} if threshold is None else {"threshold": threshold}),
         **{key: config[key] for key in ("started_from",) if key in config},
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),
         "loss": config["loss"],
         "augmentation": config["augmentation"],
         "chosen": "last epoch",
-        **({"unfinished": True} if len(history) < recipe.epochs else {}),
+        **({} if complete else {"unfinished": True}),
         "validation": {"held_out": recipe.train_on == "train",
                        **{key: history[-1][key] for key in ("epoch", "val_auc", "val_f1")}},
         "wall_time_s": round(sum(row["seconds"] for row in history)),
@@ -158,17 +160,17 @@ def read_start(weights, variant):
     return {"file": weights.name, "sha256": record["sha256"], "data_sha256": learned_from(record)}
 
 
-def known_diameter(weights, record):
-    """How wide a field of view the network knows, in pixels: as its record says, else its data set's."""
-    diameters = {dataset.name: dataset.diameter for dataset in datasets.DATASETS}
-    diameter = record.get("diameter", diameters.get(record["dataset"]))
-    if not diameter:
+def known_diameters(weights, record):
+    """How wide fields of view are that the network knows, in pixels: as its record says, else its data set's; tuple."""
+    known = {dataset.name: dataset.diameters for dataset in datasets.DATASETS}
+    diameters = record.get("diameters", known.get(record["dataset"]))
+    if not diameters:
         raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; "
                         "name other weights")
-    return diameter
+    return tuple(diameters)
 
 
-def record_and_diameter(weights):
-    """`(record, diameter)` of weights that are to see anyone's photographs; see `read_record`, `known_diameter`."""
+def record_and_diameters(weights):
+    """`(record, diameters)` of weights that are to see anyone's photographs; see `read_record`, `known_diameters`."""
     record = read_record(weights)
-    return record, known_diameter(weights, record)
+    return record, known_diameters(weights, record)

@@ -63,6 +63,11 @@ class Dataset:
     source: str
     no_test_label: str = ""  # what to say to who lacks them
 
+    @property
+    def diameters(self):
+        """How wide the network that learned from this set wants fields of view to be, in pixels: one width."""
+        return (self.diameter,)
+
 
 AUTHORS = {"train": "train", "validation": "validate", "test": "test"}
 

@@ -13,7 +13,7 @@ from vessels import UserError, exit_code
 from vessels.data.images import EXAMPLE, SUFFIXES, read_photograph
 from vessels.files import write_atomically
 from vessels.prediction.maps import predict_photograph
-from vessels.record import load_network, record_and_diameter
+from vessels.record import load_network, record_and_diameters
 
 SKY_BLUE = np.array([86, 180, 233])  # Okabe and Ito's palette: told from a red retina by colour-blind readers too
 
@@ -46,23 +46,23 @@ def main(build, load_weights, arguments):
     """
     def command():
         photographs = collect(arguments.photographs or [EXAMPLE])
-        record, diameter = record_and_diameter(arguments.weights)
+        record, diameters = record_and_diameters(arguments.weights)
         model = load_network(build, load_weights, arguments.weights, record)
-        predicted = predict_all(model, diameter, photographs, arguments.output_dir, arguments.tile)
+        predicted = predict_all(model, diameters, photographs, arguments.output_dir, arguments.tile)
         print(f"{predicted} of {len(photographs)} photographs: results in {arguments.output_dir}/")
         return int(predicted < len(photographs))
 
     return exit_code(command)
 
 
-def predict_all(model, diameter, photographs, output, tile):
+def predict_all(model, diameters, photographs, output, tile):
     """Writes what `predict.py` says for each photograph. Returns how many could be read: int."""
     rows = [("file", "width", "height", "scale", "density", "seconds")]
     for i, path in enumerate(photographs):
         began, counter = time.time(), f"[{i + 1}/{len(photographs)}]"
         try:
             image = read_photograph(path)
-            found = predict_photograph(model, image, (diameter,), tile=tile)
+            found = predict_photograph(model, image, diameters, tile=tile)
             probability, fov, scale = found.probability, found.fov, found.scale
         except (UserError, cv2.error) as error:
             print(f"{counter} error: {error}", file=sys.stderr)
