@@ -16,8 +16,8 @@ FOLDER = Path(__file__).resolve().parent / "weights"
 def takes_weights(build):
     """Gives the function `build` of a network the argument `weights`: a name or a path as for `released`, or None.
 
-    The network is then built as the record of the weights says; an argument that contradicts it raises ValueError. It
-    has an attribute `diameter`: how many pixels wide it should see a field of view.
+    The network is then built as the record of the weights says; an argument that contradicts it raises ValueError. Its
+    attributes `diameters`, pixels, say how wide it should see a field of view, and `threshold` what counts as vessel.
     """
     signature = inspect.signature(build)
 
@@ -34,7 +34,7 @@ def takes_weights(build):
                 raise ValueError(f"the weights {str(weights)!r} are of {name}={recorded[name]!r}, not {value!r}")
         model = build(**recorded)
         load_weights(model, path)
-        model.diameter = record["diameter"]
+        model.diameters, model.threshold = tuple(record["diameters"]), record.get("threshold", 0.5)
         return model
 
     added = inspect.Parameter("weights", inspect.Parameter.KEYWORD_ONLY, default=None)
@@ -57,7 +57,7 @@ def released(name):
         raise ValueError(f"no weights {name!r}: there are {', '.join(names())}, and paths of .h5 files")
     beside = path.with_name(path.name.removesuffix(".h5").removesuffix(".weights") + ".json")
     record = json.loads(beside.read_text(encoding="utf-8"))
-    if missing := {"diameter", "model", "sha256"} - set(record):
+    if missing := {"diameters", "model", "sha256"} - set(record):
         raise ValueError(f"{beside} lacks {', '.join(sorted(missing))}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
         raise ValueError(f"{path} is not the file that {beside.name} describes: restore it")

@@ -14,14 +14,14 @@ from vessels.prediction.maps import predict_photograph
 from pretrained import names, released
 from rsan_model import build_rsan, load_weights
 
-DIAMETERS = {dataset.name: dataset.diameter for dataset in datasets.DATASETS}
+DIAMETERS = {dataset.name: dataset.diameters for dataset in datasets.DATASETS}
 
 
 @pytest.mark.parametrize("name", names())
 def test_all_released_weights_have_a_name_and_a_diameter(name):
     path, record = released(name)
     assert path.parent == ROOT / "weights" and record["parameters"] > 1e6
-    assert record["diameter"] == DIAMETERS.get(record["dataset"], record["diameter"]) > 0
+    assert record["diameters"] == list(DIAMETERS.get(record["dataset"], record["diameters"])) > [0]
 
 
 @pytest.mark.parametrize("name", ["drive", "drive_rsan", ROOT / "weights" / "drive_rsan.weights.h5"], ids=str)
@@ -31,7 +31,7 @@ def test_weights_by_one_call_are_those_loaded_by_hand(name):
     load_weights(by_hand, ROOT / "weights" / "drive_rsan.weights.h5")
     for one, other in zip(model.weights, by_hand.weights, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert model.diameter == 537 and model.input_shape == (None, None, None, 3)
+    assert model.diameters == (537,) and model.threshold == 0.5 and model.input_shape == (None, None, None, 3)
 
 
 def test_the_network_is_the_one_that_was_trained():
@@ -65,7 +65,7 @@ def test_another_file_than_the_record_describes_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"mine.weights.h5 is not the file"):
         build_rsan(weights=str(path))
     (tmp_path / "mine.json").write_text('{"sha256": ""}', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"mine.json lacks diameter, model"):
+    with pytest.raises(ValueError, match=r"mine.json lacks diameters, model"):
         build_rsan(weights=path)
 
 
@@ -77,15 +77,15 @@ def test_the_signature_is_that_of_the_network_and_weights():
 class Darkness:
     """Stands in for the network: what is dark within a bright eye is vessel."""
 
-    diameter = 537
+    diameters = (537,)
 
     def predict_on_batch(self, x):
         return 1 - x[..., 1:2]
 
 
-@pytest.mark.parametrize(("diameter", "seen"), [(None, 537), (300, 300)])
-def test_a_photograph_of_any_size_is_segmented_by_one_call(diameter, seen):
+@pytest.mark.parametrize(("diameters", "seen"), [(None, (537,)), ((300, 500), (300, 500))])
+def test_a_photograph_of_any_size_is_segmented_by_one_call(diameters, seen):
     eye = cv2.resize(synthetic.make(datasets.DRIVE, "validation")[0].image, None, fx=1.3, fy=1.3)
-    probability = segment(Darkness(), eye, diameter)
+    probability = segment(Darkness(), eye, diameters)
     assert probability.shape == eye.shape[:2] and probability.dtype == np.float32
-    np.testing.assert_array_equal(probability, predict_photograph(Darkness(), eye, (seen,)).probability)
+    np.testing.assert_array_equal(probability, predict_photograph(Darkness(), eye, seen).probability)

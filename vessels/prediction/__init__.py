@@ -3,7 +3,7 @@
 from vessels.prediction.maps import predict_photograph
 
 
-def segment(model, image, diameter=None):
+def segment(model, image, diameters=None):
     """Vessel probability of each pixel of a photograph of any size and camera.
 
     The field of view is found, and the photograph scaled so that the network sees it as wide as it has learned.
@@ -11,7 +11,8 @@ def segment(model, image, diameter=None):
     Args:
         model: The network, as `build_rsan(weights="any")` gives it.
         image: uint8 `(height, width, 3)`, RGB.
-        diameter: How wide the network should see the field of view, in pixels; by default, `model.diameter`.
+        diameters: How wide the network should see the field of view, in pixels, of several the one at which it is most
+            confident; by default, `model.diameters`.
 
     Returns:
         float32 `(height, width)` in [0, 1], 0 outside the field of view.
@@ -19,4 +20,4 @@ def segment(model, image, diameter=None):
     Raises:
         ValueError: `image` is something else.
     """
-    return predict_photograph(model, image, (diameter or model.diameter,)).probability
+    return predict_photograph(model, image, diameters or model.diameters).probability

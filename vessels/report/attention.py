@@ -40,16 +40,16 @@ class Block:
     elsewhere: float
 
 
-def attention_blocks(model, kind, image, diameter):
+def attention_blocks(model, kind, image, diameters):
     """The maps of each layer of spatial attention, in the order of the network: list of `Block`, empty without any.
 
     Args:
         model: The network.
         kind: Class of its attention layers, which have a method `attention`.
         image: uint8 `(height, width, 3)`, RGB.
-        diameter: How wide the field of view should be for the network, in pixels.
+        diameters: As in `predict_photograph`.
     """
-    found = predict_photograph(model, image, (diameter,))
+    found = predict_photograph(model, image, diameters)
     how = {"dsize": None, "fx": found.scale, "fy": found.scale, "interpolation": cv2.INTER_AREA}
     small = cv2.resize(image * found.fov[..., None], **how)
     height, width = (-(-side // 8) * 8 for side in small.shape[:2])
@@ -112,7 +112,7 @@ def main(build, kind, arguments):
         except (OSError, ValueError) as error:
             raise UserError(f"{error}; name other --weights") from None
         for path in photographs:
-            blocks = attention_blocks(model, kind, read_photograph(path), model.diameter)
+            blocks = attention_blocks(model, kind, read_photograph(path), model.diameters)
             if not blocks:
                 raise UserError(f"{arguments.weights}: a network without attention; name other --weights")
             written = arguments.output_dir / f"{path.stem}_attention.jpg"
