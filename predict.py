@@ -2,6 +2,7 @@
 
     python predict.py                            the photograph that scikit-image ships
     python predict.py photo.jpg folder/ -o out/  your own
+    python predict.py --attention photo.jpg      what the network's spatial attention does to it, as a picture
     python predict.py --export onnx -o rsan.onnx the network itself, for other programs
 
 A photograph takes two seconds on two cores and 1 GB of memory, one of 40 megapixels ten seconds and 1.6 GB.
@@ -30,7 +31,9 @@ from pathlib import Path
 
 from vessels.prediction import export, photographs
 from vessels.prediction.maps import HALO
+from vessels.report import attention
 
+from attention_module import SpatialAttention
 from fused import unfused
 from rsan_model import build_rsan, load_weights
 
@@ -60,6 +63,8 @@ def parse(argv=None):
                         "GIF, BMP or PPM, of any depth, up to 40 megapixels")
     parser.add_argument("-o", "--output-dir", type=Path,
                         help="where the results go (default: predictions); with --export, the file or folder")
+    parser.add_argument("--attention", action="store_true", help="draw what each block of spatial attention does to "
+                        "the photographs instead: <name>_attention.jpg")
     parser.add_argument("--export", choices=("onnx", "litert", "saved_model"), help="write the network, for images "
                         "(batch, height, width, 3) in [0, 1] whose sides are multiples of 8 and whose field of "
                         "view is 537 pixels wide (CHASE DB1's weights: 919) on black; what it says of a photograph is "
@@ -99,4 +104,6 @@ if __name__ == "__main__":
     arguments = parse()
     if arguments.export:
         sys.exit(export.main(build_rsan, load_weights, unfused, arguments))
+    if arguments.attention:
+        sys.exit(attention.main(build_rsan, SpatialAttention, arguments))
     sys.exit(photographs.main(build_rsan, load_weights, arguments))

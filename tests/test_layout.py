@@ -57,7 +57,7 @@ def test_text_is_utf8_on_every_system(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_arrows_go_one_way(path):
     own = name_of(path)
-    assert not imports(path) & {"rsan_model", "attention_module", "dropblock", "fused"}
+    assert not imports(path) & {"rsan_model", "attention_module", "dropblock", "fused", "pretrained"}
     for other in imports(path) & set(MODULES) - {"vessels"}:
         assert room(other) == room(own) or ROOMS[room(other)] < ROOMS[room(own)], f"{own} imports {other}"
 
