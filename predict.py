@@ -29,17 +29,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from vessels.prediction import export, photographs
+from vessels import quiet_imports
+from vessels.prediction import photographs
 from vessels.prediction.maps import HALO
-from vessels.report import attention
-
-from attention_module import SpatialAttention
-from fused import unfused
-from rsan_model import build_rsan, load_weights
 
 WEIGHTS = Path(__file__).parent / "weights/any_rsan.weights.h5"
-if not WEIGHTS.exists():
-    WEIGHTS = WEIGHTS.with_name("drive_rsan.weights.h5")
 
 
 def probability(text):
@@ -67,12 +61,16 @@ def parse(argv=None):
                         "the photographs instead: <name>_attention.jpg")
     parser.add_argument("--export", choices=("onnx", "litert", "saved_model"), help="write the network, for images "
                         "(batch, height, width, 3) in [0, 1] whose sides are multiples of 8 and whose field of "
-                        "view is 537 pixels wide (CHASE DB1's weights: 919) on black; what it says of a photograph is "
-                        "compared with Keras; onnx needs pip install onnxruntime tf2onnx")
+                        "view is as wide as `diameters` in the weights' JSON says, on black; what it says of a "
+                        "photograph is compared with Keras; onnx needs pip install onnxruntime tf2onnx")
     parser.add_argument("--weights", type=Path, default=WEIGHTS,
                         help=f"weights, with their JSON beside them (default: weights/{WEIGHTS.name})")
     parser.add_argument("--threshold", type=probability, help="what probability counts as vessel (default: what the "
                         "weights' JSON says, else 0.5)")
+    parser.add_argument("--diameter", type=float, help="how wide the network sees the field of view, in pixels "
+                        "(default: of the widths in the weights' JSON, the one at which the network is most confident)")
+    parser.add_argument("--careful", action="store_true", help="average over those widths and four mirror images: four "
+                        "times the time, AUC and F1 a little higher")
     parser.add_argument("--skip-existing", action="store_true", help="leave out photographs whose images and row in "
                         "the table are in --output-dir")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="only each Nth photograph, from "
@@ -89,8 +87,9 @@ def parse(argv=None):
         parser.error(f"--tile must be a multiple of 8 and more than {2 * HALO}")
     if arguments.export and (arguments.photographs or not arguments.output_dir):
         parser.error("--export takes no photographs and needs -o FILE")
-    if any(not value > 0 for value in (arguments.microns_per_pixel, arguments.degrees) if value is not None):
-        parser.error("--microns-per-pixel and --degrees must be more than 0")
+    lengths = arguments.microns_per_pixel, arguments.degrees, arguments.diameter
+    if any(not value > 0 for value in lengths if value is not None):
+        parser.error("--microns-per-pixel, --degrees and --diameter must be more than 0")
     if arguments.microns_per_pixel and arguments.degrees:
         parser.error("--microns-per-pixel and --degrees are two ways to say the same: give one")
     arguments.output_dir = arguments.output_dir or Path("predictions")
@@ -99,11 +98,22 @@ def parse(argv=None):
     return arguments
 
 
+def main(argv=None):
+    arguments = parse(argv)
+    with quiet_imports():  # which take seconds: not before the command line is known to be right
+        from vessels.prediction import export
+        from vessels.report import attention
+
+        from attention_module import SpatialAttention
+        from fused import unfused
+        from rsan_model import build_rsan, load_weights
+    if arguments.export:
+        return export.main(build_rsan, load_weights, unfused, arguments)
+    if arguments.attention:
+        return attention.main(build_rsan, SpatialAttention, arguments)
+    return photographs.main(build_rsan, load_weights, arguments)
+
+
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # file names hold whatever bytes they like
-    arguments = parse()
-    if arguments.export:
-        sys.exit(export.main(build_rsan, load_weights, unfused, arguments))
-    if arguments.attention:
-        sys.exit(attention.main(build_rsan, SpatialAttention, arguments))
-    sys.exit(photographs.main(build_rsan, load_weights, arguments))
+    sys.exit(main())

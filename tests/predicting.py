@@ -17,7 +17,7 @@ class Darkness:
 def arguments(output, *photographs, **changes):
     named = {"photographs": photographs, "output_dir": output, "tile": 1024, "export": None,
              "threshold": None, "skip_existing": False, "shard": (1, 1), "measures": False, "degrees": None,
-             "microns_per_pixel": None,
+             "microns_per_pixel": None, "diameter": None, "careful": False,
              "weights": ROOT / "weights" / "drive_rsan.weights.h5"}
     return types.SimpleNamespace(**{**named, **changes})
 

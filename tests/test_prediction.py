@@ -184,7 +184,7 @@ def test_of_several_scales_the_most_confident_is_taken_or_the_mean(eye):
     found = maps.predict_photograph(Darkness(), eye, (300, 500))
     assert (found.scale, found.confidence) == (best.scale, best.confidence)
     np.testing.assert_array_equal(found.probability, best.probability)
-    mean = maps.predict_photograph(Darkness(), eye, (300, 500), average=True).probability
+    mean = maps.predict_photograph(Darkness(), eye, (300, 500), careful=True).probability
     np.testing.assert_allclose(mean, (maps_at[300].probability + maps_at[500].probability) / 2, atol=1e-6)
 
 

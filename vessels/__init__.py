@@ -1,7 +1,9 @@
 """Everything that is not the network: data, batches, training, scoring, reports."""
 
+import contextlib
 import os
 import sys
+import tempfile
 
 # Read when TensorFlow is imported: oneDNN halves the training step on processors where TensorFlow leaves
 # it off (those without VNNI or AMX). A setting of the user's own stands.
@@ -14,6 +16,28 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 class UserError(Exception):
     """What the user can mend: one line that names the file and the remedy. Scripts print it and exit with 2."""
+
+
+@contextlib.contextmanager
+def quiet_imports():
+    """Keeps back what TensorFlow and CUDA print on stderr while they are imported and look for devices; what they say
+    when that fails is shown.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+            if "tensorflow" in sys.modules:
+                sys.modules["tensorflow"].config.list_physical_devices("GPU")
+        except BaseException:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def exit_code(command, stopped="stopped"):

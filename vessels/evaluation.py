@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vessels import UserError, exit_code
+from vessels import UserError, exit_code, quiet_imports
 from vessels.data import datasets, mixture, own, synthetic
 from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
@@ -181,7 +181,8 @@ def score_maps(folder, examples):
 
 def score_weights(dataset, network, weights, record, examples):
     """The maps of the network that `record` describes, and what `metrics.json` says of it."""
-    build, load_weights = network()
+    with quiet_imports():
+        build, load_weights = network()
     model = load_network(build, load_weights, weights, record)
     began = time.time()
     probabilities = predict(dataset, model, examples, weights, record)

@@ -7,6 +7,7 @@ import numpy as np
 
 from vessels.data.fov import field_of_view
 from vessels.data.images import crop, pad
+from vessels.prediction.flips import average_flips
 
 # How far the network sees, in pixels. Each level reaches 7 of its own pixels, four 3x3 convolutions and the 7x7 one
 # of the attention: 7 (1 + 2 + 4 + 8 + 4 + 2 + 1) = 154; the three transposed convolutions add 2 + 4 + 8 = 14 to the
@@ -96,7 +97,7 @@ class Prediction:
     confidence: float
 
 
-def predict_photograph(model, image, diameters, fov=None, tile=1024, average=False, threshold=0.5):
+def predict_photograph(model, image, diameters, fov=None, tile=1024, careful=False, threshold=0.5):
     """Vessels in an RGB photograph of any size, seen at the scale that the network knows.
 
     Args:
@@ -105,7 +106,7 @@ def predict_photograph(model, image, diameters, fov=None, tile=1024, average=Fal
         diameters: How wide the field of view should be for the network, in pixels; of several, the one at which the
             network is most confident.
         fov: bool `(height, width)`, the field of view where it is known; else it is found.
-        average: Take the mean of the maps of all `diameters` instead.
+        careful: Take the mean of the maps at all `diameters` and of four mirror images instead: four times the time.
         threshold: What counts as vessel, for the confidence.
 
     Returns:
@@ -120,25 +121,29 @@ def predict_photograph(model, image, diameters, fov=None, tile=1024, average=Fal
     # Without a rim, the photograph may be any part of the disc.
     known = [diameter] if diameter else [max(image.shape[:2]) * part for part in NO_RIM]
     scales = [wanted / pixels for wanted in diameters for pixels in known]
-    maps = [predict_scaled(model, image, fov, scale, tile) for scale in scales]
+    maps = [predict_scaled(model, image, fov, scale, tile, flips=careful) for scale in scales]
     confidences = [confidence(found, threshold) for found in maps]
     best = int(np.argmax(confidences))
     found, sure = maps[best], confidences[best]
-    if average:
+    if careful and diameter:
         found = np.mean(maps, axis=0, dtype="float32")
         sure = confidence(found, threshold)
     return Prediction(found, fov, diameter, scales[best], sure)
 
 
-def predict_scaled(model, image, fov, scale, tile=1024):
+def predict_scaled(model, image, fov, scale, tile=1024, flips=False):
     """float32 `(height, width)` in [0, 1]: the map of `image` seen at `scale`, 0 outside `fov`."""
+    def see(part):
+        return predict_tiled(model, part, tile)
+
     x, y, width, height = cv2.boundingRect(fov.astype("uint8"))
     box = np.s_[y : y + height, x : x + width]
     scale = 1.0 if abs(scale - 1) < 0.02 else scale  # so little is not worth an interpolation
     small = resize(image[box], max(round(width * scale), 1), max(round(height * scale), 1))
     # Black around the eye, whatever surround, lettering or frame the photograph has: what training showed.
     small[resize(fov[box].astype("uint8"), *small.shape[1::-1]) == 0] = 0
-    found = predict_tiled(model, pad(small, small.shape[0] + 2 * MARGIN, small.shape[1] + 2 * MARGIN), tile)
+    padded = pad(small, small.shape[0] + 2 * MARGIN, small.shape[1] + 2 * MARGIN)
+    found = average_flips(see, padded) if flips else see(padded)
     probability = np.zeros(fov.shape, "float32")
     probability[box] = resize(crop(found, *small.shape[:2]), width, height)
     return probability * fov

@@ -63,6 +63,7 @@ def main(build, load_weights, arguments):
                 or not all(place.exists() for place in places(arguments.output_dir, path).values())]
         model = OneAtATime(load_network(build, load_weights, arguments.weights, record))
         threshold = record.get("threshold", 0.5) if arguments.threshold is None else arguments.threshold
+        diameters = (arguments.diameter,) if arguments.diameter else diameters
         predictor = Predictor(model, diameters, threshold, arguments)
         predicted = predict_all(predictor, left, table)
         skipped = f", {len(photographs) - len(left)} were there" if len(left) < len(photographs) else ""
@@ -105,7 +106,7 @@ class Predictor:
                 refuse_foreign(file)
             image = read_photograph(path)
             found = predict_photograph(self.model, image, self.diameters, tile=self.arguments.tile,
-                                       threshold=self.threshold)
+                                       careful=self.arguments.careful, threshold=self.threshold)
         except (UserError, cv2.error) as error:
             return error
         mask = found.probability >= self.threshold

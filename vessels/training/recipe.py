@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from vessels import exit_code
+from vessels import exit_code, quiet_imports
 from vessels.data import datasets, mixture, synthetic
 from vessels.files import ROOT
 from vessels.record import read_start
@@ -131,7 +131,8 @@ def main(dataset, network, recipe, authors, description, argv=None):
         if isinstance(dataset, mixture.Mixture) and not recipe.synthetic:
             found = mixture.read(dataset, recipe.seed)
         data = read(found, recipe, data_dir)
-        from vessels.training.loop import train
+        with quiet_imports():
+            from vessels.training.loop import train
 
         train(found, network, recipe, data, run_dir, strategy)
         return 0
