@@ -127,9 +127,9 @@ def standing_part(results_dir):
     """Ours beside what others published, with how each row was scored."""
     content = []
     for dataset in datasets.DATASETS:
-        if found := standing.rows(dataset, results_dir):
-            content += [f"<h3>{dataset.title}</h3>",
-                        table(standing.HEAD, [("ours words" if own else "words", cells) for own, cells in found])]
+        for scored, found in standing.blocks(dataset, results_dir).items():
+            rows = [(f"words {kind}", cells) for kind, cells in found]
+            content += [f"<h3>{dataset.title}, {tables.SCORED[scored]}</h3>", table(standing.HEAD, rows)]
     return part("standing", "Where this stands", *content, paragraphs(standing.published()["field"]))
 
 
