@@ -9,7 +9,7 @@ from vessels.report import tables
 
 KEYS = {"f1": "F1", "auc": "AUC"}
 RECIPES = {"patches": "default", "authors": "authors'"}
-HEAD = ("recipe", "set", "network", "its trainings", "the backbone's", *KEYS.values())
+HEAD = ("network", "set", "recipe", *KEYS.values(), "its trainings", "the backbone's")
 
 
 def same_recipe(one, other):
@@ -95,7 +95,8 @@ def comparisons(results_dir):
 def cells(comparison):
     """A row of the table, list of str; differences in thousandths."""
     spans = ("{:+.2f} [{:+.2f}, {:+.2f}]".format(*(1000 * value for value in comparison[key])) for key in KEYS)
-    return [*(str(comparison[key]) for key in ("recipe", "set", "network", "trainings", "reference")), *spans]
+    return [*(comparison[key] for key in ("network", "set", "recipe")), *spans,
+            *(str(comparison[key]) for key in ("trainings", "reference"))]
 
 
 def conclusion(compared):

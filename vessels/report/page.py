@@ -154,11 +154,11 @@ def transfer_part(results_dir):
         for metrics in [*found[:1], *foreign] if foreign else ():
             name, scores = tables.rows(metrics, "inside_fov")[0]
             rows.append(("" if metrics in foreign else "ours",
-                         (dataset.title, name, *(tables.cell(scores.get(key)) for key in tables.COLUMNS))))
+                         (name, dataset.title, *(tables.cell(scores.get(key)) for key in tables.COLUMNS))))
     how = ("Inside the field of view. Nothing was retrained: photographs are scaled to the field of view that the "
            "network knows. In bold, the network that learned from the set's own training images.")
     return part("transfer", "On photographs of another set", paragraphs([how]),
-                table(("set", "network", *tables.COLUMNS.values()), rows)) if rows else None
+                table(("network", "set", *tables.COLUMNS.values()), rows)) if rows else None
 
 
 def pictures_part(results_dir):
