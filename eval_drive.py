@@ -2,8 +2,9 @@
 
     python eval_drive.py             half a minute on two cores, 2 GB of memory
 
-Takes weights/drive_rsan.weights.h5; `--weights runs/drive-rsan-0/best.weights.h5` takes your own.
-Writes results/DRIVE/rsan/: metrics.json, table.md, curves, panels and probability maps.
+Takes weights/drive_rsan.weights.h5; others are named: `python eval_drive.py runs/drive-rsan-0/best.weights.h5`,
+or all of a folder: `python eval_drive.py weights`. What network they are of, and whether they learned from DRIVE,
+says the JSON beside them. Writes results/DRIVE/rsan/: metrics.json, table.md, curves, panels, probability maps.
 """
 
 import sys
@@ -11,7 +12,12 @@ import sys
 from vessels.data import datasets
 from vessels.evaluation import main
 
-from rsan_model import build_rsan, load_weights
+
+def network():
+    from rsan_model import build_rsan, load_weights
+
+    return build_rsan, load_weights
+
 
 if __name__ == "__main__":
-    sys.exit(main(datasets.DRIVE, build_rsan, load_weights, __doc__))
+    sys.exit(main(datasets.DRIVE, network, __doc__))

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import sys
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics as sk
 
-from vessels import UserError, evaluation, files, record
+from vessels import UserError, evaluation, files, record, release
 from vessels.data import datasets, synthetic
 from vessels.data.datasets import Example
 from vessels.metrics import METRICS, PROTOCOLS, centreline_dice, evaluate, score
@@ -216,7 +217,7 @@ def command(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     published = files.ROOT / "results" / "published.json"
     (tmp_path / "results" / "published.json").write_bytes(published.read_bytes())
-    for module in (evaluation, record):
+    for module in (evaluation, release):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(datasets, "load", lambda *_: examples)
     monkeypatch.setattr(synthetic, "make", lambda *_: examples)
@@ -230,9 +231,16 @@ def command(tmp_path, monkeypatch):
         if path.read_bytes() == b"other arrays":
             raise ValueError(f"{path} holds 3 arrays that are not the 5 of rsan")
 
-    def run(*flags):
-        return evaluation.main(datasets.DRIVE, build, load_weights, "Scores.", list(flags))
+    def predict_photograph(model, image, diameters, fov):
+        run.diameters.append(diameters)
+        return evaluation.maps.Prediction(predicted[image.tobytes()], fov, None, 1.0, 1.0)
 
+    monkeypatch.setattr(evaluation.maps, "predict_photograph", predict_photograph)
+
+    def run(*flags, dataset=datasets.DRIVE):
+        return evaluation.main(dataset, lambda: (build, load_weights), "Scores.", list(map(str, flags)))
+
+    run.diameters = []  # asked for, one tuple for each image of another set's network
     run.predicted = predicted
     return run
 
@@ -298,41 +306,106 @@ def test_synthetic_is_loud_and_stays_in_its_run_folder(command, tmp_path, capsys
     assert not (tmp_path / "results" / "DRIVE").exists()
 
 
-def test_release_adds_the_test_figures(command, tmp_path):
+def read(tmp_path, *parts):
+    return json.loads(tmp_path.joinpath(*parts).read_text())
+
+
+def test_release_takes_the_test_figures_along(command, tmp_path, capsys):
     weights = save(tmp_path / "runs" / "drive-rsan-0", "best")
-    assert command("--weights", str(weights)) == 0
-    assert (weights.parent / "results" / "table.md").exists() and not (tmp_path / "results" / "DRIVE").exists()
-    assert command("--weights", str(weights), "--release") == 0
-    released = json.loads((tmp_path / "weights" / "drive_rsan.json").read_text())
-    assert released["test"]["inside_fov"]["auc"] > 0.5
+    assert release.main([str(weights.parent)]) == 2
+    assert f"make them with `python eval_drive.py {weights}`" in capsys.readouterr().err
+    assert command(weights.parent) == 0 and not (tmp_path / "results" / "DRIVE").exists()
+    assert release.main([str(weights.parent)]) == 0
+    scores = read(weights.parent, "results", "metrics.json")
+    assert read(tmp_path, "weights", "drive_rsan.json")["test"]["inside_fov"] == scores["inside_fov"]
     assert command() == 0
-    for other in ("--synthetic", "--allow-modified", "--transfer"):
-        with pytest.raises(SystemExit, match="2"):
-            command("--release", other)
+    assert read(tmp_path, "results", "DRIVE", "rsan", "metrics.json")["inside_fov"] == scores["inside_fov"]
 
 
-def test_another_seed_has_files_of_its_own(command, tmp_path):
-    weights = save(tmp_path / "runs" / "drive-rsan-1", "best", seed=1)
-    assert command("--weights", str(weights), "--seed", "1", "--release") == 0
-    assert (tmp_path / "weights" / "drive_rsan_seed1.json").exists()
-    assert command("--seed", "1") == 0
-    metrics = json.loads((tmp_path / "results" / "DRIVE" / "rsan_seed1" / "metrics.json").read_text())
-    assert metrics["weights"]["file"] == "drive_rsan_seed1.weights.h5"
+@pytest.mark.parametrize(("name", "changes"), [
+    ("drive_rsan_seed1", {"seed": 1}),
+    ("drive_rsan_authors", {"recipe": {"recipe": "authors", "seed": 0}}),
+    ("chase_backbone_authors_seed2", {"dataset": "CHASEDB1", "variant": "backbone", "seed": 2,
+                                      "recipe": {"recipe": "authors", "seed": 2}}),
+    ("any_rsan", {"dataset": "DRIVE+CHASEDB1", "diameter": 800}),
+])
+def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
+    weights = save(tmp_path / "run", "best", **changes)
+    for dataset in datasets.DATASETS:
+        assert command(weights, dataset=dataset) == 0
+    if changes.get("dataset") == "CHASEDB1":  # the evaluation of its own set lies beside it, another's in a folder
+        assert (tmp_path / "run" / "results" / "DRIVE" / "metrics.json").exists()
+    assert release.main([str(weights)]) == 0
+    assert [path.name for path in sorted((tmp_path / "weights").iterdir())] == [f"{name}.json", f"{name}.weights.h5"]
+    test = read(tmp_path, "weights", f"{name}.json")["test"]
+    assert set(test) == ({"DRIVE", "CHASEDB1"} if name.startswith("any") else set(PROTOCOLS))
 
 
-def test_weights_of_the_other_set_see_photographs_at_their_scale(command, tmp_path, monkeypatch):
-    asked = []
+def test_released_weights_are_replaced_only_when_asked(command, tmp_path, capsys):
+    save(tmp_path / "weights")
+    for run, content in (("same", b"weights"), ("new", b"new weights")):
+        assert command(save(tmp_path / run, "best", content)) == 0
+    assert release.main([str(tmp_path / "same")]) == 0
+    assert release.main([str(tmp_path / "new")]) == 2
+    assert "drive_rsan.weights.h5: other weights have this name" in capsys.readouterr().err
+    assert (tmp_path / "weights" / "drive_rsan.weights.h5").read_bytes() == b"weights"
+    assert release.main([str(tmp_path / "new"), "--replace"]) == 0 and command() == 0
 
-    def predict_photograph(model, image, diameters):
-        asked.append(diameters)
-        return evaluation.maps.Prediction(command.predicted[image.tobytes()], None, None, 1.0, 1.0)
 
-    monkeypatch.setattr(evaluation.maps, "predict_photograph", predict_photograph)
-    assert command("--transfer") == 2
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"unfinished": True}, "the training has not ended"),
+    ({"dataset": "synthetic"}, "learned from synthetic"),
+    ({"dataset": "DRIVE+mine", "diameter": 500}, "learned from DRIVE+mine"),
+    ({"sha256": "0" * 64}, "not the file that best.json describes"),
+])
+def test_what_is_not_released(command, tmp_path, capsys, changes, message):
+    weights = save(tmp_path / "run", "best", **changes)
+    command(weights, "--allow-modified")
+    assert release.main([str(weights)]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "weights").exists()
+
+
+def test_all_rows_of_a_set_come_from_one_command(command, tmp_path, monkeypatch):
+    save(tmp_path / "weights")
+    save(tmp_path / "weights", "drive_rsan_seed1", seed=1)
     save(tmp_path / "weights", "chase_rsan", dataset="CHASEDB1")
-    assert command("--transfer") == 0 and asked == [(datasets.CHASEDB1.diameter,)] * 2
-    metrics = json.loads((tmp_path / "results" / "DRIVE" / "rsan_of_CHASEDB1" / "metrics.json").read_text())
+    save(tmp_path / "weights", "any_rsan", dataset="DRIVE+CHASEDB1", diameter=800)
+    (tmp_path / "weights" / "no_record.weights.h5").write_bytes(b"")
+    assert command(tmp_path / "weights") == 0
+    folders = {"rsan": None, "rsan_seed1": None, "rsan_of_CHASEDB1": datasets.CHASEDB1.diameter, "any_rsan": 800}
+    results = tmp_path / "results" / "DRIVE"
+    assert {path.name for path in results.iterdir()} == set(folders)
+    # None sees the set's own photographs as they are; the folder is read in the order of names.
+    assert command.diameters == [(folders["any_rsan"],)] * 2 + [(folders["rsan_of_CHASEDB1"],)] * 2
+    metrics = read(results, "rsan_of_CHASEDB1", "metrics.json")
     assert (metrics["dataset"], metrics["trained_on"]) == ("DRIVE", "CHASEDB1")
+    monkeypatch.chdir(tmp_path)
+    assert command("weights/drive*.weights.h5") == 0  # not every shell expands it
+
+
+def test_results_that_would_overwrite_others_are_refused(command, tmp_path, capsys):
+    first, second = save(tmp_path / "run", "one"), save(tmp_path / "run", "two")
+    assert command(first, second) == 2
+    assert "would overwrite others" in capsys.readouterr().err and not (tmp_path / "run" / "results").exists()
+    assert command(tmp_path / "results") == 2
+    assert "no weights with their JSON" in capsys.readouterr().err
+
+
+def test_weights_of_a_run_that_goes_on_are_scored_and_said_to_be_so(command, tmp_path, capsys):
+    assert command(save(tmp_path / "run", "best", unfinished=True)) == 0
+    assert "rsan, unfinished" in capsys.readouterr().out
+    assert "| rsan, unfinished (here) |" in (tmp_path / "run" / "results" / "table.md").read_text()
+
+
+def test_another_data_set_is_one_more_instance(command, tmp_path, monkeypatch, capsys):
+    third = dataclasses.replace(datasets.DRIVE, name="STARE", title="Stare", key="stare", diameter=640)
+    monkeypatch.setattr(datasets, "DATASETS", (*datasets.DATASETS, third))
+    save(tmp_path / "weights", "stare_rsan", dataset="STARE")
+    assert command(dataset=third) == 0
+    assert "Stare, 2 test images" in capsys.readouterr().out
+    assert command(tmp_path / "weights" / "stare_rsan.weights.h5") == 0
+    assert command.diameters == [(640,)] * 2
+    assert (tmp_path / "results" / "DRIVE" / "rsan_of_STARE" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(("prepare", "message"), [
@@ -341,10 +414,7 @@ def test_weights_of_the_other_set_see_photographs_at_their_scale(command, tmp_pa
     (lambda folder: (save(folder), (folder / "drive_rsan.json").write_text("{")), "json: cannot be read"),
     (lambda folder: (save(folder), (folder / "drive_rsan.json").write_text("3")), "json: cannot be read"),
     (lambda folder: save(folder, model=None), "json: lacks model"),
-    (lambda folder: save(folder, dataset="CHASEDB1"), "is of dataset CHASEDB1, not DRIVE"),
-    (lambda folder: save(folder, dataset="synthetic"), "is of dataset synthetic, not DRIVE"),
-    (lambda folder: save(folder, variant="backbone"), "is of variant backbone, not rsan; give --variant backbone"),
-    (lambda folder: save(folder, seed=2), "is of seed 2, not 0; give --seed 2"),
+    (lambda folder: save(folder, dataset="unknown"), "trained on unknown, whose fields of view have no known diameter"),
     (lambda folder: save(folder, sha256="0" * 64), "go on with --allow-modified"),
     (lambda folder: save(folder, content=b""), "the file is empty"),
     (lambda folder: save(folder, content=b"other arrays"), "3 arrays that are not the 5"),
@@ -396,4 +466,4 @@ def test_help_names_the_defaults(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         command("--help")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "weights/drive_<variant>.weights.h5" in shown and "results/DRIVE/<variant>" in shown
+    assert "weights/drive_rsan.weights.h5" in shown and "results/DRIVE/<name of the weights>" in shown

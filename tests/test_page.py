@@ -15,7 +15,7 @@ from test_report import measured
 from vessels import UserError
 from vessels.data import datasets
 from vessels.metrics import evaluate
-from vessels.report import page, plots, tables
+from vessels.report import page, plots
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NAMES = ("01_test", "02_test", "03_test")
@@ -28,7 +28,7 @@ def results(tmp_path):
     for dataset in datasets.DATASETS:
         examples = [example(name, seed) for seed, name in enumerate(NAMES)]
         probabilities = maps(examples)
-        for variant in tables.VARIANTS:
+        for variant in page.NETWORKS:
             folder = tmp_path / dataset.name / variant
             (folder / "probabilities").mkdir(parents=True)
             scores = evaluate(examples, probabilities)
@@ -107,7 +107,7 @@ def test_figure_has_a_row_for_each_set_and_five_columns(results):
     page.write_figure(folder, loaded, width=120)
     assert Image.open(folder / "figure.png").width == 5 * 126 - 6
     (folder / "CHASEDB1" / "backbone" / "probabilities" / "01_test.png").unlink()
-    with pytest.raises(UserError, match=r"python eval_chase\.py --variant backbone"):
+    with pytest.raises(UserError, match=r"python eval_chase.py weights/chase_backbone.weights.h5"):
         page.write_figure(folder, loaded)
 
 

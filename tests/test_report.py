@@ -10,18 +10,21 @@ from vessels.data import datasets
 from vessels.metrics import evaluate
 from vessels.report import plots, tables
 
+import rsan_model
 
-def measured(variant="rsan", dataset="DRIVE", seed=0, **changes):
+
+def measured(variant="rsan", dataset="DRIVE", seed=0, recipe="patches", **changes):
     examples = [example("01_test", 1), example("02_test", 2)]
     return {"dataset": dataset, "variant": variant, "trained_on": dataset,
-            "weights": {"recipe": {"seed": seed}}, "threshold": 0.5, "n_images": 2,
-            **evaluate(examples, maps(examples)),
+            "weights": {"file": "w.h5", "recipe": {"recipe": recipe, "seed": seed, "epochs": 60}},
+            "threshold": 0.5, "n_images": 2, **evaluate(examples, maps(examples)),
             "published": {"method": "RSAN (paper)", "scored": "whole_image", "auc": 0.9855}, **changes}
 
 
-@pytest.mark.parametrize("variant", tables.VARIANTS)
-def test_table_fits_a_terminal(variant):
-    text = tables.table(measured(variant))
+@pytest.mark.parametrize("variant", rsan_model.VARIANTS)
+@pytest.mark.parametrize("recipe", ["patches", "authors"])
+def test_table_fits_a_terminal(variant, recipe):
+    text = tables.table(measured(variant, recipe=recipe, seed=1))
     assert max(map(len, text.splitlines())) <= 80
     assert ("RSAN (paper)" in text) == (variant == "rsan")  # the paper's row is of its full network
     narrow = tables.table(measured(variant), width=60)
@@ -104,14 +107,45 @@ def test_table_of_all_networks(tmp_path):
     assert len(names) == 2 + 2 * 4 + 2 * 3
 
 
+def names_of(networks):
+    return [name for name, _ in tables.all_rows(networks, "inside_fov")][:-2]  # the paper, the second observer
+
+
 def test_seeds_become_a_mean_and_another_set_a_row():
-    networks = [measured(), measured(seed=1), measured("backbone"), measured(trained_on="CHASEDB1")]
+    networks = [measured(), measured(seed=1), measured("backbone"), measured(trained_on="CHASEDB1"),
+                measured(trained_on="DRIVE+CHASEDB1"), measured("backbone", trained_on="mine", unfinished=True)]
     networks[1]["inside_fov"] = {**networks[0]["inside_fov"], "f1": networks[0]["inside_fov"]["f1"] - 0.02}
+    assert names_of(networks) == ["rsan (here)", "rsan, mean ± std of 2 seeds", "backbone (here)",
+                                  "rsan of CHASE DB1", "rsan, any camera (here)", "backbone, unfinished of mine"]
     rows = tables.all_rows(networks, "inside_fov")
-    assert [name for name, _ in rows] == ["rsan (here)", "rsan, mean ± std of 2 seeds", "backbone (here)",
-                                          "rsan of CHASE DB1", "RSAN (paper)", "second observer"]
     assert rows[1][1]["f1"] == f"{networks[0]['inside_fov']['f1'] - 0.01:.4f} ± 0.0141"
     assert rows[1][1]["auc"].endswith("± 0.0000")
-    networks[1]["weights"]["recipe"]["epochs"] = 7
-    names = [name for name, _ in tables.all_rows(networks, "inside_fov")]
-    assert names[:2] == ["rsan (here)", "rsan seed 1 (here)"] and not any("±" in name for name in names)
+
+
+def test_no_two_recipes_share_a_name_or_a_mean():
+    networks = [measured(), measured(seed=1), measured(recipe="authors"), measured(recipe="authors", seed=1),
+                measured(seed=2), measured()]
+    networks[4]["weights"]["recipe"]["epochs"] = 7
+    networks[5]["weights"]["file"] = "copy.h5"
+    assert names_of(networks) == [
+        "rsan (here)", "rsan, mean ± std of 2 seeds", "rsan, authors' recipe (here)",
+        "rsan, authors' recipe, mean ± std of 2 seeds", "rsan, epochs 7, seed 2 (here)", "rsan, copy.h5 (here)"]
+    # What an older version did not write down makes no other recipe.
+    networks[1]["weights"]["recipe"]["augmentation"] = {"noise": 0.02}
+    assert names_of(networks[:2]) == ["rsan (here)", "rsan, mean ± std of 2 seeds"]
+    networks[0]["weights"]["recipe"]["augmentation"] = {"noise": 0.05}
+    assert names_of(networks[:2]) == ["rsan (here)", "rsan, other augmentation, seed 1 (here)"]
+
+
+def test_results_of_other_versions_can_be_read(tmp_path, monkeypatch):
+    for folder, metrics in (("new", measured("attention_u_net")), ("authors", measured(recipe="authors")),
+                            ("rsan_seed1", measured(seed=1)), ("rsan", measured())):
+        (tmp_path / "DRIVE" / folder).mkdir(parents=True)
+        (tmp_path / "DRIVE" / folder / "metrics.json").write_text(json.dumps(metrics))
+    found = [metrics for _, metrics in tables.results_of(datasets.DRIVE, tmp_path)]
+    assert names_of(found) == ["rsan (here)", "rsan, mean ± std of 2 seeds", "attention_u_net (here)",
+                               "rsan, authors' recipe (here)"]
+    monkeypatch.setitem(tables.COLUMNS, "topology", "topology")  # a metric that they did not have
+    assert tables.readme_table(tmp_path).splitlines()[2].endswith("| - |")
+    assert "topology" in tables.table_markdown(found[0]) and "- ± -" in tables.table_markdown(found[0])
+    assert tables.table({**found[0], "dataset": "STARE"}).startswith("\nSTARE, 2 test images")

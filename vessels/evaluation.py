@@ -1,6 +1,7 @@
 """The command behind eval_*.py: weights to maps, figures, tables and pictures."""
 
 import argparse
+import functools
 import io
 import json
 import sys
@@ -13,65 +14,42 @@ from PIL import Image
 from vessels import UserError, exit_code
 from vessels.data import datasets, synthetic
 from vessels.files import ROOT, write_atomically
-from vessels.metrics import PROTOCOLS, evaluate
+from vessels.metrics import evaluate
 from vessels.prediction import maps
-from vessels.record import environment, load_network, read_record, record_path, released
+from vessels.record import environment, known_diameter, load_network, read_record, record_path
 from vessels.report import plots, tables
 
 
 def parse(dataset, description, argv=None):
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
-    other = next(one for one in datasets.DATASETS if one.name != dataset.name)
-    parser.add_argument("--variant", choices=("rsan", "backbone", "backbone_dropblock"), default="rsan",
-                        help="network (default: rsan)")
-    parser.add_argument("--seed", type=int, default=0, help="take the released weights of another seed (default: 0)")
-    parser.add_argument("--weights", type=Path, help="weights, with their JSON beside them (default: "
-                        f"weights/{dataset.key}_<variant>.weights.h5)")
+    parser.add_argument("weights", nargs="*", type=Path, metavar="WEIGHTS",
+                        help="weights, or folders of them, with their JSON beside them, which says what network they "
+                        "are of and what it learned from. A network of another set sees the photographs at the scale "
+                        f"that it knows (default: weights/{dataset.key}_rsan.weights.h5)")
     parser.add_argument("--data-dir", type=Path,
                         help=f"folder of {dataset.title} (default: $RSAN_DATA_ROOT/{dataset.name} or "
                         f"data/{dataset.name})")
     parser.add_argument("--output-dir", type=Path, help="where metrics, table, curves, panels and maps go "
-                        f"(default: results/{dataset.name}/<variant> for released weights, else results/ beside them)")
-    parser.add_argument("--synthetic", action="store_true", help="score on procedural images what training "
-                        f"with --synthetic left in runs/{dataset.key}-synthetic-<variant>-<seed>, and write there")
-    parser.add_argument("--transfer", action="store_true", help=f"score {other.title}'s weights without any "
-                        "retraining: photographs are scaled so that their fields of view have the diameter that "
-                        f"those weights know, the maps scaled back (into {dataset.name}/<variant>_of_{other.name})")
+                        f"(default: results/{dataset.name}/<name of the weights> for those in weights/, else results/ "
+                        "beside them)")
+    parser.add_argument("--synthetic", action="store_true", help="score on procedural images what "
+                        f"`train_{dataset.key}.py --synthetic` left, and write beside it")
     parser.add_argument("--allow-modified", action="store_true",
                         help="go on though the weights' SHA-256 is not the one in their JSON")
-    parser.add_argument("--release", action="store_true",
-                        help="afterwards, copy the weights to weights/, with the test figures in their JSON")
     arguments = parser.parse_args(argv)
-    arguments.trained_on = other if arguments.transfer else dataset
-    if arguments.synthetic and arguments.data_dir:
-        parser.error("--synthetic reads no images: leave --data-dir out")
-    if arguments.release and (arguments.synthetic or arguments.allow_modified or arguments.transfer):
-        parser.error(f"--release is for weights of {dataset.title} that match their JSON")
-    if arguments.transfer and arguments.synthetic:
-        parser.error("--transfer is for real images: leave --synthetic out")
-    run = ROOT / "runs" / f"{dataset.key}-synthetic-{arguments.variant}-{arguments.seed}"
-    if arguments.synthetic:
-        weights, output = run / "best.weights.h5", run / "results"
-    else:
-        weights = released(arguments.trained_on, arguments.variant, arguments.seed)
-        folder = weights.name.removesuffix(".weights.h5").removeprefix(f"{arguments.trained_on.key}_")
-        folder += f"_of_{other.name}" * arguments.transfer
-        output = ROOT / "results" / dataset.name / folder
-    # The figures in results/ are those of weights/.
-    if arguments.weights and arguments.weights.resolve() != weights and not arguments.release:
-        output = arguments.weights.parent / "results"
-    arguments.weights, arguments.output_dir = arguments.weights or weights, arguments.output_dir or output
+    if arguments.synthetic and (arguments.weights or arguments.data_dir):
+        parser.error("--synthetic names weights and reads no images: leave WEIGHTS and --data-dir out")
     return arguments
 
 
-def main(dataset, build, load_weights, description, argv=None):
+def main(dataset, network, description, argv=None):
     """The command line of `eval_drive.py` and `eval_chase.py`.
 
     Args:
         dataset: A `datasets.Dataset`.
-        build: Returns the network, given what the weights' JSON says under "model".
-        load_weights: `load_weights(model, path)`; a ValueError says why it could not.
+        network: Imports and returns `(build, load_weights)`: `build` returns the network, given what the weights'
+            JSON says under "model"; `load_weights(model, path)` raises ValueError if it could not.
         description: Text of `--help`.
 
     Returns:
@@ -79,66 +57,116 @@ def main(dataset, build, load_weights, description, argv=None):
     """
     arguments = parse(dataset, description, argv)
 
+    @functools.cache
+    def examples(drawn):
+        return synthetic.make(dataset, "test") if drawn else datasets.load(dataset, "test", arguments.data_dir)
+
     def command():
-        record = read_record(arguments.weights, arguments.trained_on, arguments.variant, arguments.seed,
-                             arguments.synthetic, arguments.allow_modified)
-        examples = (synthetic.make(dataset, "test") if arguments.synthetic
-                    else datasets.load(dataset, "test", arguments.data_dir))
-        model = load_network(build, load_weights, arguments.weights, record)
-        run_evaluation(dataset, model, record, examples, arguments)
-        if arguments.release:
-            release(dataset, arguments, record)
+        for weights, record, output in plan(dataset, arguments):
+            shown = examples(record["dataset"] == "synthetic")
+            build, load_weights = network()
+            model = load_network(build, load_weights, weights, record)
+            run_evaluation(dataset, model, record, shown, weights, output)
         return 0
 
     return exit_code(command)
 
 
-def run_evaluation(dataset, model, record, examples, arguments):
+def plan(dataset, arguments):
+    """`[(weights, record, output folder)]` of all that is to be scored, every record checked."""
+    default = ROOT / "weights" / f"{dataset.key}_rsan.weights.h5"
+    train = f"python train_{dataset.key}.py"
+    if arguments.synthetic:
+        default = ROOT / "runs" / f"{dataset.key}-synthetic-rsan-0" / "best.weights.h5"
+        train += " --synthetic"
+    if not arguments.weights and not default.exists():
+        raise UserError(f"{default}: no such weights; make some with `{train}`, or name others")
+    found = []
+    for weights in find_weights(arguments.weights) or [default]:
+        record = read_record(weights, arguments.allow_modified)
+        output = arguments.output_dir or results_folder(dataset, weights, record)
+        if output in [other for _, _, other in found]:
+            raise UserError(f"{output}: the results of {weights} would overwrite others; score them one by one, each "
+                            "with its own --output-dir")
+        found.append((weights, record, output))
+    return found
+
+
+def find_weights(names):
+    """The weights that `names` say: files, patterns (not every shell expands them), folders; list of `Path`."""
+    found = []
+    for path in [path for name in names for path in sorted(name.parent.glob(name.name)) or [name]]:
+        inside = [one for one in sorted(path.glob("*.weights.h5")) if record_path(one).exists()]
+        if path.is_dir() and not inside:
+            raise UserError(f"{path}: no weights with their JSON there; name another folder, or train some")
+        found += inside or [path]
+    return list(dict.fromkeys(found))
+
+
+def results_folder(dataset, weights, record):
+    """Where the scores of `weights` on `dataset` go: in results/ under their own name, or beside them."""
+    if weights.resolve().parent != (ROOT / "weights").resolve():
+        own = record["dataset"] in (dataset.name, "synthetic")
+        return weights.parent / "results" / ("" if own else dataset.name)
+    name = record_path(weights).stem
+    for one in datasets.DATASETS:
+        if one.name == record["dataset"]:
+            name = name.removeprefix(f"{one.key}_") + f"_of_{one.name}" * (one.name != dataset.name)
+    return ROOT / "results" / dataset.name / name
+
+
+def run_evaluation(dataset, model, record, examples, weights, output):
     """Predicts, scores, writes the results (where `metrics.json` is, they are complete), prints the table."""
+    drawn = record["dataset"] == "synthetic"
     began = time.time()
-    probabilities = predict(dataset, model, examples, arguments)
+    probabilities = predict(dataset, model, examples, weights, record)
     predicted = time.time()
     try:
         scores = evaluate(examples, probabilities)
     except ValueError as error:
-        raise UserError(f"{arguments.weights}: {error}; these weights are no use, name others") from None
+        raise UserError(f"{weights}: {error}; these weights are no use, name others") from None
     scored = time.time()
     metrics = {
-        "dataset": "synthetic" if arguments.synthetic else dataset.name,
+        "dataset": "synthetic" if drawn else dataset.name,
         "variant": record["variant"],
         "trained_on": record["dataset"],
+        **{key: record[key] for key in ("unfinished",) if key in record},
         "threshold": 0.5,
         "n_images": len(examples),
-        "weights": {"file": arguments.weights.name, "sha256": record["sha256"],
-                    "parameters": model.count_params(), "recipe": record["recipe"]},
+        "weights": {"file": weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
+                    "recipe": {**record["recipe"],
+                               **{key: record[key] for key in ("loss", "augmentation") if key in record}}},
         **scores,
-        "published": {} if arguments.synthetic else published(dataset),
+        "published": {} if drawn else published(dataset),
         "environment": environment(),
         "seconds": {"predicting": round(predicted - began, 2), "scoring": round(scored - predicted, 2)},
     }
-    pictures = write_results(arguments.output_dir, examples, probabilities, metrics, record)
-    print(f"weights   {arguments.weights}\nwritten   {arguments.output_dir}/: metrics.json, table.md,\n"
+    pictures = write_results(output, examples, probabilities, metrics, record)
+    print(f"weights   {weights}\nwritten   {output}/: metrics.json, table.md,\n"
           f"          {', '.join(pictures)}, panels/, probabilities/\n"
           f"seconds   {(predicted - began) / len(examples):.2f} to predict an image, "
           f"{scored - predicted:.2f} to score all {len(examples)}")
     ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
     for word, one in (("worst", ranked[0]), ("best", ranked[-1])):
         print(f"{word:9} {one['image']}: F1 {tables.cell(one['inside_fov']['f1'])} inside the field of view")
-    if arguments.synthetic:
+    if drawn:
         print(f"\nSYNTHETIC IMAGES: these figures say nothing about {dataset.title}.")
     print(tables.table(metrics))
 
 
-def predict(dataset, model, examples, arguments):
-    """The maps of all examples: list of float32 `(height, width)`."""
+def predict(dataset, model, examples, weights, record):
+    """The maps of all examples, list of float32 `(height, width)`: padded as in training where the network learned
+    from this set (or drawn images of its size), else at the scale that it knows.
+    """
+    own = record["dataset"] in (dataset.name, "synthetic")
+    diameters = None if own else (known_diameter(weights, record),)
     probabilities = []
     for i, example in enumerate(examples):
         print(f"\rpredicting {i + 1}/{len(examples)} ", end="", file=sys.stderr, flush=True)
-        if arguments.transfer:
-            diameters = (arguments.trained_on.diameter,)
-            probability = maps.predict_photograph(model, example.image, diameters).probability
-        else:
+        if own:
             probability = maps.predict_image(model, example.image, dataset.padded)
+        else:
+            probability = maps.predict_photograph(model, example.image, diameters, fov=example.fov).probability
         probabilities.append(probability)
     print(file=sys.stderr)
     return probabilities
@@ -166,13 +194,3 @@ def published(dataset):
     """The paper's own figures, from results/published.json."""
     rows = json.loads((ROOT / "results" / "published.json").read_text()).get(dataset.name, [])
     return next((row for row in rows if row["method"] == "RSAN (paper)"), {})
-
-
-def release(dataset, arguments, record):
-    """Copies weights to weights/, and their JSON with the figures just scored."""
-    metrics = json.loads((arguments.output_dir / "metrics.json").read_text())
-    target = released(dataset, record["variant"], record["seed"])
-    write_atomically(target, arguments.weights.read_bytes())
-    record = {**record, "test": {protocol: metrics[protocol] for protocol in PROTOCOLS}}
-    write_atomically(record_path(target), json.dumps(record, indent=1) + "\n")
-    print(f"released {target}", file=sys.stderr)

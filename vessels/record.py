@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from vessels import UserError
+from vessels.data import datasets
 from vessels.files import ROOT, sha256, write_atomically
 
 
@@ -58,11 +59,6 @@ def device():
     return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
 
 
-def released(dataset, variant, seed):
-    """Path of released weights: `drive_rsan.weights.h5`, and `drive_rsan_seed1.weights.h5` of another seed than 0."""
-    return ROOT / "weights" / f"{dataset.key}_{variant}{f'_seed{seed}' if seed else ''}.weights.h5"
-
-
 def record_path(weights):
     return weights.with_name(weights.name.removesuffix(".h5").removesuffix(".weights") + ".json")
 
@@ -73,7 +69,7 @@ def load_network(build, load_weights, weights, record):
         model = build(**record["model"])
         load_weights(model, weights)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{weights} does not fit {record_path(weights)}: {error}; name other --weights") from None
+        raise UserError(f"{weights} does not fit {record_path(weights)}: {error}; name other weights") from None
     return model
 
 
@@ -115,31 +111,43 @@ def finished(weights):
         return False
 
 
-def read_record(weights, dataset, variant, seed=0, synthetic=False, allow_modified=False):
-    """The JSON beside the weights, after checking that it and they are what is asked for."""
+def read_record(weights, allow_modified=False):
+    """The JSON beside `weights`, a Path, after checking that it is whole and describes them: dict.
+
+    Raises:
+        UserError: Either file is missing or broken, or (unless `allow_modified`) the SHA-256 is another.
+    """
     path = record_path(weights)
-    train = f"python train_{dataset.key}.py{' --synthetic' * synthetic} --variant {variant}"
-    train += f" --seed {seed}" if seed else ""
     if not weights.exists():
-        raise UserError(f"{weights}: no such weights; make some with `{train}`, and name those with --weights")
+        raise UserError(f"{weights}: no such weights; name others, or train some")
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
     except FileNotFoundError:
         raise UserError(f"{path}: missing, it says what network {weights.name} belongs to; restore it, or "
-                        f"make both with `{train}`") from None
+                        "name other weights") from None
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); restore it") from None
     if missing:
         raise UserError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
-    expected = {"dataset": "synthetic" if synthetic else dataset.name, "variant": variant, "seed": seed}
-    for key, value in expected.items():
-        if record[key] != value:
-            remedy = "name other --weights" if key == "dataset" else f"give --{key} {record[key]}"
-            raise UserError(f"{weights}: is of {key} {record[key]}, not {value}; {remedy}, or "
-                            f"make some with `{train}`")
     digest = sha256(weights)
     if digest != record["sha256"] and not allow_modified:
         raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
                         f"{record['sha256'][:12]}...); restore it, or go on with --allow-modified")
     return {**record, "sha256": digest}
+
+
+def known_diameter(weights, record):
+    """How wide a field of view the network knows, in pixels: as its record says, else its data set's."""
+    diameters = {dataset.name: dataset.diameter for dataset in datasets.DATASETS}
+    diameter = record.get("diameter", diameters.get(record["dataset"]))
+    if not diameter:
+        raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; "
+                        "name other weights")
+    return diameter
+
+
+def record_and_diameter(weights):
+    """`(record, diameter)` of weights that are to see anyone's photographs; see `read_record`, `known_diameter`."""
+    record = read_record(weights)
+    return record, known_diameter(weights, record)

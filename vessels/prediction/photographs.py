@@ -1,9 +1,7 @@
 """Vessels in anyone's fundus photographs: the command behind predict.py."""
 
-import contextlib
 import csv
 import io
-import json
 import sys
 import time
 
@@ -12,11 +10,10 @@ import numpy as np
 from PIL import Image
 
 from vessels import UserError, exit_code
-from vessels.data import datasets
 from vessels.data.images import EXAMPLE, SUFFIXES, read_photograph
 from vessels.files import write_atomically
 from vessels.prediction.maps import predict_photograph
-from vessels.record import load_network, read_record, record_path
+from vessels.record import load_network, record_and_diameter
 
 SKY_BLUE = np.array([86, 180, 233])  # Okabe and Ito's palette: told from a red retina by colour-blind readers too
 
@@ -41,16 +38,6 @@ def collect(paths):
     return list(found.values())
 
 
-def dataset_and_record(weights):
-    """`(dataset, record)`: the set that the weights were trained on and their JSON, checked as `eval_*.py` do."""
-    dataset, network = datasets.DRIVE, {"variant": "rsan", "seed": 0}
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # read_record says what is wrong
-        claimed = json.loads(record_path(weights).read_text())
-        dataset = {one.name: one for one in datasets.DATASETS}[claimed["dataset"]]
-        network = {key: claimed[key] for key in network}
-    return dataset, read_record(weights, dataset, **network)
-
-
 def main(build, load_weights, arguments):
     """What `predict.py` does with photographs; `build` and `load_weights` as in `evaluation.main`.
 
@@ -59,23 +46,23 @@ def main(build, load_weights, arguments):
     """
     def command():
         photographs = collect(arguments.photographs or [EXAMPLE])
-        dataset, record = dataset_and_record(arguments.weights)
+        record, diameter = record_and_diameter(arguments.weights)
         model = load_network(build, load_weights, arguments.weights, record)
-        predicted = predict_all(model, dataset, photographs, arguments.output_dir, arguments.tile)
+        predicted = predict_all(model, diameter, photographs, arguments.output_dir, arguments.tile)
         print(f"{predicted} of {len(photographs)} photographs: results in {arguments.output_dir}/")
         return int(predicted < len(photographs))
 
     return exit_code(command)
 
 
-def predict_all(model, dataset, photographs, output, tile):
+def predict_all(model, diameter, photographs, output, tile):
     """Writes what `predict.py` says for each photograph. Returns how many could be read: int."""
     rows = [("file", "width", "height", "scale", "density", "seconds")]
     for i, path in enumerate(photographs):
         began, counter = time.time(), f"[{i + 1}/{len(photographs)}]"
         try:
             image = read_photograph(path)
-            found = predict_photograph(model, image, (dataset.diameter,), tile=tile)
+            found = predict_photograph(model, image, (diameter,), tile=tile)
             probability, fov, scale = found.probability, found.fov, found.scale
         except (UserError, cv2.error) as error:
             print(f"{counter} error: {error}", file=sys.stderr)

@@ -12,11 +12,6 @@ RECIPES = {"patches": "default", "authors": "authors'"}
 HEAD = ("network", "set", "recipe", *KEYS.values(), "its trainings", "the backbone's")
 
 
-def same_recipe(one, other):
-    """Whether two recipes differ in nothing but network and seed; fields that only one of them has do not count."""
-    return all(one[key] == other[key] for key in set(one) & set(other) - {"variant", "seed"})
-
-
 def groups(all_metrics):
     """The networks of one set that may be compared: `[{variant: [metrics of each seed]}]`, a recipe each.
 
@@ -27,7 +22,8 @@ def groups(all_metrics):
         if metrics["trained_on"] != metrics["dataset"] or metrics.get("flips"):
             continue
         recipe = metrics["weights"]["recipe"]
-        same = (group for group in found if same_recipe(next(iter(group.values()))[0]["weights"]["recipe"], recipe))
+        same = (group for group in found
+                if not tables.differences(next(iter(group.values()))[0]["weights"]["recipe"], recipe))
         group = next(same, None)
         if group is None:
             found.append(group := {})

@@ -22,7 +22,8 @@ PICTURES = (
     ("retina.jpg", "A photograph that no network here has learned from",
      "A photograph, the probability of vessel, and the vessels drawn on the photograph."),
 )
-FIGURE = ("(a) photograph", "(b) backbone", "(c) + DropBlock", "(d) RSAN", "(e) label")
+NETWORKS = {"backbone": "(b) backbone", "backbone_dropblock": "(c) + DropBlock", "rsan": "(d) RSAN"}
+FIGURE = ("(a) photograph", *NETWORKS.values(), "(e) label")
 
 
 def probability_map(folder, example):
@@ -30,9 +31,9 @@ def probability_map(folder, example):
     path = folder / "probabilities" / f"{example.name}.png"
     found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.exists() else None
     if found is None or found.dtype != np.uint16 or found.shape != example.label.shape:
-        script = next(f"eval_{dataset.key}.py" for dataset in datasets.DATASETS if dataset.name == folder.parent.name)
-        raise UserError(f"{path}: missing or not of this image; make it with `python {script} "
-                        f"--variant {folder.name}`")
+        key = next(dataset.key for dataset in datasets.DATASETS if dataset.name == folder.parent.name)
+        raise UserError(f"{path}: missing or not of this image; make it with `python eval_{key}.py "
+                        f"weights/{key}_{folder.name}.weights.h5`")
     return found.astype("float32") / 65535
 
 
@@ -96,13 +97,13 @@ def section(dataset, results_dir, examples):
         parts.append(f"<h3>{metrics['n_images']} test images, {scored}</h3>{scores_table(all_metrics, protocol)}")
     parts.append("<h3>Curves</h3><div class=curves>")
     for path in sorted(folder.glob("*.png")):
-        parts.append(f"<img src='{data_uri(path.read_bytes(), 'png')}' alt='{path.stem} of {metrics['variant']}'>")
+        parts.append(f"<img src='{data_uri(path.read_bytes(), 'png')}' alt='{path.stem} of {tables.network(metrics)}'>")
     parts.append("</div>")
     ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
     keys = ("f1", "auc", "accuracy", "sensitivity", "specificity", "cldice")
-    parts.append(f"<h3>Each image, {metrics['variant']}, inside the field of view</h3>")
+    parts.append(f"<h3>Each image, {tables.network(metrics)}, inside the field of view</h3>")
     parts.append(table(("image", *(tables.COLUMNS[key] for key in keys)),
-                       [("", (one["image"], *(tables.cell(one["inside_fov"][key]) for key in keys)))
+                       [("", (one["image"], *(tables.cell(one["inside_fov"].get(key)) for key in keys)))
                         for one in ranked], sortable=True))
     order = {one["image"]: one["inside_fov"] for one in [*ranked[:2], *reversed(ranked[2:])]}
     words = {ranked[0]["image"]: ", worst", ranked[-1]["image"]: ", best"}
@@ -192,11 +193,11 @@ def write_page(results_dir, loaded):
 def write_figure(results_dir, loaded, width=300):
     """Writes `<results_dir>/figure.png`, the paper's Results figure: a row for each set, its columns in FIGURE.
 
-    Shown is each set's first test image; the maps of all three variants must be there, else UserError.
+    Shown is each set's first test image; the maps of all three networks must be there, else UserError.
     """
     rows = []
     for dataset, (example, *_) in loaded:
-        maps = [probability_map(results_dir / dataset.name / variant, example) for variant in reversed(tables.VARIANTS)]
+        maps = [probability_map(results_dir / dataset.name / variant, example) for variant in NETWORKS]
         grey = [np.repeat((255 * plane).astype("uint8")[..., None], 3, 2) for plane in (*maps, example.label)]
         rows.append([example.image, *grey])
     heights = [round(row[0].shape[0] * width / row[0].shape[1]) for row in rows]

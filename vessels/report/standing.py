@@ -45,7 +45,7 @@ def blocks(dataset, results_dir):
     if not (found := ours(dataset, results_dir)):
         return {}
     words = {True: "yes", False: "no"}
-    found += [{**row, "comparable": words[row["comparable"]]} for row in published()[dataset.name]]
+    found += [{**row, "comparable": words[row["comparable"]]} for row in published().get(dataset.name, [])]
     found.sort(key=lambda row: POOLINGS.index(row["pooling"]))
     return {scored: [(row["comparable"], cells(row)) for row in found if row["scored"] == scored]
             for scored in tables.SCORED}

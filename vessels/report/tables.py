@@ -1,6 +1,7 @@
 """Tables of results, for terminals and in Markdown."""
 
 import json
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -8,24 +9,40 @@ import numpy as np
 from vessels.data import datasets
 from vessels.files import ROOT
 
-TITLES = {**{dataset.name: dataset.title for dataset in datasets.DATASETS}, "synthetic": "SYNTHETIC"}
 SCORED = {"whole_image": "whole image", "inside_fov": "inside the field of view"}
 COLUMNS = {"auc": "AUC", "accuracy": "acc.", "sensitivity": "sens.", "specificity": "spec.", "f1": "F1",
            "mcc": "MCC", "cldice": "clDice"}
-VARIANTS = ("rsan", "backbone_dropblock", "backbone")
+
+
+def title(name):
+    """A set's name for people; of several sets that a network learned from together, "DRIVE+CHASEDB1", both."""
+    titles = {**{dataset.name: dataset.title for dataset in datasets.DATASETS}, "synthetic": "SYNTHETIC"}
+    return " and ".join(titles.get(part, part) for part in name.split("+"))
+
+
+def own(metrics):
+    """Whether the network learned from the set that it is scored on, alone or with others."""
+    return metrics["dataset"] in metrics["trained_on"].split("+")
 
 
 def network(metrics):
-    """Its name in tables: str, as "rsan", or "rsan of CHASE DB1" where it learned from another set."""
-    other = metrics["trained_on"] != metrics["dataset"]
-    return metrics["variant"] + f" of {TITLES[metrics['trained_on']]}" * other
+    """Its name in tables: str, as "rsan", "rsan, authors' recipe" or, where it learned from another set, "rsan of
+    CHASE DB1".
+    """
+    name, recipe = metrics["variant"], metrics["weights"]["recipe"].get("recipe", "patches")
+    if "+" in metrics["trained_on"]:
+        name += ", any camera"
+    elif recipe != "patches":
+        name += ", " + {"authors": "authors' recipe"}.get(recipe, f"recipe {recipe}")
+    name += ", flips averaged" * bool(metrics.get("flips")) + ", unfinished" * metrics.get("unfinished", False)
+    return name if own(metrics) else f"{name} of {title(metrics['trained_on'])}"
 
 
-def rows(metrics, protocol):
+def rows(metrics, protocol, name=None):
     """`[(name, scores)]` of the table: ours, the paper's (empty if not scored so), the second observer's."""
     seed = metrics["weights"]["recipe"]["seed"]
-    here = " (here)" * (metrics["trained_on"] == metrics["dataset"])
-    found = [(network(metrics) + f" seed {seed}" * bool(seed) + here, metrics[protocol])]
+    ours = (name or network(metrics)) + f", seed {seed}" * bool(seed) + " (here)" * own(metrics)
+    found = [(ours, metrics[protocol])]
     paper = metrics["published"]
     if paper and metrics["variant"] == "rsan":
         found.append((paper["method"], paper if paper["scored"] == protocol else {}))
@@ -43,10 +60,12 @@ def table(metrics, width=80):
     columns = dict(list(COLUMNS.items())[: (width - 26) // 7])
     lines = []
     for protocol, scored in SCORED.items():
-        lines.append(f"\n{TITLES[metrics['dataset']]}, {metrics['n_images']} test images, {scored}")
-        lines.append(" " * 26 + "".join(f"{title:>7}" for title in columns.values()))
+        lines.append(f"\n{title(metrics['dataset'])}, {metrics['n_images']} test images, {scored}")
+        lines.append(" " * 26 + "".join(f"{head:>7}" for head in columns.values()))
         for name, scores in rows(metrics, protocol):
-            lines.append(f"{name:26}" + "".join(f"{cell(scores.get(key)):>7}" for key in columns))
+            first, *rest = textwrap.wrap(name, 25)
+            lines.append(f"{first:26}" + "".join(f"{cell(scores.get(key)):>7}" for key in columns))
+            lines += [f"  {part}" for part in rest]
     return "\n".join(lines)
 
 
@@ -56,45 +75,67 @@ def markdown_row(*cells):
 
 def table_markdown(metrics):
     """The same table in Markdown: str; with mean and standard deviation over the images."""
-    title = f"{TITLES[metrics['dataset']]}, {metrics['n_images']} test images"
-    head = title, "scored", *COLUMNS.values()
+    head = f"{title(metrics['dataset'])}, {metrics['n_images']} test images", "scored", *COLUMNS.values()
     lines = [markdown_row(*head), markdown_row(*["---"] * len(head))]
     for protocol, scored in SCORED.items():
         mean, std = metrics["mean"][protocol], metrics["std"][protocol]
-        spread = (f"{cell(mean[key])} ± {cell(std[key])}" for key in COLUMNS)
+        spread = (f"{cell(mean.get(key))} ± {cell(std.get(key))}" for key in COLUMNS)
         lines += [markdown_row(name, scored, *(cell(scores.get(key)) for key in COLUMNS))
                   for name, scores in rows(metrics, protocol)]
-        lines.append(markdown_row(f"{metrics['variant']}, mean ± std of the images", scored, *spread))
+        lines.append(markdown_row(f"{network(metrics)}, mean ± std of the images", scored, *spread))
     return "\n".join(lines) + "\n"
 
 
 def results_of(dataset, results_dir):
-    """`[(folder, metrics)]` of a data set: its own networks from rsan to backbone, seed by seed, then another set's."""
-    paths = (results_dir / dataset.name).glob("*/metrics.json")
-    found = [(path.parent, json.loads(path.read_text())) for path in paths]
-    return sorted(found, key=lambda one: (one[1]["trained_on"] != dataset.name, VARIANTS.index(one[1]["variant"]),
-                                          one[1]["weights"]["recipe"]["seed"]))
+    """`[(folder, metrics)]` of a data set: its own networks, recipe by recipe, each from rsan on, seed by seed; then
+    those of several sets, then another set's.
+    """
+    def place(found):
+        metrics = found[1]
+        recipe = metrics["weights"]["recipe"]
+        kind = recipe.get("recipe", "patches")
+        return (not own(metrics), metrics["trained_on"] != dataset.name, kind != "patches", kind,
+                metrics["variant"] != "rsan", metrics["variant"], recipe["seed"], found[0].name)
+
+    found = [(path.parent, {"trained_on": dataset.name, **json.loads(path.read_text(encoding="utf-8"))})
+             for path in (results_dir / dataset.name).glob("*/metrics.json")]
+    return sorted(found, key=place)
 
 
-def but_seed(metrics):
-    return {**metrics["weights"]["recipe"], "seed": None}, metrics["variant"], metrics["trained_on"]
+def differences(one, other):
+    """What two recipes differ in, but network and seed: list of str, as "epochs 7" of `one`. What only one of them
+    says, the other is too old to say.
+    """
+    keys = [key for key in one if key in other and key not in ("variant", "seed") and one[key] != other[key]]
+    return [f"other {key}" if isinstance(one[key], dict) else f"{key} {one[key]}" for key in keys]
+
+
+def grouped(all_metrics):
+    """`[(name, [metrics of each seed])]`: one recipe of one network each, and no two of one name."""
+    groups = {}
+    for metrics in all_metrics:
+        recipe, name = metrics["weights"]["recipe"], network(metrics)
+        if name in groups:
+            name = ", ".join([name, *differences(recipe, groups[name][0]["weights"]["recipe"])])
+        if recipe["seed"] in [one["weights"]["recipe"]["seed"] for one in groups.get(name, [])]:
+            name += f", {metrics['weights']['file']}"
+        groups.setdefault(name, []).append(metrics)
+    return list(groups.items())
 
 
 def all_rows(all_metrics, protocol):
     """Rows of a table of several networks: ours, with mean and standard deviation where there are several seeds of
     one, then what each would repeat: the paper and the second observer.
     """
+    def spread(values):
+        return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" if None not in values else None
+
     ours = []
-    for metrics in all_metrics:
-        same = [one[protocol] for one in all_metrics if but_seed(one) == but_seed(metrics)]
-        if metrics[protocol] is not same[0]:
-            continue
-        name, scores = rows(metrics, protocol)[0]
-        ours.append((name, scores))
-        if len(same) > 1:
-            spread = {key: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
-                      for key in COLUMNS for values in [[scores[key] for scores in same]]}
-            ours.append((f"{network(metrics)}, mean ± std of {len(same)} seeds", spread))
+    for name, seeds in grouped(all_metrics):
+        ours.append(rows(seeds[0], protocol, name)[0])
+        if len(seeds) > 1:
+            ours.append((f"{name}, mean ± std of {len(seeds)} seeds",
+                         {key: spread([metrics[protocol].get(key) for metrics in seeds]) for key in COLUMNS}))
     return ours + (rows(all_metrics[0], protocol)[1:] if all_metrics else [])
 
 

@@ -1,0 +1,87 @@
+"""Copies the weights of finished trainings to weights/, with the figures of their test images in the JSON.
+
+    python train_drive.py
+    python eval_drive.py runs/drive-rsan-0
+    python -m vessels.release runs/drive-rsan-0     # to weights/drive_rsan.weights.h5 and .json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from vessels import UserError, exit_code
+from vessels.data import datasets
+from vessels.files import ROOT, sha256, write_atomically
+from vessels.metrics import PROTOCOLS
+from vessels.record import read_record, record_path
+
+
+def target(record):
+    """Where weights are released to, by set, network, recipe (but the default) and seed (but 0): a `Path`.
+
+    As `drive_rsan`, `drive_rsan_authors_seed1`, and `any_rsan` of a network that learned from several sets.
+    """
+    key = {dataset.name: dataset.key for dataset in datasets.DATASETS}.get(record["dataset"], "any")
+    recipe, seed = record["recipe"].get("recipe", "patches"), record["seed"]
+    parts = [key, record["variant"], *[recipe] * (recipe not in ("patches", key)), *[f"seed{seed}"] * bool(seed)]
+    return ROOT / "weights" / f"{'_'.join(parts)}.weights.h5"
+
+
+def release(weights, replace=False):
+    """Copies `weights` and their JSON. Returns where to, a `Path`.
+
+    Raises:
+        UserError: The training has not ended, learned from other images than the sets', or has not been scored; or
+            other weights have that name and are not to be replaced.
+    """
+    record = read_record(weights)
+    sets = {dataset.name: dataset for dataset in datasets.DATASETS}
+    names = record["dataset"].split("+")
+    if not set(names) <= set(sets):
+        raise UserError(f"{weights}: learned from {record['dataset']}; what is released learned from "
+                        f"{' or '.join(sets)}")
+    if record.get("unfinished"):
+        raise UserError(f"{weights}: the training has not ended; go on with it before its release")
+    folder = weights.parent / "results"
+    folders = {name: folder / name for name in names} if len(names) > 1 else {names[0]: folder}
+    test = {name: figures(folder / "metrics.json", record, f"python eval_{sets[name].key}.py {weights}")
+            for name, folder in folders.items()}
+    copy = target(record)
+    if copy.exists() and sha256(copy) != record["sha256"] and not replace:
+        raise UserError(f"{copy}: other weights have this name; put {weights} in their place with --replace")
+    write_atomically(copy, weights.read_bytes())
+    record["test"] = test if len(names) > 1 else test[names[0]]
+    write_atomically(record_path(copy), json.dumps(record, indent=1) + "\n")
+    return copy
+
+
+def figures(path, record, command):
+    """The pooled scores that an evaluation left: dict by protocol; UserError if they are not of these weights."""
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        if metrics["weights"]["sha256"] == record["sha256"]:
+            return {protocol: metrics[protocol] for protocol in PROTOCOLS}
+    except (OSError, ValueError, KeyError):
+        pass
+    raise UserError(f"{path}: holds no scores of these weights; make them with `{command}`")
+
+
+def main(argv=None):
+    """The command line `python -m vessels.release`: 0, or 2 for what the user can mend."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or weights with their JSON")
+    parser.add_argument("--replace", action="store_true", help="put them in the place of weights of the same name")
+    arguments = parser.parse_args(argv)
+
+    def command():
+        for run in arguments.runs:
+            weights = run / "best.weights.h5" if run.is_dir() else run
+            print(f"released {release(weights, arguments.replace)}")
+        return 0
+
+    return exit_code(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
