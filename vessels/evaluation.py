@@ -16,6 +16,7 @@ from vessels.data import datasets, synthetic
 from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
 from vessels.prediction import maps
+from vessels.prediction.flips import average_flips
 from vessels.record import environment, known_diameter, load_network, read_record, record_path
 from vessels.report import plots, tables
 
@@ -33,6 +34,8 @@ def parse(dataset, description, argv=None):
     parser.add_argument("--output-dir", type=Path, help="where metrics, table, curves, panels and maps go "
                         f"(default: results/{dataset.name}/<name of the weights> for those in weights/, else results/ "
                         "beside them)")
+    parser.add_argument("--flips", action="store_true", help="average the maps of each photograph and its three mirror "
+                        "images: four times as long, into folders of their own that end in _flips, marked in tables")
     parser.add_argument("--synthetic", action="store_true", help="score on procedural images what "
                         f"`train_{dataset.key}.py --synthetic` left, and write beside it")
     parser.add_argument("--allow-modified", action="store_true",
@@ -66,7 +69,7 @@ def main(dataset, network, description, argv=None):
             shown = examples(record["dataset"] == "synthetic")
             build, load_weights = network()
             model = load_network(build, load_weights, weights, record)
-            run_evaluation(dataset, model, record, shown, weights, output)
+            run_evaluation(dataset, model, record, shown, weights, output, arguments.flips)
         return 0
 
     return exit_code(command)
@@ -84,7 +87,7 @@ def plan(dataset, arguments):
     found = []
     for weights in find_weights(arguments.weights) or [default]:
         record = read_record(weights, arguments.allow_modified)
-        output = arguments.output_dir or results_folder(dataset, weights, record)
+        output = arguments.output_dir or results_folder(dataset, weights, record, arguments.flips)
         if output in [other for _, _, other in found]:
             raise UserError(f"{output}: the results of {weights} would overwrite others; score them one by one, each "
                             "with its own --output-dir")
@@ -103,23 +106,23 @@ def find_weights(names):
     return list(dict.fromkeys(found))
 
 
-def results_folder(dataset, weights, record):
+def results_folder(dataset, weights, record, flips):
     """Where the scores of `weights` on `dataset` go: in results/ under their own name, or beside them."""
     if weights.resolve().parent != (ROOT / "weights").resolve():
         own = record["dataset"] in (dataset.name, "synthetic")
-        return weights.parent / "results" / ("" if own else dataset.name)
+        return weights.parent / ("results" + "_flips" * flips) / ("" if own else dataset.name)
     name = record_path(weights).stem
     for one in datasets.DATASETS:
         if one.name == record["dataset"]:
             name = name.removeprefix(f"{one.key}_") + f"_of_{one.name}" * (one.name != dataset.name)
-    return ROOT / "results" / dataset.name / name
+    return ROOT / "results" / dataset.name / (name + "_flips" * flips)
 
 
-def run_evaluation(dataset, model, record, examples, weights, output):
+def run_evaluation(dataset, model, record, examples, weights, output, flips):
     """Predicts, scores, writes the results (where `metrics.json` is, they are complete), prints the table."""
     drawn = record["dataset"] == "synthetic"
     began = time.time()
-    probabilities = predict(dataset, model, examples, weights, record)
+    probabilities = predict(dataset, model, examples, weights, record, flips)
     predicted = time.time()
     try:
         scores = evaluate(examples, probabilities)
@@ -131,6 +134,7 @@ def run_evaluation(dataset, model, record, examples, weights, output):
         "variant": record["variant"],
         "trained_on": record["dataset"],
         **{key: record[key] for key in ("unfinished",) if key in record},
+        **({"flips": True} if flips else {}),
         "threshold": 0.5,
         "n_images": len(examples),
         "weights": {"file": weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
@@ -154,20 +158,23 @@ def run_evaluation(dataset, model, record, examples, weights, output):
     print(tables.table(metrics))
 
 
-def predict(dataset, model, examples, weights, record):
+def predict(dataset, model, examples, weights, record, flips):
     """The maps of all examples, list of float32 `(height, width)`: padded as in training where the network learned
-    from this set (or drawn images of its size), else at the scale that it knows.
+    from this set (or drawn images of its size), else at the scale that it knows; with `flips`, averaged over them.
     """
     own = record["dataset"] in (dataset.name, "synthetic")
     diameters = None if own else (known_diameter(weights, record),)
+
+    def see(image, fov):
+        if own:
+            return maps.predict_image(model, image, dataset.padded)
+        return maps.predict_photograph(model, image, diameters, fov=fov).probability
+
     probabilities = []
     for i, example in enumerate(examples):
         print(f"\rpredicting {i + 1}/{len(examples)} ", end="", file=sys.stderr, flush=True)
-        if own:
-            probability = maps.predict_image(model, example.image, dataset.padded)
-        else:
-            probability = maps.predict_photograph(model, example.image, diameters, fov=example.fov).probability
-        probabilities.append(probability)
+        seen = example.image, example.fov
+        probabilities.append(average_flips(see, *seen) if flips else see(*seen))
     print(file=sys.stderr)
     return probabilities
 

@@ -15,11 +15,11 @@ HEAD = ("network", "set", "recipe", *KEYS.values(), "its trainings", "the backbo
 def groups(all_metrics):
     """The networks of one set that may be compared: `[{variant: [metrics of each seed]}]`, a recipe each.
 
-    Left out are networks of another set, averages over flips, and recipes without a backbone to compare with.
+    Left out are networks of another set, averages over flips, unfinished runs, and recipes without a backbone.
     """
     found = []
     for metrics in all_metrics:
-        if metrics["trained_on"] != metrics["dataset"] or metrics.get("flips"):
+        if metrics["trained_on"] != metrics["dataset"] or metrics.get("flips") or metrics.get("unfinished"):
             continue
         recipe = metrics["weights"]["recipe"]
         same = (group for group in found
