@@ -487,4 +487,4 @@ def test_help_names_the_defaults(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         command("--help")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "weights/drive_rsan.weights.h5" in shown and "results/DRIVE/<name of the weights>" in shown
+    assert "weights/drive_rsan.weights.h5" in shown and "results/<set>/<name of the weights>" in shown

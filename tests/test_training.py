@@ -239,7 +239,7 @@ def test_impossible_flags_are_refused(flags, message, capsys):
 
 def test_every_field_of_the_recipe_is_a_flag_and_flags_win():
     flags = ["--recipe", "authors", "--epochs", "7"]
-    recipe, data_dir, folder, strategy = parse(DRIVE, RECIPE, AUTHORS, "help", flags)
+    recipe, data_dir, folder, strategy, _ = parse(DRIVE, RECIPE, AUTHORS, "help", flags)
     assert (recipe.epochs, recipe.learning_rate, data_dir, strategy) == (7, 1e-3, None, None)
     assert folder.name == "drive-authors-rsan-0"
     values = {int: "64", float: "0.5", str: None, bool: None}

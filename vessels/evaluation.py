@@ -1,7 +1,6 @@
 """The command behind eval_*.py: weights to maps, figures, tables and pictures."""
 
 import argparse
-import functools
 import io
 import json
 import sys
@@ -12,45 +11,57 @@ import numpy as np
 from PIL import Image
 
 from vessels import UserError, exit_code
-from vessels.data import datasets, synthetic
+from vessels.data import datasets, mixture, own, synthetic
 from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
-from vessels.prediction import maps
+from vessels.prediction import maps, others
 from vessels.prediction.flips import average_flips
-from vessels.record import environment, known_diameter, load_network, read_record, record_path
-from vessels.report import plots, tables
+from vessels.record import environment, known_diameter, learned_from, load_network, read_record, record_path
+from vessels.report import page, plots, tables
 
 
 def parse(dataset, description, argv=None):
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
-    parser.add_argument("weights", nargs="*", type=Path, metavar="WEIGHTS",
+    general = isinstance(dataset, mixture.Mixture)
+    if general:
+        parser.add_argument("sources", nargs="*", default=list(dataset.sources), metavar="SET", help="what to score: "
+                            f"CSVs of own photographs, DRIVE, CHASEDB1 (default: {' '.join(dataset.sources)})")
+    parser.add_argument("--weights" if general else "weights", nargs="*", type=Path, metavar="WEIGHTS", default=[],
                         help="weights, or folders of them, with their JSON beside them, which says what network they "
                         "are of and what it learned from. A network of another set sees the photographs at the scale "
                         f"that it knows (default: weights/{dataset.key}_rsan.weights.h5)")
-    parser.add_argument("--data-dir", type=Path,
-                        help=f"folder of {dataset.title} (default: $RSAN_DATA_ROOT/{dataset.name} or "
-                        f"data/{dataset.name})")
-    parser.add_argument("--output-dir", type=Path, help="where metrics, table, curves, panels and maps go "
-                        f"(default: results/{dataset.name}/<name of the weights> for those in weights/, else results/ "
-                        "beside them)")
+    parser.add_argument("--maps", type=Path, metavar="FOLDER", help="score these instead of a network's: probability "
+                        "maps that any program has made, PNG or TIFF of 8 or 16 bit or float, named as the photographs")
+    parser.add_argument("--threshold", type=float, help="what counts as vessel (default: as the weights' JSON says, "
+                        "else 0.5)")
+    parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or the one "
+                        "around it (default: $RSAN_DATA_ROOT or data/)")
+    parser.add_argument("--output-dir", type=Path, help="where metrics, table, curves, panels and maps go (default: "
+                        "results/<set>/<name of the weights> for those in weights/, else results/ beside them)")
     parser.add_argument("--flips", action="store_true", help="average the maps of each photograph and its three mirror "
                         "images: four times as long, into folders of their own that end in _flips, marked in tables")
     parser.add_argument("--synthetic", action="store_true", help="score on procedural images what "
                         f"`train_{dataset.key}.py --synthetic` left, and write beside it")
     parser.add_argument("--allow-modified", action="store_true",
                         help="go on though the weights' SHA-256 is not the one in their JSON")
+    parser.add_argument("--allow-seen", action="store_true",
+                        help="score photographs that the weights have learned from, too; every table says so")
     arguments = parser.parse_args(argv)
+    if arguments.maps and (arguments.weights or arguments.synthetic or arguments.flips):
+        parser.error("--maps scores no network: leave WEIGHTS, --flips and --synthetic out")
+    if arguments.threshold is not None and not 0 < arguments.threshold < 1:
+        parser.error(f"--threshold must be between 0 and 1, got {arguments.threshold}")
     if arguments.synthetic and (arguments.weights or arguments.data_dir):
         parser.error("--synthetic names weights and reads no images: leave WEIGHTS and --data-dir out")
     return arguments
 
 
 def main(dataset, network, description, argv=None):
-    """The command line of `eval_drive.py` and `eval_chase.py`.
+    """The command line of `eval_drive.py`, `eval_chase.py` and `eval_any.py`.
 
     Args:
-        dataset: A `datasets.Dataset`.
+        dataset: A `datasets.Dataset`, or a `mixture.Mixture`, in which the command line may name other sources.
         network: Imports and returns `(build, load_weights)`: `build` returns the network, given what the weights'
             JSON says under "model"; `load_weights(model, path)` raises ValueError if it could not.
         description: Text of `--help`.
@@ -60,23 +71,47 @@ def main(dataset, network, description, argv=None):
     """
     arguments = parse(dataset, description, argv)
 
-    @functools.cache
-    def examples(drawn):
-        return synthetic.make(dataset, "test") if drawn else datasets.load(dataset, "test", arguments.data_dir)
-
     def command():
-        for weights, record, output in plan(dataset, arguments):
-            shown = examples(record["dataset"] == "synthetic")
-            build, load_weights = network()
-            model = load_network(build, load_weights, weights, record)
-            run_evaluation(dataset, model, record, shown, weights, output, arguments.flips)
+        for part, jobs in plan(dataset, arguments):
+            examples = {}
+            for weights, record, output, seen in jobs:
+                drawn = record["dataset"] == "synthetic"
+                if drawn not in examples:
+                    examples[drawn] = load(part, drawn, arguments.data_dir)
+                made = score_weights(part, network, weights, record, examples[drawn], arguments.flips) if weights \
+                    else score_maps(arguments.maps, examples[drawn])
+                threshold = arguments.threshold or record.get("threshold", 0.5)
+                run_evaluation(part, made, record, examples[drawn], output, threshold, seen)
         return 0
 
     return exit_code(command)
 
 
 def plan(dataset, arguments):
-    """`[(weights, record, output folder)]` of all that is to be scored, every record checked."""
+    """`[(part, [(weights, record, output folder, names of photographs seen in training)])]` of all that is to be
+    scored, every record checked; of maps, weights are None and the record is empty but for its data set.
+    """
+    parts = [dataset]
+    if isinstance(dataset, mixture.Mixture) and not arguments.synthetic:
+        parts = [mixture.find(source) for source in arguments.sources]
+    plans, outputs = [], set()
+    for part in parts:
+        jobs = maps_plan(part, arguments) if arguments.maps else weights_plan(dataset, part, arguments)
+        for weights, _, output, _ in jobs:
+            if output in outputs:
+                raise UserError(f"{output}: the results of {weights or part.name} would overwrite others; score them "
+                                "one by one, each with its own --output-dir")
+            outputs.add(output)
+        plans.append((part, jobs))
+    return plans
+
+
+def maps_plan(part, arguments):
+    output = arguments.output_dir or arguments.maps / "results" / part.name
+    return [(None, {"dataset": part.name}, output, [])]
+
+
+def weights_plan(dataset, part, arguments):
     default = ROOT / "weights" / f"{dataset.key}_rsan.weights.h5"
     train = f"python train_{dataset.key}.py"
     if arguments.synthetic:
@@ -84,15 +119,34 @@ def plan(dataset, arguments):
         train += " --synthetic"
     if not arguments.weights and not default.exists():
         raise UserError(f"{default}: no such weights; make some with `{train}`, or name others")
-    found = []
+    jobs = []
     for weights in find_weights(arguments.weights) or [default]:
         record = read_record(weights, arguments.allow_modified)
-        output = arguments.output_dir or results_folder(dataset, weights, record, arguments.flips)
-        if output in [other for _, _, other in found]:
-            raise UserError(f"{output}: the results of {weights} would overwrite others; score them one by one, each "
-                            "with its own --output-dir")
-        found.append((weights, record, output))
-    return found
+        seen = photographs_seen(part, weights, record, arguments)
+        output = arguments.output_dir or results_folder(part, weights, record, arguments.flips)
+        jobs.append((weights, record, output, seen))
+    return jobs
+
+
+def photographs_seen(part, weights, record, arguments):
+    """Names of the photographs that weights have learned from, by their SHA-256: list of str, with --allow-seen."""
+    learned = set(learned_from(record).values())
+    if not learned:
+        return []
+    photographs = mixture.photographs(part, "test", arguments.data_dir)
+    seen = [name for name, digest in photographs.items() if digest in learned]
+    if seen and not arguments.allow_seen:
+        raise UserError(f"{weights}: learned from {len(seen)} of the {len(photographs)} photographs of {part.title} "
+                        f"({', '.join(seen[:3])}{', ...' * (len(seen) > 3)}); score others, or mark the figures with "
+                        "--allow-seen")
+    return seen
+
+
+def load(part, drawn, data_dir):
+    """The photographs to score: list of `Example`."""
+    if drawn:
+        return synthetic.make(part, "test")
+    return own.load(part, "test") if isinstance(part, own.Table) else datasets.load(part, "test", data_dir)
 
 
 def find_weights(names):
@@ -118,55 +172,85 @@ def results_folder(dataset, weights, record, flips):
     return ROOT / "results" / dataset.name / (name + "_flips" * flips)
 
 
-def run_evaluation(dataset, model, record, examples, weights, output, flips):
-    """Predicts, scores, writes the results (where `metrics.json` is, they are complete), prints the table."""
-    drawn = record["dataset"] == "synthetic"
+def score_maps(folder, examples):
+    """The maps of any program, and what `metrics.json` says of them."""
+    began = time.time()
+    probabilities = others.read_maps(folder, examples)
+    facts = {"variant": folder.resolve().name, "trained_on": "", "maps": folder.resolve().name,
+             "weights": {"file": None, "sha256": None, "parameters": None, "recipe": {"seed": 0}}}
+    if probabilities[0].dtype == bool:
+        print(f"{folder}: the maps are black and white, and rank nothing: no AUC, no curves")
+    return probabilities, facts, f"maps      {folder}", time.time() - began
+
+
+def score_weights(dataset, network, weights, record, examples, flips):
+    """The maps of the network that `record` describes, and what `metrics.json` says of it."""
+    build, load_weights = network()
+    model = load_network(build, load_weights, weights, record)
     began = time.time()
     probabilities = predict(dataset, model, examples, weights, record, flips)
-    predicted = time.time()
-    try:
-        scores = evaluate(examples, probabilities)
-    except ValueError as error:
-        raise UserError(f"{weights}: {error}; these weights are no use, name others") from None
-    scored = time.time()
-    metrics = {
-        "dataset": "synthetic" if drawn else dataset.name,
+    facts = {
         "variant": record["variant"],
         "trained_on": record["dataset"],
         **{key: record[key] for key in ("unfinished",) if key in record},
         **({"flips": True} if flips else {}),
-        "threshold": 0.5,
-        "n_images": len(examples),
+        **({"started_from": record["started_from"]["file"]} if "started_from" in record else {}),
         "weights": {"file": weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
                     "recipe": {**record["recipe"],
                                **{key: record[key] for key in ("loss", "augmentation") if key in record}}},
+    }
+    return probabilities, facts, f"weights   {weights}", time.time() - began
+
+
+def run_evaluation(dataset, made, record, examples, output, threshold, seen):
+    """Scores what was `made`, writes the results (where `metrics.json` is, they are complete), prints the table."""
+    probabilities, facts, source, seconds = made
+    drawn = record["dataset"] == "synthetic"
+    began = time.time()
+    try:
+        scores = evaluate(examples, probabilities, threshold)
+    except ValueError as error:
+        raise UserError(f"{source.split(maxsplit=1)[1]}: {error}; these are no use, name others") from None
+    scored = time.time()
+    metrics = {
+        "dataset": "synthetic" if drawn else dataset.name,
+        **facts,
+        **({"seen_in_training": seen} if seen else {}),
+        "threshold": threshold,
+        "n_images": len(examples),
         **scores,
         "published": {} if drawn else published(dataset),
         "environment": environment(),
-        "seconds": {"predicting": round(predicted - began, 2), "scoring": round(scored - predicted, 2)},
+        "seconds": {"predicting": round(seconds, 2), "scoring": round(scored - began, 2)},
     }
     pictures = write_results(output, examples, probabilities, metrics, record)
-    print(f"weights   {weights}\nwritten   {output}/: metrics.json, table.md,\n"
-          f"          {', '.join(pictures)}, panels/, probabilities/\n"
-          f"seconds   {(predicted - began) / len(examples):.2f} to predict an image, "
-          f"{scored - predicted:.2f} to score all {len(examples)}")
+    if isinstance(dataset, own.Table):
+        page.write_page_of(output, dataset, metrics, examples)
+        pictures["index.html"] = b""
+    print(f"{source}\nwritten   {output}/: metrics.json, table.md,\n"
+          f"          {', '.join([*pictures, 'panels/', 'probabilities/'])}\n"
+          f"seconds   {seconds / len(examples):.2f} to predict an image, "
+          f"{scored - began:.2f} to score all {len(examples)}")
     ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
     for word, one in (("worst", ranked[0]), ("best", ranked[-1])):
         print(f"{word:9} {one['image']}: F1 {tables.cell(one['inside_fov']['f1'])} inside the field of view")
     if drawn:
         print(f"\nSYNTHETIC IMAGES: these figures say nothing about {dataset.title}.")
+    if seen:
+        print(f"\nSEEN IN TRAINING: {', '.join(seen)}; these figures say nothing about other photographs.")
     print(tables.table(metrics))
 
 
 def predict(dataset, model, examples, weights, record, flips):
     """The maps of all examples, list of float32 `(height, width)`: padded as in training where the network learned
-    from this set (or drawn images of its size), else at the scale that it knows; with `flips`, averaged over them.
+    from this set as it is (or drawn images of its size), else at the scale that it knows; with
+    `flips`, averaged over them.
     """
-    own = record["dataset"] in (dataset.name, "synthetic")
-    diameters = None if own else (known_diameter(weights, record),)
+    as_it_is = record["dataset"] in (dataset.name, "synthetic") and record["recipe"].get("recipe") != "any"
+    diameters = None if as_it_is else (known_diameter(weights, record),)
 
     def see(image, fov):
-        if own:
+        if as_it_is:
             return maps.predict_image(model, image, dataset.padded)
         return maps.predict_photograph(model, image, diameters, fov=fov).probability
 
@@ -182,12 +266,13 @@ def predict(dataset, model, examples, weights, record, flips):
 def write_results(output, examples, probabilities, metrics, record):
     """Writes maps, panels, curves and tables, `metrics.json` last. Returns the curves by name: dict of PNG bytes."""
     for example, probability in zip(examples, probabilities, strict=True):
-        sixteen = Image.fromarray(np.round(probability * 65535).astype("uint16"))
-        for folder, picture in (("probabilities", sixteen), ("panels", plots.panel(example, probability))):
+        sixteen = Image.fromarray(np.round(probability * 65535.0).astype("uint16"))
+        panel = plots.panel(example, probability, metrics["threshold"])
+        for folder, picture in (("probabilities", sixteen), ("panels", panel)):
             buffer = io.BytesIO()
             picture.save(buffer, "PNG")
             write_atomically(output / folder / f"{example.name}.png", buffer.getvalue())
-    pictures = plots.curves(examples, probabilities, metrics)
+    pictures = plots.curves(examples, probabilities, metrics) if probabilities[0].dtype != bool else {}
     if record.get("history"):
         pictures["history.png"] = plots.history_plot(record["history"], record["validation"]["epoch"])
     for name, picture in pictures.items():

@@ -85,6 +85,8 @@ def write_record(run_dir, dataset, recipe, history, config, parameters):
         "model": {"keep_prob": recipe.keep_prob, "variant": recipe.variant},
         "parameters": parameters,
         "sha256": sha256(weights),
+        "diameter": config["diameter"],
+        **{key: config[key] for key in ("started_from",) if key in config},
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),
         "loss": config["loss"],
@@ -135,6 +137,25 @@ def read_record(weights, allow_modified=False):
         raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
                         f"{record['sha256'][:12]}...); restore it, or go on with --allow-modified")
     return {**record, "sha256": digest}
+
+
+def learned_from(record):
+    """`{file: SHA-256}` of all that weights learned from, those that they started from included."""
+    return {**record.get("started_from", {}).get("data_sha256", {}), **record.get("data_sha256", {})}
+
+
+def read_start(weights, variant):
+    """What a record says of weights that a run of `variant` goes on from: their name, SHA-256 and their data's.
+
+    Raises:
+        UserError: As `read_record` does; or they are of another network, or nobody knows what they learned from.
+    """
+    record = read_record(weights)
+    if record["variant"] != variant:
+        raise UserError(f"{weights}: is of {record['variant']}, not {variant}; give --variant {record['variant']}")
+    if "data_sha256" not in record:
+        raise UserError(f"{record_path(weights)}: does not say what {weights.name} learned from; restore it")
+    return {"file": weights.name, "sha256": record["sha256"], "data_sha256": learned_from(record)}
 
 
 def known_diameter(weights, record):

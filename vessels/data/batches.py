@@ -6,6 +6,7 @@ import cv2
 import keras
 import numpy as np
 
+from vessels.data.datasets import Example
 from vessels.data.images import pad
 
 # With one worker, Keras leaves batches to tf.data's autotuning, whose thread can sleep through the end of an epoch: a
@@ -108,6 +109,122 @@ def random_colour(rng, image, strength=Strength()):
     if rng.random() < 0.5:
         image += rng.normal(0, rng.uniform(0, strength.noise), image.shape)
     return np.clip(image, 0, 1, dtype="float32", casting="same_kind")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnyCamera:
+    """How strongly patches for the general network vary; pairs are ranges, drawn from evenly.
+
+    Attributes:
+        diameter: Of the field of view, in pixels of the patch (its logarithm is drawn evenly).
+        gamma: Exponent of two of the power to which values in [0, 1] are raised.
+        saturation: Of the colours, 1 being the photograph's own.
+        grey: Share of patches without any colour.
+        contrast, gain: Of all channels, and of each, about their means.
+        shift: Of all channels, and again of each, in [0, 1].
+        slope: How much lighter one side of the patch is than its middle.
+        blur, noise: Standard deviations, in pixels and in [0, 1]; of half of the patches each.
+        jpeg: Quality; of a third of the patches.
+    """
+
+    diameter: tuple[float, float] = (350, 1050)
+    gamma: tuple[float, float] = (-0.8, 0.8)
+    saturation: tuple[float, float] = (0.5, 1.4)
+    grey: float = 0.1
+    contrast: tuple[float, float] = (0.75, 1.25)
+    gain: tuple[float, float] = (0.85, 1.15)
+    shift: tuple[float, float] = (-0.08, 0.08)
+    slope: tuple[float, float] = (0, 0.3)
+    blur: tuple[float, float] = (0, 1.2)
+    noise: tuple[float, float] = (0, 0.03)
+    jpeg: tuple[float, float] = (40, 95)
+
+
+ANY_CAMERA = AnyCamera()
+
+
+def diameter(example):
+    """Width in pixels of the disc that a photograph shows: of the circle where that is known, else of what is seen."""
+    return example.diameter or max(cv2.boundingRect(example.fov.astype("uint8"))[2:])
+
+
+def scaled(example, wanted):
+    """The example with its field of view `wanted` pixels wide, on black: as the general network sees photographs."""
+    factor = wanted / diameter(example)
+    size = [round(side * factor) for side in example.fov.shape[::-1]]
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    image, label, fov = (cv2.resize(plane, size, interpolation=how) for plane in (
+        example.image * example.fov[..., None], example.label.astype("float32"), example.fov.astype("float32")))
+    return Example(example.name, image, label >= 0.5, fov >= 0.5, diameter=example.diameter and wanted)
+
+
+class AnyCameraPatches(Patches):
+    """Patches as any camera might have taken them: any scale, any angle, other colours, light and sharpness.
+
+    Args, item and random stream as those of `Patches`; `strength` is an `AnyCamera`. What lies outside the field
+    of view is black, as it is for prediction.
+    """
+
+    def __init__(self, examples, *arguments, strength=ANY_CAMERA, **keywords):
+        largest = 1.5 * strength.diameter[1]  # more pixels would only fill the memory
+        examples = [scaled(example, largest) if diameter(example) > largest else example for example in examples]
+        super().__init__(examples, *arguments, strength=strength, **keywords)
+        self.planes = [np.dstack([example.image * example.fov[..., None], 255 * example.label.astype("uint8"),
+                                  255 * example.fov.astype("uint8")]) for example in examples]
+        self.diameters = [diameter(example) for example in examples]
+
+    def patch(self, rng):
+        which = rng.integers(len(self.examples))
+        centre = self.centres[which][rng.integers(len(self.centres[which]))][::-1]
+        low, high = np.log(self.strength.diameter)
+        scale = self.diameters[which] / np.exp(rng.uniform(low, high))  # pixels of the photograph for each of the patch
+        angle, flip = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
+        planes = warp_patch(self.planes[which], centre, self.patch_size, scale, angle, flip)
+        inside = planes[..., 4] >= 128
+        image = any_camera(rng, planes[..., :3].astype("float32") / 255, inside, self.strength)
+        return image, (planes[..., 3] >= 128).astype("float32")
+
+
+def warp_patch(planes, centre, size, scale, angle, flip):
+    """uint8 `(size, size, channels)`: cut out of `planes` about `centre`, turned; smoothed first where that shrinks."""
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
+    reach = int(scale * size * 0.71) + 8
+    x, y = (int(value) for value in centre)
+    left, top = max(x - reach, 0), max(y - reach, 0)
+    part = planes[top : y + reach, left : x + reach]
+    if scale > 1:  # as far as the mean over `scale` pixels, with which photographs are scaled down, smooths
+        part = cv2.GaussianBlur(part, (0, 0), np.sqrt((scale**2 - 1) / 12))
+    offset = np.array([x - left, y - top]) - linear @ ([(size - 1) / 2] * 2)
+    return cv2.warpAffine(part, np.column_stack([linear, offset]), (size, size),
+                          flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+
+def any_camera(rng, image, inside, strength):
+    """float32 `(size, size, 3)` in [0, 1]: as another camera might have taken the patch; black where not `inside`."""
+    image = image ** np.float32(2 ** rng.uniform(*strength.gamma))
+    grey = image @ np.array([0.3, 0.6, 0.1], "float32")
+    saturation = 0 if rng.random() < strength.grey else rng.uniform(*strength.saturation)
+    image = grey[..., None] + saturation * (image - grey[..., None])
+    mean = image[inside].mean(axis=0) if inside.any() else np.zeros(3)
+    gain = rng.uniform(*strength.contrast) * rng.uniform(*strength.gain, 3) ** (saturation > 0)
+    shift = rng.uniform(*strength.shift) + rng.uniform(*strength.shift, 3) * (saturation > 0)
+    ramp = np.linspace(-1, 1, len(image))
+    angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(*strength.slope)
+    light = 1 + slope * (np.cos(angle) * ramp + np.sin(angle) * ramp[:, None])
+    image = ((image - mean) * gain + mean + shift) * light[..., None]
+    if rng.random() < 0.5 and (sigma := rng.uniform(*strength.blur)) > 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), sigma)
+    if rng.random() < 0.5:
+        image += rng.normal(0, rng.uniform(*strength.noise), image.shape)
+    image = np.where(inside[..., None], image.clip(0, 1), 0).astype("float32")
+    if rng.random() < 1 / 3:
+        quality = int(rng.uniform(*strength.jpeg))
+        _, coded = cv2.imencode(".jpg", np.round(255 * image[..., ::-1]).astype("uint8"),
+                                [cv2.IMWRITE_JPEG_QUALITY, quality])
+        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1].astype("float32") / 255
+        image = np.where(inside[..., None], image, np.float32(0))
+    return image
 
 
 class WholeImages(keras.utils.PyDataset):

@@ -69,27 +69,27 @@ def scores_table(all_metrics, protocol):
                   for name, scores in tables.all_rows(all_metrics, protocol)])
 
 
-def case(example, probability, scores, word):
+def case(example, probability, scores, word, threshold=0.5):
     """One test image: the photograph, and over it what the reader chooses, up to where the slider stands."""
+    name = html.escape(example.name, quote=True)
     grey = Image.fromarray((255 * probability).astype("uint8"))
     layers = {
         "probability": embed(grey, "jpeg", quality=80),
-        "agreement": embed(Image.fromarray(agreement(example, probability)), "webp", quality=85),
+        "agreement": embed(Image.fromarray(agreement(example, probability, threshold)), "webp", quality=85),
         "label": embed(Image.fromarray(255 * example.label.astype("uint8")), "webp", quality=60),
     }
-    over = "".join(f"<img class={name} src='{source}' alt='{name} of {example.name}'>"
-                   for name, source in layers.items())
+    over = "".join(f"<img class={layer} src='{source}' alt='{layer} of {name}'>" for layer, source in layers.items())
     photograph = embed(Image.fromarray(example.image), "jpeg", quality=80)
     figures = f"F1 {tables.cell(scores['f1'])}, AUC {tables.cell(scores['auc'])}"
-    return (f"<figure class=case id='{example.name}'><div class=compare><img src='{photograph}' "
-            f"alt='photograph {example.name}'><div class=over>{over}</div><div class=line></div></div>"
-            f"<input type=range min=0 max=100 value=50 aria-label='from photograph to prediction, {example.name}'>"
-            f"<figcaption><b>{example.name}</b>{word}: {figures} inside the field of view</figcaption></figure>")
+    return (f"<figure class=case id='{name}'><div class=compare><img src='{photograph}' "
+            f"alt='photograph {name}'><div class=over>{over}</div><div class=line></div></div>"
+            f"<input type=range min=0 max=100 value=50 aria-label='from photograph to prediction, {name}'>"
+            f"<figcaption><b>{name}</b>{word}: {figures} inside the field of view</figcaption></figure>")
 
 
-def section(dataset, results_dir, examples):
-    """HTML of one data set: tables, curves, the images' list and the images; worst and best first."""
-    found = tables.results_of(dataset, results_dir)
+def section(found, examples):
+    """HTML of one data set's `(folder, metrics)`, of which the first is
+    shown: tables, curves, the images' list and the images; worst and best first."""
     folder, metrics = found[0]
     all_metrics = [metrics for _, metrics in found]
     parts = []
@@ -97,11 +97,12 @@ def section(dataset, results_dir, examples):
         parts.append(f"<h3>{metrics['n_images']} test images, {scored}</h3>{scores_table(all_metrics, protocol)}")
     parts.append("<h3>Curves</h3><div class=curves>")
     for path in sorted(folder.glob("*.png")):
-        parts.append(f"<img src='{data_uri(path.read_bytes(), 'png')}' alt='{path.stem} of {tables.network(metrics)}'>")
+        alt = html.escape(f"{path.stem} of {tables.network(metrics)}", quote=True)
+        parts.append(f"<img src='{data_uri(path.read_bytes(), 'png')}' alt='{alt}'>")
     parts.append("</div>")
     ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
     keys = ("f1", "auc", "accuracy", "sensitivity", "specificity", "cldice")
-    parts.append(f"<h3>Each image, {tables.network(metrics)}, inside the field of view</h3>")
+    parts.append(f"<h3>Each image, {html.escape(tables.network(metrics))}, inside the field of view</h3>")
     parts.append(table(("image", *(tables.COLUMNS[key] for key in keys)),
                        [("", (one["image"], *(tables.cell(one["inside_fov"].get(key)) for key in keys)))
                         for one in ranked], sortable=True))
@@ -109,7 +110,8 @@ def section(dataset, results_dir, examples):
     words = {ranked[0]["image"]: ", worst", ranked[-1]["image"]: ", best"}
     by_name = {example.name: example for example in examples}
     parts.append("<h3>The two worst, then from the best down</h3><div class=cases>")
-    parts += [case(by_name[name], probability_map(folder, by_name[name]), scores, words.get(name, ""))
+    parts += [case(by_name[name], probability_map(folder, by_name[name]), scores, words.get(name, ""),
+                   metrics.get("threshold", 0.5))
               for name, scores in order.items()]
     return "\n".join([*parts, "</div>"])
 
@@ -176,18 +178,28 @@ def pictures_part(results_dir):
 
 def write_page(results_dir, loaded):
     """Writes `<results_dir>/index.html`, self-contained: `loaded` is `[(dataset, its test examples)]`."""
+    makers = standing_part, ablation_part, transfer_part, pictures_part
+    parts = [made for make in makers if (made := make(results_dir))]
+    sets = [part(dataset.key, dataset.title, section(tables.results_of(dataset, results_dir), examples))
+            for dataset, examples in loaded]
+    fill(results_dir / "index.html", " and ".join(dataset.title for dataset, _ in loaded), parts, sets)
+
+
+def write_page_of(folder, dataset, metrics, examples):
+    """Writes `<folder>/index.html`, self-contained: of this one evaluation, with its photographs."""
+    fill(folder / "index.html", html.escape(dataset.title), [],
+         [part(dataset.key, dataset.title, section([(folder, metrics)], examples))])
+
+
+def fill(path, titles, parts, sets):
     template = string.Template(Path(__file__).with_suffix(".html").read_text())
     colours = {name: f"rgb{colour}" for name, colour in
                (("found", FOUND), ("missed", MISSED), ("false", FALSE))}
-    makers = standing_part, ablation_part, transfer_part, pictures_part
-    parts = [made for make in makers if (made := make(results_dir))]
-    sets = [part(dataset.key, dataset.title, section(dataset, results_dir, examples)) for dataset, examples in loaded]
     page = template.substitute(
-        titles=" and ".join(dataset.title for dataset, _ in loaded), **colours,
-        links=" ".join(link for link, _ in parts + sets),
+        titles=titles, **colours, links=" ".join(link for link, _ in parts + sets),
         overview="\n".join(content for _, content in parts), sections="\n".join(content for _, content in sets),
     )
-    write_atomically(results_dir / "index.html", page)
+    write_atomically(path, page)
 
 
 def write_figure(results_dir, loaded, width=300):

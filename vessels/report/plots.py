@@ -24,7 +24,7 @@ def picture(figure):
 
 
 def curves(examples, probabilities, metrics):
-    """Curves of all pixels of both protocols, with the second observer and threshold 0.5 marked.
+    """Curves of all pixels of both protocols, with the second observer and the threshold marked.
 
     Args:
         examples, probabilities: As for `metrics.evaluate`, each label with vessels and background.
@@ -44,7 +44,7 @@ def curves(examples, probabilities, metrics):
         draw_curves(roc, pr, pixels, labels, metrics[protocol], SCORED[protocol], style)
         measured, predicted = calibration_curve(labels, pixels, n_bins=15)
         reliability.plot(predicted, measured, "o", **style, label=SCORED[protocol])
-        points = {"threshold 0.5": ("o", metrics[protocol])}
+        points = {f"threshold {metrics.get('threshold', 0.5):g}": ("o", metrics[protocol])}
         if metrics["second_observer"]:
             points["second observer"] = ("X", metrics["second_observer"][protocol])
         for name, (marker, point) in points.items():

@@ -25,17 +25,26 @@ def own(metrics):
     return metrics["dataset"] in metrics["trained_on"].split("+")
 
 
+def marks(metrics):
+    """What stands behind the network's name, that nobody takes its figures for others: str, empty for most."""
+    seen, threshold = metrics.get("seen_in_training", []), metrics.get("threshold", 0.5)
+    return (f", threshold {threshold:g}" * (threshold != 0.5)
+            + f", {len(seen)} of the photographs SEEN IN TRAINING" * bool(seen))
+
+
 def network(metrics):
     """Its name in tables: str, as "rsan", "rsan, authors' recipe" or, where it learned from another set, "rsan of
     CHASE DB1".
     """
+    if "maps" in metrics:
+        return f"maps of {metrics['maps']}{marks(metrics)}"
     name, recipe = metrics["variant"], metrics["weights"]["recipe"].get("recipe", "patches")
-    if "+" in metrics["trained_on"]:
+    if recipe == "any" or "+" in metrics["trained_on"]:
         name += ", any camera"
     elif recipe != "patches":
         name += ", " + {"authors": "authors' recipe"}.get(recipe, f"recipe {recipe}")
     name += ", flips averaged" * bool(metrics.get("flips")) + ", unfinished" * metrics.get("unfinished", False)
-    return name if own(metrics) else f"{name} of {title(metrics['trained_on'])}"
+    return name + ("" if own(metrics) else f" of {title(metrics['trained_on'])}") + marks(metrics)
 
 
 def rows(metrics, protocol, name=None):
@@ -44,7 +53,7 @@ def rows(metrics, protocol, name=None):
     ours = (name or network(metrics)) + f", seed {seed}" * bool(seed) + " (here)" * own(metrics)
     found = [(ours, metrics[protocol])]
     paper = metrics["published"]
-    if paper and metrics["variant"] == "rsan":
+    if paper and (metrics["variant"] == "rsan" or "maps" in metrics):
         found.append((paper["method"], paper if paper["scored"] == protocol else {}))
     if metrics["second_observer"]:
         found.append(("second observer", metrics["second_observer"][protocol]))

@@ -42,11 +42,14 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
     rest = len(examples) % recipe.batch_size if recipe.recipe == "authors" else 0
     engine = distribution.start(strategy, [recipe.batch_size, rest])
     data = batches_of(recipe, dataset, examples)
+    if recipe.recipe == "any":
+        validation = [batches.scaled(example, dataset.diameter) for example in validation]
     config = {
         "dataset": dataset.name, **dataclasses.asdict(recipe), "loss": loss_of(recipe).__name__,
         "augmentation": dataclasses.asdict(data.strength) if data.strength else None,
         "backend": keras.backend.backend(), "data_sha256": checksums["train"],
-        "validation_sha256": checksums["validation"],
+        "validation_sha256": checksums["validation"], "diameter": dataset.diameter,
+        **{key: checksums[key] for key in ("started_from",) if key in checksums},
     }
     if engine.chief:
         lock = lock_run(run_dir)
@@ -56,7 +59,7 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
     with distribution.lost_workers() if engine.workers > 1 else contextlib.nullcontext():
         with engine.scope():
             model = engine.adapt(built(build, recipe))
-            history = resume(model, run_dir)
+            history = resume(model, run_dir, recipe.start)
             engine.part_random_streams(random_states(model))
         engine.agree(json.dumps([config, history]))
         if len(history) < recipe.epochs:
@@ -98,7 +101,8 @@ def fit(model, data, recipe, history, run_dir, engine, callbacks, set_stage):
 def batches_of(recipe, dataset, examples):
     if recipe.recipe == "authors":
         return batches.WholeImages(examples, dataset.padded, recipe.batch_size, recipe.seed)
-    return batches.Patches(examples, recipe.patch_size, recipe.batch_size, recipe.steps, recipe.seed)
+    kind = batches.AnyCameraPatches if recipe.recipe == "any" else batches.Patches
+    return kind(examples, recipe.patch_size, recipe.batch_size, recipe.steps, recipe.seed)
 
 
 class LossCallback(keras.callbacks.Callback):
@@ -165,5 +169,8 @@ def finish(run_dir, dataset, recipe, history, config, model):
     if not finished(weights):
         write_history(run_dir, history)
         write_record(run_dir, dataset, recipe, history, config, model.count_params())
-    print(f"weights of epoch {history[-1]['epoch']} in {weights}\n"
-          f"score them: python eval_{dataset.key}.py {weights}")
+    command = f"eval_{dataset.key}.py {weights}"
+    if recipe.recipe == "any":
+        command = "eval_any.py " + ("--synthetic" if recipe.synthetic else
+                                    f"{' '.join(dataset.sources)} --weights {weights}")
+    print(f"weights of epoch {history[-1]['epoch']} in {weights}\nscore them: python {command}")

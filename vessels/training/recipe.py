@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from vessels import exit_code
-from vessels.data import datasets, synthetic
+from vessels.data import datasets, mixture, synthetic
 from vessels.files import ROOT
+from vessels.record import read_start
 
 
 def option(default, text, **metadata):
@@ -38,6 +39,7 @@ class Recipe:
                                   "lies below a probability of 0.5, and this brings it nearer", minimum=0.1)
     mixed_precision: bool = option(False, "compute in bfloat16, weights and loss in float32: less memory, faster on "
                                    "GPUs and on processors with AVX512-BF16 or AMX")
+    start: str = option("", "weights to go on from, which fine-tunes them")
     synthetic: bool = option(False, "no data at hand: a minute on procedural fundus images")
 
 
@@ -46,9 +48,16 @@ SYNTHETIC = {"epochs": 3, "steps": 80, "batch_size": 4, "patch_size": 64, "keep_
 
 
 def parse(dataset, recipe, authors, description, argv=None):
-    """Command line -> (Recipe, data_dir, run folder, strategy). Flags beat what `--recipe` and `--synthetic` imply."""
+    """Command line -> (Recipe, data_dir, run folder, strategy, data set).
+
+    Flags beat what `--recipe` and `--synthetic` imply.
+    """
     parser = flags(dataset, recipe, authors, description)
     given = vars(parser.parse_args(argv))
+    if sources := given.pop("sources", None):
+        dataset = dataclasses.replace(dataset, sources=tuple(sources))
+        if given.get("synthetic"):
+            parser.error(f"--synthetic reads no photographs: leave {' '.join(sources)} out")
     data_dir, output_dir, strategy = (given.pop(name) for name in ("data_dir", "output_dir", "strategy"))
     implied = authors if given.get("recipe") == "authors" else {}
     for field in dataclasses.fields(Recipe):
@@ -66,28 +75,34 @@ def parse(dataset, recipe, authors, description, argv=None):
         parser.error(f"--patch-size must be a multiple of 8, got {recipe.patch_size}")
     if not 0 < recipe.keep_prob <= 1:
         parser.error(f"--keep-prob must be in (0, 1], got {recipe.keep_prob}")
-    parts = [dataset.key, "synthetic" * recipe.synthetic, recipe.recipe.replace("patches", ""), recipe.variant]
+    parts = [dataset.key, "synthetic" * recipe.synthetic, "authors" * (recipe.recipe == "authors"), recipe.variant]
     name = "-".join(part for part in [*parts, str(recipe.seed)] if part)
-    return recipe, data_dir, output_dir or ROOT / "runs" / name, strategy
+    return recipe, data_dir, output_dir or ROOT / "runs" / name, strategy, dataset
 
 
 def flags(dataset, recipe, authors, description):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    general = isinstance(dataset, mixture.Mixture)
+    if general:
+        parser.add_argument("sources", nargs="*", help="what to learn from: CSVs of own photographs, DRIVE, CHASEDB1 "
+                            f"(default: {' '.join(dataset.sources)})")
     for field in dataclasses.fields(Recipe):
+        if general and field.name == "recipe":
+            continue
         flag = "--" + field.name.replace("_", "-")
         text = field.metadata["help"]
         if field.type is bool:
             parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
         else:
-            default = f"{getattr(recipe, field.name)}"
+            default = f"{getattr(recipe, field.name)}" or "none"
             if field.name in authors:
                 default += f"; authors: {authors[field.name]}"
             elif field.metadata.get("ignored"):
                 default += "; not for authors"
             parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, choices=field.metadata.get("choices"),
                                 help=f"{text} (default: {default})")
-    parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.title} (default: "
-                        f"$RSAN_DATA_ROOT/{dataset.name} or data/{dataset.name})")
+    parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or the one "
+                        "around it (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="run folder (default: runs/<set>-<variant>-<seed>)")
     parser.add_argument("--strategy", choices=("mirrored", "multiworker"), help="share each batch among all devices "
                         "of this machine, or those of the workers that TF_CONFIG lists, which see the same files; "
@@ -96,10 +111,10 @@ def flags(dataset, recipe, authors, description):
 
 
 def main(dataset, network, recipe, authors, description, argv=None):
-    """The command line of `train_drive.py` and `train_chase.py`.
+    """The command line of `train_drive.py`, `train_chase.py` and `train_any.py`.
 
     Args:
-        dataset: A `datasets.Dataset`.
+        dataset: A `datasets.Dataset`, or a `mixture.Mixture`, in which the command line may name other sources.
         network: Called once the command line is known to be right: returns `(build, set_stage)`. `build(keep_prob,
             variant)` returns the network; `set_stage(model, keep_prob, momentum)` changes both in it.
         recipe: The default `Recipe`.
@@ -109,13 +124,16 @@ def main(dataset, network, recipe, authors, description, argv=None):
     Returns:
         Exit code: 0; 2 for what the user can mend.
     """
-    recipe, data_dir, run_dir, strategy = parse(dataset, recipe, authors, description, argv)
+    recipe, data_dir, run_dir, strategy, dataset = parse(dataset, recipe, authors, description, argv)
 
     def command():
-        data = read(dataset, recipe, data_dir)
+        found = dataset
+        if isinstance(dataset, mixture.Mixture) and not recipe.synthetic:
+            found = mixture.read(dataset, recipe.seed)
+        data = read(found, recipe, data_dir)
         from vessels.training.loop import train
 
-        train(dataset, network, recipe, data, run_dir, strategy)
+        train(found, network, recipe, data, run_dir, strategy)
         return 0
 
     code = exit_code(command, f"stopped; the same command goes on from the last whole epoch in {run_dir}")
@@ -127,11 +145,16 @@ def main(dataset, network, recipe, authors, description, argv=None):
 
 
 def read(dataset, recipe, data_dir):
-    """`(examples, validation, checksums)` of a run: two lists of `Example`, and the SHA-256 of their files."""
+    """`(examples, validation, checksums)` of a run: two lists of `Example`, and the SHA-256 of their files.
+
+    `checksums` also holds "started_from" where the run goes on from other weights.
+    """
+    checksums = {"started_from": read_start(Path(recipe.start), recipe.variant)} if recipe.start else {}
     if recipe.synthetic:
         print(f"SYNTHETIC IMAGES: what follows says nothing about {dataset.title}.")
         examples, validation = (synthetic.make(dataset, split) for split in (recipe.train_on, "validation"))
-        return examples, validation, {"train": {}, "validation": {}}
-    examples, validation = (datasets.load(dataset, split, data_dir) for split in (recipe.train_on, "validation"))
-    return examples, validation, {"train": datasets.checksums(dataset, recipe.train_on, data_dir),
-                                  "validation": datasets.checksums(dataset, "validation", data_dir)}
+        return examples, validation, {"train": {}, "validation": {}, **checksums}
+    source = mixture if isinstance(dataset, mixture.Mixture) else datasets
+    examples, validation = (source.load(dataset, split, data_dir) for split in (recipe.train_on, "validation"))
+    return examples, validation, {"train": source.checksums(dataset, recipe.train_on, data_dir),
+                                  "validation": source.checksums(dataset, "validation", data_dir), **checksums}

@@ -73,10 +73,19 @@ def random_states(model):
     return [layer.seed_generator.state for layer in model.layers if hasattr(layer, "seed_generator")]
 
 
-def resume(model, run_dir):
-    """Loads weights and random streams of the last whole epoch; returns its history, a list of rows."""
+def resume(model, run_dir, start=""):
+    """Loads weights and random streams of the last whole epoch; returns its history, a list of rows.
+
+    Before the first, it loads the weights `start`, if any are named.
+    """
     latest = run_dir / "latest.weights.h5"
     if not latest.exists():
+        try:
+            if start:
+                model.load_weights(start)
+        except ValueError as error:
+            raise UserError(f"{start}: not weights of this network ({str(error).splitlines()[0]}); name others with "
+                            "--start") from None
         return []
     model.load_weights(latest)
     with h5py.File(latest) as file:

@@ -1,0 +1,212 @@
+"""The general network's training: its patches, what it learns from, and what it goes on from."""
+
+import dataclasses
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from test_own import PAIRS, originals, root, table  # noqa: F401  (fixtures)
+from test_training import arrays, network
+
+import train_any
+from vessels import UserError
+from vessels.data import batches, datasets, mixture, own, synthetic
+from vessels.data.datasets import DRIVE, Example
+from vessels.files import sha256
+from vessels.training.recipe import main, parse
+
+RECIPE = dataclasses.replace(train_any.RECIPE, mixed_precision=False)
+FLAGS = ["--epochs", "1", "--steps", "2", "--batch-size", "2", "--patch-size", "56"]
+SPLITS = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "train", "validation", "test"), strict=True)]
+
+
+def run(folder, *flags):
+    flags = [*FLAGS, "--output-dir", str(folder), *flags]
+    return main(mixture.Mixture(diameter=150), network, RECIPE, {}, "help", flags)
+
+
+def read(*sources, seed=0):
+    return mixture.read(mixture.Mixture(sources=tuple(map(str, sources))), seed)
+
+
+# ---- patches
+
+
+@pytest.fixture(scope="module")
+def eye():
+    return synthetic.make(DRIVE, "validation")[0]
+
+
+def patches(examples, **strength):
+    return batches.AnyCameraPatches(examples, 56, 8, 2, strength=dataclasses.replace(batches.ANY_CAMERA, **strength))
+
+
+def test_batches_depend_on_seed_epoch_and_index_alone(eye):
+    def batch(seed, epoch, index):
+        return batches.AnyCameraPatches([eye], 56, 2, 3, seed, epoch)[index][0]
+
+    assert (batch(1, 2, 0) == batch(1, 2, 0)).all()
+    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
+        assert (batch(1, 2, 0) != batch(*other)).any()
+
+
+def test_image_and_label_move_together(eye):
+    """Photographs that show their label: whatever scale, angle and colour, the patch shows the label's patch."""
+    shown = Example("label", np.dstack([np.where(eye.label, 40, 200).astype("uint8")] * 3), eye.label, eye.fov)
+    x, y = patches([shown], blur=(0, 0), noise=(0, 0), slope=(0, 0))[0]
+    assert x.dtype == y.dtype == np.float32
+    assert x.shape == (8, 56, 56, 3) and y.shape == (8, 56, 56, 1)
+    assert set(np.unique(y)) <= {0, 1} and x.min() >= 0 and x.max() <= 1
+    for image, label in zip(x[..., 1], y[..., 0], strict=True):
+        inside = image > 0.02
+        if 0.05 < label[inside].mean() < 0.95:
+            assert np.corrcoef(image[inside], label[inside])[0, 1] < -0.7
+
+
+@pytest.mark.parametrize("wide", [300, 600, 1200])
+def test_patches_show_the_field_of_view_as_wide_as_asked(wide, eye):
+    """Of a disc in the middle, the share of the patch tells the scale; a circle that is known beats what is seen."""
+    fov = np.zeros_like(eye.fov)
+    cv2.circle(view := fov.astype("uint8"), (282, 292), 20, 1, -1)
+    white = Example("disc", np.full_like(eye.image, 200), view > 0, np.ones_like(fov), diameter=500)
+    _, y = batches.AnyCameraPatches([dataclasses.replace(white, fov=view > 0)], 200, 4, 1, strength=dataclasses.replace(
+        batches.ANY_CAMERA, diameter=(wide, wide)))[0]
+    assert y.sum() / 4 == pytest.approx(np.pi * (20 * wide / 500) ** 2, rel=0.1) or wide > 600
+
+
+def test_outside_the_field_of_view_is_black(eye):
+    bright = dataclasses.replace(eye, image=np.full_like(eye.image, 200))
+    x, _ = patches([bright], noise=(0, 0), blur=(0, 0), jpeg=(95, 95))[0]
+    assert (x == 0).all(axis=-1).any() and x.max() > 0.3
+
+
+def test_large_photographs_are_scaled_down_to_save_memory(eye):
+    large = dataclasses.replace(eye, image=cv2.resize(eye.image, (2825, 2920)), label=np.ones((2920, 2825), bool),
+                                fov=np.ones((2920, 2825), bool))
+    assert patches([large, eye]).examples[0].image.shape == (1575, 1524, 3)
+    assert patches([large, eye]).examples[1] is eye
+
+
+# ---- what it learns from
+
+
+def test_sources_are_learned_from_in_their_order(data_root, root):  # noqa: F811
+    mix = read("DRIVE", table(root, *SPLITS, header="image,label,split"), "chase")
+    names = [example.name for example in mixture.load(mix, "train", data_root)]
+    assert names == [*datasets.DRIVE.splits["train"], "0", "1", *datasets.CHASEDB1.splits["train"]]
+    assert mix.name == "DRIVE+mine+CHASEDB1"
+    sums = mixture.checksums(mix, "validation", data_root)
+    assert sums["mine/images/2.png"] == sha256(root / "images/2.png") and "CHASEDB1/Image_09R.jpg" in sums
+    assert not any("images/3.png" in name for name in sums)
+
+
+@pytest.mark.parametrize(("sources", "key"), [([], "any"), (["DRIVE", "CHASEDB1"], "any"), (["DRIVE"], "any-drive"),
+                                              (["a/mine.csv", "DRIVE"], "any-mine-drive")])
+def test_runs_are_named_by_what_they_learn_from(sources, key):
+    _, _, folder, *_ = parse(mixture.Mixture(), RECIPE, {}, "help", sources)
+    assert folder.name == f"{key}-rsan-0"
+
+
+def test_sources_that_do_not_go_together(root, tmp_path):  # noqa: F811
+    with pytest.raises(UserError, match="STARE: no such data set; name DRIVE, CHASEDB1 or a CSV"):
+        read("STARE")
+    path = str(table(root, *PAIRS))
+    with pytest.raises(UserError, match="mine: given twice"):
+        read(path, path)
+    other = root / "other.csv"
+    other.write_text(f"image,label,split\n{SPLITS[0]}\n")
+    with pytest.raises(UserError, match=r"other\.csv, line 2: .*0\.png is the same file as the image of .*mine\.csv"):
+        read(path, other)
+
+
+def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(data_root, root):  # noqa: F811
+    shutil.copy(data_root / "DRIVE/test/images/01_test.tif", root / "eye.tif")
+    path = str(table(root, "eye.tif,labels/0.png"))
+    with pytest.raises(UserError, match=r"mine\.csv, line 2: .*eye\.tif is DRIVE's 01_test\.tif; take one"):
+        read(path, "DRIVE")
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    (PAIRS[:1], "0 photographs to learn from, 2 are the least"),
+    (PAIRS[:2], "1 photographs to learn from, 2 are the least"),
+    ([f"{pair},test" for pair in PAIRS], "none of its 4 photographs is of split train, all are test"),
+    ([f"{pair},validation" for pair in PAIRS], "0 photographs to learn from"),
+])
+def test_too_few_to_train_on_is_said(lines, message, root, tmp_path, capsys):  # noqa: F811
+    header = "image,label" + ",split" * (lines[0].count(",") > 1)
+    assert run(tmp_path / "run", str(table(root, *lines, header=header))) == 2
+    error = capsys.readouterr().err
+    assert message in error and "mine.csv" in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+# ---- the whole way
+
+
+@pytest.fixture(scope="module")
+def trained(originals, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("any")
+    shutil.copytree(originals, folder / "data")
+    assert run(folder / "run", str(table(folder / "data", *PAIRS))) == 0
+    return folder
+
+
+def test_own_photographs_are_trained_on_and_recorded(trained):
+    record = json.loads((trained / "run/best.json").read_text())
+    assert record["dataset"] == "mine" and record["diameter"] == 150 and record["augmentation"]["jpeg"] == [40, 95]
+    image, label = json.loads((trained / "run/config.json").read_text())["validation_sha256"]
+    assert record["validation_sha256"].keys() == {image, label}
+    held_out = image.removeprefix("mine/images/").removesuffix(".png")
+    digests = {name: sha256(trained / "data/images" / f"{name}.png") for name in "0123"}
+    assert {digests.pop(held_out), sha256(trained / f"data/labels/{held_out}.png")} == {
+        *record["validation_sha256"].values()}
+    assert set(digests.values()) == {digest for file, digest in record["data_sha256"].items() if "images" in file}
+    assert record["recipe"]["recipe"] == "any"
+
+
+def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):  # noqa: F811
+    """A run that learns next to nothing ends next to where it starts."""
+    start = trained / "run/best.weights.h5"
+    path = str(table(root, *SPLITS, header="image,label,split"))
+    flags = ["--start", str(start), "--learning-rate", "1e-9", "--keep-prob", "1"]
+    assert run(tmp_path / "run", path, *flags) == 0
+    before, after = arrays(start), arrays(tmp_path / "run/best.weights.h5")
+    moved = [name for name in before if np.abs(before[name] - after[name]).max() > 1e-5]
+    assert before and all("normalization" in name for name in moved)
+    record = json.loads((tmp_path / "run/best.json").read_text())
+    assert record["started_from"]["sha256"] == sha256(start)
+    assert record["started_from"]["data_sha256"] == json.loads((trained / "run/best.json").read_text())["data_sha256"]
+
+
+def test_weights_that_cannot_be_gone_on_from(trained, root, tmp_path, capsys):  # noqa: F811
+    path = str(table(root, *SPLITS, header="image,label,split"))
+    shutil.copytree(trained / "run", tmp_path / "start")
+    start = tmp_path / "start/best.weights.h5"
+    flags = path, "--start", str(start)
+    assert run(tmp_path / "other", *flags, "--variant", "backbone") == 2
+    assert f"{start}: is of rsan, not backbone; give --variant rsan" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    start.with_name("best.json").rename(tmp_path / "start/away.json")
+    assert run(tmp_path / "unknown", *flags) == 2
+    assert "best.json: missing" in capsys.readouterr().err
+    start.unlink()
+    assert run(tmp_path / "none", *flags) == 2
+    assert "best.weights.h5: no such weights" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_synthetic_needs_no_photographs(tmp_path, capsys):
+    assert run(tmp_path, "--synthetic") == 0
+    assert json.loads((tmp_path / "best.json").read_text())["dataset"] == "synthetic"
+    with pytest.raises(SystemExit):
+        run(tmp_path, "mine.csv", "--synthetic")
+    assert "leave mine.csv out" in capsys.readouterr().err
+
+
+def test_tables_are_divided_by_the_runs_seed(root):  # noqa: F811
+    path = table(root, *PAIRS)
+    for seed in range(5):
+        (part,) = read(path, seed=seed).parts
+        assert part == own.read(path).divided(seed)

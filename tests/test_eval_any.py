@@ -1,0 +1,197 @@
+"""Scoring own photographs, other programs' maps, at other thresholds, and what weights have learned from.
+
+With a stand-in for the network: no TensorFlow.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_evaluation import FakeModel
+from test_evaluation import save as save_weights
+from test_own import PAIRS, originals, root, table  # noqa: F401  (fixtures)
+
+from vessels import evaluation, files
+from vessels.data import datasets, mixture, synthetic
+from vessels.data.datasets import DRIVE
+from vessels.files import sha256
+from vessels.prediction.maps import Prediction
+from vessels.report import tables
+
+GENERAL = {"dataset": "DRIVE+CHASEDB1", "diameter": 800, "recipe": {"recipe": "any", "seed": 0}}
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """`command(*flags)` -> exit code; weights lie in tmp_path/weights, results go to tmp_path/results."""
+    home = tmp_path / "home"
+    (home / "results").mkdir(parents=True)
+    shutil.copy(files.ROOT / "results" / "published.json", home / "results")
+    monkeypatch.setattr(evaluation, "ROOT", home)
+
+    def predict_photograph(model, image, diameters, fov):
+        run.diameters.append(diameters)
+        green = image[..., 1].astype("float32")
+        return Prediction((1 - green / green.max()) * fov, fov, None, 1.0, 1.0)
+
+    monkeypatch.setattr(evaluation.maps, "predict_photograph", predict_photograph)
+
+    def run(*flags, dataset=None):
+        network = lambda: (lambda **_: FakeModel(), lambda *_: None)  # noqa: E731
+        return evaluation.main(dataset or mixture.Mixture(), network, "Scores.", list(map(str, flags)))
+
+    run.diameters, run.home = [], home
+    return run
+
+
+def metrics_in(*parts):
+    return json.loads(Path(*parts, "metrics.json").read_text())
+
+
+def test_own_photographs_get_all_that_drive_gets(command, root, capsys):  # noqa: F811
+    save_weights(command.home / "weights", "any_rsan", **GENERAL)
+    lines = [f"{pair},second/{i}.png" for i, pair in enumerate(PAIRS)]
+    assert command(table(root, *lines, header="image,label,second")) == 0
+    output = capsys.readouterr().out
+    assert "mine, 4 test images, inside the field of view" in output and "second observer" in output
+    results = command.home / "results/mine/any_rsan"
+    written = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
+    pictures = {f"{kind}/{i}.png" for kind in ("panels", "probabilities") for i in range(4)}
+    assert written == {"metrics.json", "table.md", "roc.png", "pr.png", "reliability.png", "index.html", *pictures}
+    metrics = metrics_in(results)
+    assert command.diameters == [(800,)] * 4 and metrics["second_observer"]["inside_fov"]["f1"] > 0.5
+    assert [one["image"] for one in metrics["per_image"]] == list("0123")
+    page = (results / "index.html").read_text()
+    assert page.count("<figure class=case") == 4 and "rsan, any camera" in page
+
+
+def test_only_the_test_part_is_scored(command, root):  # noqa: F811
+    save_weights(command.home / "weights", "any_rsan", **GENERAL)
+    lines = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "validation", "test", "train"), strict=True)]
+    assert command(table(root, *lines, header="image,label,split")) == 0
+    assert [one["image"] for one in metrics_in(command.home, "results/mine/any_rsan")["per_image"]] == ["2"]
+
+
+@pytest.fixture
+def drive(root, monkeypatch):  # noqa: F811
+    """Stand-ins for the test images of DRIVE, and their files."""
+    made = synthetic.make(DRIVE, "test")[:2]
+    monkeypatch.setattr(datasets, "load", lambda *_: made)
+    monkeypatch.setattr(datasets, "files", lambda *_: {one.name: {"image": root / f"images/{i}.png"}
+                                                       for i, one in enumerate(made)})
+    return made
+
+
+def test_the_sets_are_scored_one_after_another(command, drive):
+    save_weights(command.home / "weights", "any_rsan", **GENERAL)
+    assert command("DRIVE", "CHASE") == 0
+    for name in ("DRIVE", "CHASEDB1"):
+        metrics = metrics_in(command.home, "results", name, "any_rsan")
+        assert metrics["published"]["method"] == "RSAN (paper)" and tables.network(metrics) == "rsan, any camera"
+
+
+def test_a_general_network_of_one_set_sees_it_at_the_diameter_that_it_knows(command, drive):
+    weights = save_weights(command.home / "run", "best", **{**GENERAL, "dataset": "DRIVE"})
+    assert command(weights, dataset=DRIVE) == 0
+    assert command.diameters == [(800,)] * 2
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_photographs_that_weights_have_learned_from(started, command, root, capsys):  # noqa: F811
+    learned = {"mine/images/1.png": sha256(root / "images/1.png"), "mine/labels/0.png": sha256(root / "labels/0.png")}
+    record = {"data_sha256": {}, "started_from": {"file": "any", "data_sha256": learned}} if started else {
+        "data_sha256": learned}
+    weights = save_weights(command.home / "run", "best", **GENERAL, **record)
+    path = table(root, *PAIRS[:2])
+    assert command(path, "--weights", weights) == 2
+    assert f"{weights}: learned from 1 of the 2 photographs of mine (1); " in capsys.readouterr().err
+    assert not (weights.parent / "results").exists()
+    assert command(path, "--weights", weights, "--allow-seen") == 0
+    assert "\nSEEN IN TRAINING: 1; these figures say nothing" in capsys.readouterr().out
+    folder = weights.parent / "results/mine"
+    assert metrics_in(folder)["seen_in_training"] == ["1"]
+    for file in ("table.md", "index.html"):
+        assert "1 of the photographs SEEN IN TRAINING" in (folder / file).read_text()
+
+
+def test_drives_own_photographs_too(command, drive, root, capsys):  # noqa: F811
+    weights = save_weights(command.home / "run", "best", **GENERAL,
+                           data_sha256={"mine/a.png": sha256(root / "images/0.png")})
+    assert command(weights, dataset=DRIVE) == 2
+    assert "learned from 1 of the 2 photographs of DRIVE (synthetic_test_01)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_the_threshold_is_the_records_or_the_commands_and_tables_say_so(flag, command, root, capsys):  # noqa: F811
+    save_weights(command.home / "weights", "any_rsan", **GENERAL, threshold=0.3)
+    assert command(table(root, *PAIRS[:2]), *["--threshold", "0.4"] * flag) == 0
+    threshold, folder = 0.4 if flag else 0.3, command.home / "results/mine/any_rsan"
+    metrics = metrics_in(folder)
+    assert metrics["threshold"] == threshold
+    assert ", threshold" in capsys.readouterr().out
+    for text in ((folder / "table.md").read_text(), (folder / "index.html").read_text()):
+        assert text.count(f", threshold {threshold}") >= 2
+    assert command(table(root, *PAIRS[:2]), "--threshold", "0.9", "--output-dir", command.home / "other") == 0
+    assert metrics_in(command.home, "other")["inside_fov"]["sensitivity"] < metrics["inside_fov"]["sensitivity"]
+
+
+def write_maps(folder, examples, binary=False):
+    folder.mkdir()
+    for example in examples:
+        found = np.where(example.label, 200, example.image[..., 1] // 2).astype("uint8")
+        Image.fromarray((found > 150) * np.uint8(255) if binary else found).save(folder / f"{example.name}.png")
+    return folder
+
+
+def test_maps_of_any_program_are_scored_in_the_same_tables(command, drive, tmp_path, capsys):
+    folder = write_maps(tmp_path / "unet", drive)
+    assert command("--maps", folder, dataset=DRIVE) == 0
+    output = capsys.readouterr().out
+    assert "maps of unet" in output and "RSAN (paper)" in output and "(here)" not in output
+    metrics = metrics_in(folder, "results/DRIVE")
+    assert metrics["whole_image"]["auc"] > 0.99 and metrics["weights"]["sha256"] is None
+    assert (folder / "results/DRIVE/roc.png").exists() and command.diameters == []
+
+
+def test_black_and_white_maps_have_no_auc_and_it_is_said(command, drive, tmp_path, capsys):
+    folder = write_maps(tmp_path / "unet", drive, binary=True)
+    assert command("--maps", folder, dataset=DRIVE) == 0
+    assert "black and white, and rank nothing: no AUC, no curves" in capsys.readouterr().out
+    metrics = metrics_in(folder, "results/DRIVE")
+    assert metrics["whole_image"]["auc"] is None and metrics["whole_image"]["f1"] > 0.99
+    assert (folder / "results/DRIVE/panels/synthetic_test_01.png").exists()
+
+
+def test_maps_of_own_photographs(command, root, tmp_path, capsys):  # noqa: F811
+    path = table(root, *PAIRS[:2])
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    shutil.copy(root / "labels/0.png", folder / "0.png")
+    assert command(path, "--maps", folder) == 2
+    assert "lacks the map of 1" in capsys.readouterr().err
+    shutil.copy(root / "labels/1.png", folder / "1.png")
+    assert command(path, "--maps", folder) == 0
+    assert metrics_in(folder, "results/mine")["inside_fov"]["f1"] > 0.99
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--maps", "maps", "--synthetic"], "--maps scores no network"),
+    (["--threshold", "1.5"], "must be between 0 and 1"),
+    (["--threshold", "nan"], "must be between 0 and 1"),
+])
+def test_flags_that_do_not_go_together(flags, message, command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(*flags)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_two_tables_of_one_name_are_not_written_over_each_other(command, root, capsys):  # noqa: F811
+    save_weights(command.home / "weights", "any_rsan", **GENERAL)
+    path = table(root, *PAIRS[:1])
+    assert command(path, path) == 2
+    assert "would overwrite others" in capsys.readouterr().err
+    assert command("STARE") == 2
+    assert "STARE: no such data set" in capsys.readouterr().err

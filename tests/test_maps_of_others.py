@@ -1,0 +1,95 @@
+"""Probability maps that any program has made: what is read, and what is said of what is no such map."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from vessels import UserError
+from vessels.data.datasets import Example
+from vessels.prediction.others import read_maps
+
+SHAPE = (40, 50)
+
+
+def example(name):
+    rng = np.random.default_rng(len(name))
+    label = rng.random(SHAPE) < 0.2
+    return Example(name, np.zeros((*SHAPE, 3), "uint8"), label, np.ones(SHAPE, bool))
+
+
+EXAMPLES = [example("01_test"), example("left/eye")]
+PROBABILITY = np.linspace(0, 1, SHAPE[0] * SHAPE[1], dtype="float32").reshape(SHAPE)
+
+
+def eight(array):
+    return np.round(255 * array).astype("uint8")
+
+
+def sixteen(array):
+    return np.round(65535 * array).astype("uint16")
+
+
+def write(folder, array, suffix=".png", names=("01_test", "left/eye")):
+    for name in names:
+        path = folder / f"{name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix.lower() == ".png":
+            Image.fromarray(array).save(path)
+        else:
+            tifffile.imwrite(path, array)
+
+
+@pytest.mark.parametrize(("made", "suffix", "step"), [
+    (eight(PROBABILITY), ".png", 255), (eight(PROBABILITY), ".tif", 255), (sixteen(PROBABILITY), ".PNG", 65535),
+    (sixteen(PROBABILITY), ".tiff", 65535), (PROBABILITY, ".tif", 1e7), (PROBABILITY.astype("float64"), ".tif", 1e7),
+    (np.dstack([eight(PROBABILITY)] * 3), ".png", 255),
+])
+def test_maps_of_every_kind_are_read(made, suffix, step, tmp_path):
+    write(tmp_path, made, suffix)
+    for found in read_maps(tmp_path, EXAMPLES):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, PROBABILITY, atol=0.51 / step)
+
+
+@pytest.mark.parametrize("made", [eight(PROBABILITY > 0.7), (PROBABILITY > 0.7).astype("uint8"), PROBABILITY > 0.7,
+                                  sixteen(PROBABILITY > 0.7)])
+def test_black_and_white_maps_rank_nothing(made, tmp_path):
+    write(tmp_path, made)
+    for found in read_maps(tmp_path, EXAMPLES):
+        assert found.dtype == bool
+        np.testing.assert_array_equal(found, PROBABILITY > 0.7)
+
+
+def test_one_map_without_a_vessel_does_not_make_the_others_black_and_white(tmp_path):
+    write(tmp_path, eight(PROBABILITY), names=("01_test",))
+    write(tmp_path, eight(0 * PROBABILITY), names=("left/eye",))
+    assert [found.dtype for found in read_maps(tmp_path, EXAMPLES)] == [np.float32] * 2
+
+
+@pytest.mark.parametrize(("made", "suffix", "message"), [
+    (eight(PROBABILITY[1:]), ".png", "50x39 pixels, not 50x40 as the photograph"),
+    (eight(np.stack([PROBABILITY, PROBABILITY.T.reshape(SHAPE), PROBABILITY], axis=-1)), ".png", "is in colour"),
+    (255 * PROBABILITY, ".tif", r"holds values outside \[0, 1\]"),
+    (np.full(SHAPE, np.nan, "float32"), ".tif", r"holds values outside \[0, 1\]"),
+    (PROBABILITY - 0.5, ".tif", r"holds values outside \[0, 1\]"),
+])
+def test_what_is_no_map_is_said(made, suffix, message, tmp_path):
+    write(tmp_path, made, suffix)
+    with pytest.raises(UserError, match=f"01_test{suffix}: .*{message}"):
+        read_maps(tmp_path, EXAMPLES)
+
+
+def test_a_missing_map_a_broken_one_and_two_of_a_name(tmp_path):
+    with pytest.raises(UserError, match="none: no such folder"):
+        read_maps(tmp_path / "none", EXAMPLES)
+    write(tmp_path, eight(PROBABILITY), names=("01_test",))
+    with pytest.raises(UserError, match=r"lacks the map of left/eye; there is to be one left/eye\.png or \.tif"):
+        read_maps(tmp_path, EXAMPLES)
+    write(tmp_path, eight(PROBABILITY), ".tif", names=("01_test",))
+    with pytest.raises(UserError, match=r"01_test\.png, 01_test\.tif all claim to be the map of 01_test"):
+        read_maps(tmp_path, EXAMPLES)
+    (tmp_path / "01_test.png").unlink()
+    (tmp_path / "01_test.tif").write_bytes(b"II*\0 cut short")
+    with pytest.raises(UserError, match=r"01_test\.tif: cannot be decoded"):
+        read_maps(tmp_path, EXAMPLES)

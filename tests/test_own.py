@@ -1,0 +1,257 @@
+"""What users rely on when they hand over their own photographs and labels as a CSV."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_datasets import altered, converted, save, text, truncate
+
+from vessels import UserError
+from vessels.data import own, synthetic
+from vessels.data.datasets import DRIVE
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory):
+    """Four photographs, one of another size, with labels, a mask and a second observer."""
+    root = tmp_path_factory.mktemp("own")
+    for i, example in enumerate(synthetic.make(DRIVE, "test")):
+        cut = np.s_[:-40] if i == 3 else np.s_[:]
+        save(root / f"images/{i}.png", example.image[cut])
+        save(root / f"labels/{i}.png", example.label[cut])
+        save(root / f"second/{i}.png", example.second[cut])
+        save(root / f"masks/{i}.gif", example.fov[cut])
+    return root
+
+
+@pytest.fixture
+def root(originals, tmp_path):
+    return Path(shutil.copytree(originals, tmp_path / "mine"))
+
+
+def table(root, *lines, header="image,label", encoding="utf-8"):
+    path = root / "mine.csv"
+    path.write_bytes("\n".join([header, *lines]).encode(encoding))
+    return path
+
+
+PAIRS = [f"images/{i}.png,labels/{i}.png" for i in range(4)]
+
+
+def test_photographs_of_different_sizes_load_as_they_are(root):
+    lines = [f"{pair},masks/{i}.gif,second/{i}.png" for i, pair in enumerate(PAIRS)]
+    found = own.load(own.read(table(root, *lines, header="image,label,fov,second")), "test")
+    for i, (example, written) in enumerate(zip(found, synthetic.make(DRIVE, "test"), strict=True)):
+        cut = np.s_[:-40] if i == 3 else np.s_[:]
+        assert example.name == str(i)
+        for kind in ("image", "label", "fov", "second"):
+            np.testing.assert_array_equal(getattr(example, kind), getattr(written, kind)[cut])
+
+
+def test_field_of_view_and_second_observer_are_optional(root):
+    for example, written in zip(own.load(own.read(table(root, *PAIRS[:3])), "test"), synthetic.make(DRIVE, "test"),
+                                strict=False):
+        assert example.second is None
+        assert (example.fov != written.fov).mean() < 0.01
+
+
+SEMICOLONS = "image;label\nimages/0.png;labels/0.png\nimages/1.png;labels/1.png\n"
+SPREADSHEETS = {
+    "semicolons": SEMICOLONS,
+    "tabs": SEMICOLONS.replace(";", "\t"),
+    "byte order mark": "\ufeff" + SEMICOLONS,
+    "Windows": SEMICOLONS.replace("\n", "\r\n").replace("/", "\\"),
+    "blank lines": "\n" + SEMICOLONS.replace("\n", "\n;\n\n"),
+    "capitals and blanks": SEMICOLONS.replace("image;label", "Image ; Label").replace(";l", " ; l"),
+    "quotes": SEMICOLONS.replace("images/0.png", '"images/0.png"').replace("image;", '"image";'),
+    "other columns empty": "image,label,fov,second,split\nimages/0.png,labels/0.png,,,\nimages/1.png,labels/1.png,,,\n",
+}
+
+
+@pytest.mark.parametrize("spelling", SPREADSHEETS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_what_spreadsheets_write_is_read(spelling, encoding, root):
+    (root / "mine.csv").write_bytes(SPREADSHEETS[spelling].encode(encoding))
+    rows = own.read(root / "mine.csv").rows
+    assert {name: row.files["label"].resolve() for name, row in rows.items()} == {
+        name: (root / f"labels/{name}.png").resolve() for name in "01"}
+
+
+def test_names_with_separators_and_letters_of_any_language(root):
+    shutil.move(root / "images/0.png", root / "images/Gefäße, 网膜.png")
+    path = table(root, '"images/Gefäße, 网膜.png",labels/0.png', encoding="utf-8-sig")
+    assert [example.name for example in own.load(own.read(path), "test")] == ["Gefäße, 网膜"]
+
+
+def test_photographs_of_the_same_name_in_two_folders_keep_apart(root):
+    for side, i in (("left", 0), ("right", 1)):
+        (root / side).mkdir()
+        shutil.move(root / f"images/{i}.png", root / side / "eye.png")
+    path = table(root, "left/eye.png,labels/0.png", "right/eye.png,labels/1.png", "images/2.png,labels/2.png")
+    assert list(own.read(path).rows) == ["left/eye", "right/eye", "images/2"]
+
+
+# ---- splits
+
+
+def test_only_the_part_asked_for_is_read(root):
+    lines = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "validation", "Test", "train"), strict=True)]
+    found = own.read(table(root, *lines, header="image,label,split"))
+    parts = {"train": "03", "validation": "1", "test": "2", "train+validation": "013"}
+    assert {split: "".join(found.part(split)) for split in parts} == parts
+    assert {split: "".join(found.divided(7).part(split)) for split in parts} == parts
+
+
+def test_without_splits_all_are_scored_and_a_seeded_tenth_validates(root):
+    found = own.read(table(root, *PAIRS))
+    assert list(found.part("test")) == list("0123")
+    chosen = {seed: tuple(found.divided(seed).part("validation")) for seed in range(20)}
+    assert {len(names) for names in chosen.values()} == {1} and len(set(chosen.values())) > 1
+    assert chosen == {seed: tuple(found.divided(seed).part("validation")) for seed in range(20)}
+    assert sorted([*chosen[0], *found.divided(0).part("train")]) == list("0123")
+
+
+def test_a_tenth_of_many_validates(root):
+    row = own.read(table(root, PAIRS[0])).rows["0"]
+    many = own.Table(root / "many.csv", {str(i): row for i in range(30)}).divided(0)
+    assert (len(many.part("train")), len(many.part("validation"))) == (27, 3)
+
+
+def test_a_table_of_test_photographs_alone_says_so(root):
+    path = table(root, f"{PAIRS[0]},test", header="image,label,split")
+    with pytest.raises(UserError, match=r"none of its 1 photographs is of split train, all are test"):
+        own.load(own.read(path).divided(), "train")
+
+
+def test_checksums_are_of_the_files_read(root):
+    path = table(root, *(f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "test"), strict=False)),
+                 header="image,label,split")
+    assert own.checksums(own.read(path), "test") == {
+        name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in ("images/1.png", "labels/1.png")}
+
+
+# ---- bad tables: each is one line of a message that names the CSV and the line
+
+TABLES = [
+    ("\n", "line 1: no column 'image'"),
+    ("image\nimages/0.png", "line 1: no column 'label'"),
+    ("image,label,mask\n", "line 1: an unknown column 'mask'"),
+    ("image,label,label\n", "line 1: more than one column 'label'"),
+    ("images/0.png,labels/0.png\n", "line 1: an unknown column 'images/0.png'"),
+    ("image,label\n\n", "lists no photograph"),
+    ("image,label\nimages/0.png", "line 2: 1 cells where the first line has 2"),
+    ("image,label\n\nimages/0.png,labels/0.png,masks/0.gif", "line 3: 3 cells where the first line has 2"),
+    ("image,label\nimages/0.png,", "line 2: label is empty"),
+    ("image,label\n,labels/0.png", "line 2: image is empty"),
+    ('image,label\n"images/0.png,labels/0.png', "line 2: unexpected end of data; correct the quotes"),
+    ("image,label,split\nimages/0.png,labels/0.png,training", "line 2: split is 'training'"),
+    ("image,label,split\nimages/0.png,labels/0.png,test\nimages/1.png,labels/1.png,", "line 3: split is empty"),
+    ("image,label\nimages/9.png,labels/0.png", "line 2: {root}/images/9.png: No such file"),
+    ("image,label\nimages,labels/0.png", "line 2: {root}/images: Is a directory"),
+    ("image,label\nimages/0.png,labels/0.png\nimages/1.png,labels/9.png", "line 3: {root}/labels/9.png: No such file"),
+    ("image,label,fov\nimages/0.png,labels/0.png,masks/9.gif", "line 2: {root}/masks/9.gif: No such file"),
+    ("image,label\nimages/0.png,images/0.png", "line 2: {root}/images/0.png is the same file as the image of"),
+    ("image,label\nimages/0.png,labels/0.png\nimages/1.png,labels/0.png",
+     "line 3: {root}/labels/0.png is the same file as the label of {root}/mine.csv, line 2"),
+    ("image,label\nimages/0.png,labels/0.png\nimages/../images/0.png,labels/1.png",
+     "line 3: {root}/images/../images/0.png is the same file as the image of {root}/mine.csv, line 2"),
+    ("image,label,split\nimages/0.png,labels/0.png,test\ncopy.png,labels/1.png,train",
+     "line 3: {root}/copy.png is the same file as the image of {root}/mine.csv, line 2; it must not be both test and"),
+    ("image,label,second\nimages/0.png,labels/0.png,labels/0.png", "is the same file as the label of"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), TABLES)
+def test_bad_tables_are_one_line_that_names_the_line(content, message, root):
+    shutil.copy(root / "images/0.png", root / "copy.png")
+    (root / "mine.csv").write_text(content)
+    with pytest.raises(UserError) as error:
+        own.read(root / "mine.csv")
+    line = str(error.value)
+    assert line.startswith(f"{root}/mine.csv") and message.format(root=root) in line and "\n" not in line
+
+
+def test_no_table_and_no_text(root):
+    with pytest.raises(UserError, match=r"none\.csv: No such file"):
+        own.read(root / "none.csv")
+    with pytest.raises(UserError, match=r"mine\.csv: is not text in UTF-8; save it as 'CSV UTF-8'"):
+        own.read(table(root, "images/Gefäß.png,labels/0.png", encoding="cp1252"))
+    with pytest.raises(UserError, match=r"drive\.csv: the name drive is taken; rename the file"):
+        own.read(shutil.move(table(root, *PAIRS), root / "drive.csv"))
+
+
+def test_the_same_photograph_in_two_tables_is_refused(root):
+    first = own.read(table(root, f"{PAIRS[0]},test", header="image,label,split"))
+    shutil.copy(root / "images/0.png", root / "images/copy.png")
+    second = root / "more.csv"
+    second.write_text("image,label,split\nimages/copy.png,labels/1.png,train\n")
+    with pytest.raises(UserError, match=r"more\.csv, line 2: .*copy\.png is .*mine\.csv, line 2.* both test and train"):
+        own.check_once([row for one in (first, own.read(second)) for row in one.rows.values()])
+
+
+def swapped(path):
+    shutil.copy(path.with_name("1.png"), path)
+
+
+def disc_in_a_corner(mask):
+    return np.where(np.add.outer(*map(np.arange, mask.shape)) < 300, 255, 0).astype("uint8")
+
+
+BAD = [
+    ("images/0.png", truncate, "cannot be decoded"),
+    ("images/0.png", text, "cannot be decoded"),
+    ("images/0.png", altered(np.zeros_like), "all black"),
+    ("images/0.png", altered(lambda image: image[:40]), "smaller than 64 pixels"),
+    ("labels/0.png", truncate, "cannot be decoded"),
+    ("labels/0.png", altered(lambda label: label[1:]), "565x583 pixels, not 565x584"),
+    ("labels/0.png", altered(lambda label: label // 2), "holds the grey value 127"),
+    ("labels/0.png", converted("RGB"), "black and white is expected, this is RGB"),
+    ("labels/0.png", altered(np.zeros_like), "is it empty or inverted?"),
+    ("labels/0.png", altered(lambda label: 255 - label), "is it empty or inverted?"),
+    ("labels/0.png", altered(lambda label: label[:, ::-1]), "does not follow the vessels of 0.png"),
+    ("second/0.png", altered(np.zeros_like), "is it empty or inverted?"),
+    ("second/0.png", swapped, "does not follow the vessels of 0.png"),
+    ("masks/0.gif", altered(lambda mask: mask[1:]), "565x583 pixels, not 565x584"),
+    ("masks/0.gif", altered(lambda mask: 255 - mask), "is it empty or inverted?"),
+    ("masks/0.gif", altered(np.zeros_like), "is it empty or inverted?"),
+]
+
+
+@pytest.mark.parametrize(("file", "damage", "message"), BAD)
+def test_bad_files_are_one_line_that_names_the_line(file, damage, message, root):
+    damage(root / file)
+    path = table(root, "images/0.png,labels/0.png,masks/0.gif,second/0.png", header="image,label,fov,second")
+    with pytest.raises(UserError) as error:
+        own.load(own.read(path), "test")
+    line = str(error.value)
+    assert line.startswith(f"{path}, line 2: ") and message in line and Path(file).name in line and "\n" not in line
+
+
+def test_another_photographs_label_is_refused(root):
+    path = table(root, "images/0.png,labels/1.png", "images/1.png,labels/0.png")
+    with pytest.raises(UserError, match=r"mine\.csv, line 2: .*labels/1\.png: does not follow the vessels of 0\.png"):
+        own.load(own.read(path), "test")
+
+
+def test_a_second_observer_for_some_photographs_only_is_refused(root):
+    path = table(root, f"{PAIRS[0]},second/0.png", f"{PAIRS[1]},", header="image,label,second")
+    with pytest.raises(UserError, match=r"mine\.csv, line 3: second is empty, in other lines it is not"):
+        own.load(own.read(path), "test")
+
+
+def test_a_transparent_or_16_bit_photograph_is_read(root):
+    Image.open(root / "images/0.png").convert("RGBA").save(root / "images/0.png")
+    assert own.load(own.read(table(root, PAIRS[0])), "test")[0].image.dtype == np.uint8
+
+
+def test_les_av_loads(data_root):
+    path = data_root / "LES_AV" / "les_av.csv"
+    if not path.exists():
+        pytest.skip("needs LES_AV beside DRIVE")
+    found = own.read(path)
+    assert len(found.rows) == 22 and len(found.divided().part("validation")) == 2
+    for example in own.load(found.divided(), "validation"):
+        assert example.image.shape[:2] == example.label.shape == example.fov.shape
