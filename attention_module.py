@@ -50,9 +50,12 @@ class SpatialAttention(layers.Layer):
     def build(self, input_shape):
         self.conv.build((*input_shape[:-1], 2))
 
+    def attention(self, inputs, training=False):
+        """What every channel of `inputs` is multiplied by: float `(batch, height, width, 1)` in [0, 1]."""
+        return self.conv((compiled_mean_and_maximum if training else mean_and_maximum)(inputs))
+
     def call(self, inputs, training=False):
-        pooled = (compiled_mean_and_maximum if training else mean_and_maximum)(inputs)
-        return inputs * self.conv(pooled)
+        return inputs * self.attention(inputs, training)
 
     def get_config(self):
         return {**super().get_config(), "kernel_size": self.kernel_size}

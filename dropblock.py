@@ -2,7 +2,7 @@
 
 import math
 
-from fused import compiled  # first: it chooses TensorFlow's settings
+from fused import Setting, compiled  # first: it chooses TensorFlow's settings
 
 # isort: split
 import keras
@@ -18,7 +18,6 @@ def unpack(dropped, channels):
     return ops.reshape(bits, (-1, *ops.shape(dropped)[1:3], dropped.shape[3] * PACKED))[..., :channels]
 
 
-@compiled
 def dilate(seeds, size):
     """Each bit set where one is in the `size` x `size` places that end there; smaller by `size - 1`."""
     reach = 1
@@ -31,6 +30,32 @@ def dilate(seeds, size):
 
 
 @compiled
+def blocks(gaps, height, width, channels, size):
+    """Dropped values as an int32 tensor `(batch, height, width, words)`, a bit for a channel.
+
+    Args:
+        gaps: float `(batch, count)`, from each seed to the next, in the order of the places where a block fits.
+        height, width, channels: Of the map.
+        size: Side of a block.
+    """
+    rows, columns = height - size + 1, width - size + 1
+    words = -(-channels // PACKED)
+    batch = ops.shape(gaps)[0]
+    place = ops.cumsum(ops.cast(gaps, "int32"), axis=1) - 1
+    inside = place < rows * columns * channels
+    channel = place % channels
+    column = place // channels % columns + size - 1
+    row = place // (channels * columns) + size - 1
+    h, w = height + size - 1, width + size - 1
+    sample = ops.expand_dims(ops.arange(batch, dtype="int32"), 1)
+    index = ((sample * h + row) * w + column) * words + channel // PACKED
+    index = ops.where(inside, index, 0)
+    bit = ops.where(inside, ops.left_shift(ops.ones_like(channel), channel % PACKED), 0)
+    seeds = ops.segment_sum(ops.reshape(bit, (-1,)), ops.reshape(index, (-1,)), batch * h * w * words)
+    return dilate(ops.reshape(seeds, (-1, h, w, words)), size)
+
+
+@compiled
 def count_dropped(dropped):
     return ops.sum(sum(ops.bitwise_and(ops.right_shift(dropped, i), 1) for i in range(PACKED)))
 
@@ -38,6 +63,23 @@ def count_dropped(dropped):
 @compiled
 def scale_kept(x, dropped, scale, channels):
     return x * (ops.cast(1 - unpack(dropped, channels), x.dtype) * ops.cast(scale, x.dtype))
+
+
+def multiply(x, by):
+    """`by(x)`, whose gradient is `by` of the one upstream.
+
+    It unpacks the bits again: to keep a float for each value would take as much memory as x.
+    """
+    @ops.custom_gradient
+    def multiplied(x):
+        def gradient(*args, upstream=None):
+            if upstream is None:
+                (upstream,) = args
+            return by(upstream)
+
+        return by(x), gradient
+
+    return multiplied(x)
 
 
 @keras.saving.register_keras_serializable(package="rsan")
@@ -49,8 +91,8 @@ class DropBlock2D(layers.Layer):
     What is kept is scaled by `count / sum(mask)` of the whole batch, which leaves the mean unchanged.
 
     Args:
-        keep_prob: Share of values to keep, in (0, 1]. A plain attribute that may be changed between
-            calls; compiled training functions have to be made again then.
+        keep_prob: Share of values to keep, in (0, 1]. An attribute that may be changed between calls; a compiled
+            training function has to be made again then; `rsan_model.set_stage` does without.
         block_size: Side of a block in pixels of the feature map.
         sync_channels: Drop the same blocks in all channels.
         seed: Integer seed of the layer's random stream, or None.
@@ -64,40 +106,45 @@ class DropBlock2D(layers.Layer):
         (2, 64, 64, 16)
     """
 
+    setting = None
+
     def __init__(self, keep_prob, block_size=7, sync_channels=False, seed=None, **kwargs):
         super().__init__(**kwargs)
-        if not 0 < keep_prob <= 1:
-            raise ValueError(f"keep_prob must be in (0, 1], got {keep_prob}")
+        self.keep_prob = keep_prob
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1, got {block_size}")
-        self.keep_prob = keep_prob
         self.block_size = block_size
         self.sync_channels = sync_channels
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
+    @property
+    def keep_prob(self):
+        return self.setting.number
+
+    @keep_prob.setter
+    def keep_prob(self, value):
+        if not 0 < value <= 1:
+            raise ValueError(f"keep_prob must be in (0, 1], got {value}")
+        if self.setting is None:
+            self.setting = Setting(value)
+        self.setting.assign(value)
+
     def call(self, inputs, training=False):
-        if not training or self.keep_prob == 1:
+        changes = self.setting.variable is not None
+        if not training or (self.keep_prob == 1 and not changes):
             return inputs
-        batch, height, width, channels = ops.shape(inputs)
-        self._check(height, width)
-        if self.sync_channels:
-            channels = 1
-        dropped = self._blocks(batch, height, width, channels)
-        count = ops.cast(batch * height * width * channels, "float32")
-        scale = count / ops.maximum(count - ops.cast(count_dropped(dropped), "float32"), 1)
-
-        # Its gradient unpacks the bits again: to keep a float for each value would take as much memory as x.
-        @ops.custom_gradient
-        def drop(x):
-            def gradient(*args, upstream=None):
-                if upstream is None:
-                    (upstream,) = args
-                return scale_kept(upstream, dropped, scale, channels)
-
-            return scale_kept(x, dropped, scale, channels), gradient
-
-        return drop(inputs)
+        self._check(*ops.shape(inputs)[1:3])
+        keep_prob = self.setting.read()
+        shape = (*ops.shape(inputs)[:3], 1 if self.sync_channels else inputs.shape[-1])
+        u, gamma = self._draw(keep_prob, *shape)
+        if not changes:
+            dropped, scale = self._dropped(u, gamma, shape)
+            return multiply(inputs, lambda x: scale_kept(x, dropped, scale, shape[3]))
+        some = keep_prob < 1
+        none = ops.zeros((*shape[:3], -(-shape[3] // PACKED)), "int32"), ops.ones(())
+        dropped, scale = ops.cond(some, lambda: self._dropped(u, gamma, shape), lambda: none)
+        return multiply(inputs, lambda x: ops.cond(some, lambda: scale_kept(x, dropped, scale, shape[3]), lambda: x))
 
     def _check(self, height, width):
         message = f"DropBlock's blocks of {self.block_size} are larger than the map: train on larger images"
@@ -108,37 +155,39 @@ class DropBlock2D(layers.Layer):
         elif min(height, width) < self.block_size:
             raise ValueError(f"{message}, or with a smaller block_size; got {height}x{width}")
 
-    def _blocks(self, batch, height, width, channels):
-        """Dropped values as an int32 tensor `(batch, height, width, words)`, a bit for a channel."""
+    def _draw(self, keep_prob, batch, height, width, channels):
+        """As many random numbers in [0, 1) as there may be seeds, `(batch, count)`, and the share of seeds."""
         b = self.block_size
-        rows, columns = height - b + 1, width - b + 1
-        words = -(-channels // PACKED)
-        area, places = height * width, rows * columns
-        minimum, ceil, log1p = min, math.ceil, math.log1p
+        area, places = height * width, (height - b + 1) * (width - b + 1)
+        ceil = math.ceil
         if not isinstance(area, int):  # learned when it runs
-            minimum, ceil, log1p = ops.minimum, lambda x: ops.cast(ops.ceil(x), "int32"), ops.log1p
+            ceil = lambda x: ops.cast(ops.ceil(x), "int32")  # noqa: E731
             area, places = ops.cast(area, "float32"), ops.cast(places, "float32")
-        # At most the largest float32 below 1: its logarithm is finite.
-        gamma = minimum((1 - self.keep_prob) / b**2 * area / places, 1 - 2**-24)
-        # Bernoulli trials seen from success to success: the gaps between seeds are geometric, so that
-        # the cost goes with the seeds and not with the places. Six standard deviations are never short.
-        expected = places * channels * gamma
+
+        def gamma(keep_prob):
+            return (1 - keep_prob) / b**2 * area / places
+
+        # Six standard deviations are never short.
+        expected = places * channels * gamma(self.setting.least if self.setting.variable is not None else keep_prob)
         count = ceil(expected + 6 * expected**0.5 + 6)
-        u = keras.random.uniform((batch, count), seed=self.seed_generator)
-        # Gaps that reach past the end are cut, or their sum would be too large for int32.
-        gaps = ops.minimum(ops.floor(ops.log1p(-u) / log1p(-gamma)), places * channels) + 1
-        place = ops.cumsum(ops.cast(gaps, "int32"), axis=1) - 1
-        inside = place < rows * columns * channels
-        channel = place % channels
-        column = place // channels % columns + b - 1
-        row = place // (channels * columns) + b - 1
-        h, w = height + b - 1, width + b - 1
-        sample = ops.expand_dims(ops.arange(batch, dtype="int32"), 1)
-        index = ((sample * h + row) * w + column) * words + channel // PACKED
-        index = ops.where(inside, index, 0)
-        bit = ops.where(inside, ops.left_shift(ops.ones_like(channel), channel % PACKED), 0)
-        blocks = ops.segment_sum(ops.reshape(bit, (-1,)), ops.reshape(index, (-1,)), batch * h * w * words)
-        return dilate(ops.reshape(blocks, (-1, h, w, words)), b)
+        return keras.random.uniform((batch, count), seed=self.seed_generator), gamma(keep_prob)
+
+    def _dropped(self, u, gamma, shape):
+        """`(dropped, scale)`: the blocks as from `blocks`, and what is kept is to be multiplied by."""
+        batch, height, width, channels = shape
+        b = self.block_size
+        trials = (height - b + 1) * (width - b + 1) * channels
+        # From where its logarithm is not zero to where it is finite, of float32.
+        if isinstance(gamma, float):
+            log = math.log1p(-min(gamma, 1 - 2**-24))
+        else:
+            log = ops.log1p(-ops.clip(gamma, 2**-60, 1 - 2**-24))
+        # Bernoulli trials seen from success to success: the gaps between seeds are geometric, so that the cost goes
+        # with the seeds and not with the places. Gaps past the end are cut: their sum stays within int32.
+        gaps = ops.minimum(ops.floor(ops.log1p(-u) / log), trials) + 1
+        dropped = blocks(gaps, height, width, channels, b)
+        count = ops.cast(batch * height * width * channels, "float32")
+        return dropped, count / ops.maximum(count - ops.cast(count_dropped(dropped), "float32"), 1)
 
     def get_config(self):
         return {

@@ -44,6 +44,43 @@ def compiled(function):
     return lambda *arguments: (kernel if FUSED else function)(*arguments)
 
 
+class Setting:
+    """A number of a layer: a constant of a compiled step or, once it has a variable, one of its inputs.
+
+    Attributes:
+        number: float, the value.
+        least: float, the smallest value so far.
+        variable: What a compiled step reads, or None.
+    """
+
+    def __init__(self, number):
+        self.number = self.least = number
+        self.variable = None
+
+    def assign(self, number):
+        self.number, self.least = number, min(number, self.least)
+        if self.variable is not None:
+            self.variable.assign(number)
+
+    def read(self):
+        return self.number if self.variable is None else ops.convert_to_tensor(self.variable)
+
+
+class StepInput(keras.random.SeedGenerator):
+    """Makes `setting` an input of the compiled steps of the model that has this for an attribute.
+
+    The state of a random stream is what Keras keeps among a model's variables, which a compiled step takes, but not
+    among its weights, which files hold.
+    """
+
+    def __init__(self, setting):
+        if setting.variable is None:
+            # Not cast: in bfloat16, 0.85 would be 0.8516.
+            setting.variable = keras.Variable(setting.number, dtype="float32", trainable=False, autocast=False,
+                                              aggregation="none")
+        self.state = setting.variable
+
+
 @keras.saving.register_keras_serializable(package="rsan")
 class NarrowConv2D(layers.Conv2D):
     """Keras' layer for very few channels, stride 1 and "same" padding: 2 channels to 1 leave vector units idle.
@@ -86,6 +123,20 @@ class BatchNormalization(layers.BatchNormalization):
     and renormalization, by float32 weights.
     """
 
+    setting = None
+    computing = False
+
+    @property
+    def momentum(self):
+        """Share of the moving averages that a step keeps: a float; while the layer computes, what a step reads."""
+        return self.setting.read() if self.computing else self.setting.number
+
+    @momentum.setter
+    def momentum(self, value):
+        if self.setting is None:
+            self.setting = Setting(value)
+        self.setting.assign(value)
+
     def build(self, input_shape):
         super().build(input_shape)
         if keras.backend.backend() == "tensorflow":
@@ -97,10 +148,15 @@ class BatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         learns = training and self.trainable
-        usual = (len(inputs.shape), self.axis % len(inputs.shape), self.scale, self.center, self.renorm, mask is None,
+        renorm = getattr(self, "renorm", False)  # older Keras has none
+        usual = (len(inputs.shape), self.axis % len(inputs.shape), self.scale, self.center, renorm, mask is None,
                  self.variable_dtype, inputs.dtype == self.compute_dtype)
         if not FUSED or usual != (4, 3, True, True, False, True, "float32", True) or (learns and self.synchronized):
-            return super().call(inputs, training=training, mask=mask)
+            self.computing = True
+            try:
+                return super().call(inputs, training=training, mask=mask)
+            finally:
+                self.computing = False
         import tensorflow as tf
 
         gamma, beta = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
@@ -113,7 +169,7 @@ class BatchNormalization(layers.BatchNormalization):
         y, mean, variance = tf.compat.v1.nn.fused_batch_norm(inputs, gamma, beta, epsilon=self.epsilon)
         # TensorFlow's variance is the unbiased one, Keras' is not.
         pixels = ops.cast(ops.size(inputs) / inputs.shape[-1], "float32")
-        m = self.momentum
+        m = self.setting.read()
         self.moving_mean.assign(self.moving_mean * m + mean * (1 - m))
         self.moving_variance.assign(self.moving_variance * m + variance * ((pixels - 1) / pixels) * (1 - m))
         return y

@@ -2,17 +2,25 @@
 
     python predict.py                            the photograph that scikit-image ships
     python predict.py photo.jpg folder/ -o out/  your own
+    python predict.py --attention photo.jpg      what the network's spatial attention does to it, as a picture
     python predict.py --export onnx -o rsan.onnx the network itself, for other programs
 
 A photograph takes two seconds on two cores and 1 GB of memory, one of 40 megapixels ten seconds and 1.6 GB.
 For each, in predictions/ or where -o says, at the photograph's own size:
 
     <name>_probability.png   16-bit grey: 65535 is certainly vessel; 0 outside the field of view
-    <name>_mask.png          black and white: probability of at least one half
+    <name>_mask.png          black and white: probability of at least the threshold
     <name>_overlay.png       the photograph, vessels tinted blue
 
-and vessels.csv: size, scale (pixels that the network saw for each of the photograph's), density (share of
-the field of view that is vessel), seconds. A photograph that cannot be read is reported and left out.
+and a row of vessels.csv: size, scale (pixels that the network saw for each of the photograph's), confidence (the Dice
+coefficient to expect, were the probabilities true), seconds since the row before, a warning where the map cannot be
+right, and what vessels/prediction/measures.py measures (density, length, width, branches, tortuosity, fractal
+dimension). Files that predict.py did not write are never overwritten. Predicted once more, a photograph gets another
+row.
+
+A folder is read without the folders within. A photograph that cannot be read is reported and left out. After an
+interruption, --skip-existing goes on; --shard 3/16 takes the third sixteenth and writes vessels-03-of-16.csv, and
+`cat vessels-*-of-16.csv > vessels.csv` makes one table of all.
 
 Exit code: 0; 1 if a photograph failed; 2 if the command line or the weights are wrong.
 """
@@ -23,24 +31,57 @@ from pathlib import Path
 
 from vessels.prediction import export, photographs
 from vessels.prediction.maps import HALO
+from vessels.report import attention
 
+from attention_module import SpatialAttention
 from fused import unfused
 from rsan_model import build_rsan, load_weights
+
+WEIGHTS = Path(__file__).parent / "weights/any_rsan.weights.h5"
+if not WEIGHTS.exists():
+    WEIGHTS = WEIGHTS.with_name("drive_rsan.weights.h5")
+
+
+def probability(text):
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def shard(text):
+    number, _, shards = text.partition("/")
+    if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
+        raise argparse.ArgumentTypeError(f"{text} is not like 3/16, the third of sixteen")
+    return int(number), int(shards)
 
 
 def parse(argv=None):
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("photographs", nargs="*", type=Path, help="files, or folders of them: JPEG, PNG, TIFF, "
-                        "GIF, BMP or PPM, 8 or 16 bit, up to 40 megapixels")
+                        "GIF, BMP or PPM, of any depth, up to 40 megapixels")
     parser.add_argument("-o", "--output-dir", type=Path,
                         help="where the results go (default: predictions); with --export, the file or folder")
+    parser.add_argument("--attention", action="store_true", help="draw what each block of spatial attention does to "
+                        "the photographs instead: <name>_attention.jpg")
     parser.add_argument("--export", choices=("onnx", "litert", "saved_model"), help="write the network, for images "
                         "(batch, height, width, 3) in [0, 1] whose sides are multiples of 8 and whose field of "
                         "view is 537 pixels wide (CHASE DB1's weights: 919) on black; what it says of a photograph is "
                         "compared with Keras; onnx needs pip install onnxruntime tf2onnx")
-    parser.add_argument("--weights", type=Path, default=Path(__file__).parent / "weights/drive_rsan.weights.h5",
-                        help="weights, with their JSON beside them (default: weights/drive_rsan.weights.h5)")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS,
+                        help=f"weights, with their JSON beside them (default: weights/{WEIGHTS.name})")
+    parser.add_argument("--threshold", type=probability, help="what probability counts as vessel (default: what the "
+                        "weights' JSON says, else 0.5)")
+    parser.add_argument("--skip-existing", action="store_true", help="leave out photographs whose images and row in "
+                        "the table are in --output-dir")
+    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="only each Nth photograph, from "
+                        "the Ith on: for N runs side by side, into one --output-dir or several")
+    parser.add_argument("--microns-per-pixel", type=float, help="micrometres of retina for each pixel: lengths and "
+                        "widths in millimetres and micrometres too")
+    parser.add_argument("--degrees", type=float, help="instead, the camera's angle of view across the whole circle")
+    parser.add_argument("--no-measures", dest="measures", action="store_false",
+                        help="measure nothing but the density, which saves time on large photographs")
     parser.add_argument("--tile", type=int, default=1024, help="side of the largest square that the network sees "
                         "at once; smaller takes less memory and more time, nothing else changes (default: 1024)")
     arguments = parser.parse_args(argv)
@@ -48,6 +89,10 @@ def parse(argv=None):
         parser.error(f"--tile must be a multiple of 8 and more than {2 * HALO}")
     if arguments.export and (arguments.photographs or not arguments.output_dir):
         parser.error("--export takes no photographs and needs -o FILE")
+    if any(not value > 0 for value in (arguments.microns_per_pixel, arguments.degrees) if value is not None):
+        parser.error("--microns-per-pixel and --degrees must be more than 0")
+    if arguments.microns_per_pixel and arguments.degrees:
+        parser.error("--microns-per-pixel and --degrees are two ways to say the same: give one")
     arguments.output_dir = arguments.output_dir or Path("predictions")
     if any(path.is_dir() and path.resolve() == arguments.output_dir.resolve() for path in arguments.photographs):
         parser.error("--output-dir is the folder of the photographs: name another one")
@@ -55,7 +100,10 @@ def parse(argv=None):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names hold whatever bytes they like
     arguments = parse()
     if arguments.export:
         sys.exit(export.main(build_rsan, load_weights, unfused, arguments))
+    if arguments.attention:
+        sys.exit(attention.main(build_rsan, SpatialAttention, arguments))
     sys.exit(photographs.main(build_rsan, load_weights, arguments))

@@ -4,20 +4,19 @@ Guo, Szemenyei, Yi, Zhou, Bian: ICONIP 2020, arXiv:2009.08829. Everything in her
 follows the authors' code: three levels of pooling, 16 to 128 filters, 1,054,523 parameters.
 """
 
-import shutil
-import tempfile
 from functools import partial
-from pathlib import Path
 
-from fused import BatchNormalization  # first: it chooses TensorFlow's settings
+from fused import BatchNormalization, StepInput  # first: it chooses TensorFlow's settings
 
 # isort: split
-import h5py
 import keras
 from keras import layers
 
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
+from pretrained import load_weights, takes_weights
+
+__all__ = ["VARIANTS", "build_rsan", "load_weights", "residual_block", "rsab"]
 
 # Whatever Keras' configuration says of images.
 Conv2D, Conv2DTranspose, MaxPooling2D = (
@@ -67,6 +66,7 @@ def rsab(x, filters, drop, attend):
     return norm_relu(layers.Add()([residual, x]))
 
 
+@takes_weights
 def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_size=7, variant="rsan"):
     """The network of figure 1, or one of the paper's two ablations of it.
 
@@ -76,13 +76,16 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
         keep_prob: Share of values that DropBlock keeps in training (paper: 0.85 on DRIVE, 0.78 on CHASE DB1).
         block_size: Side of DropBlock's blocks.
         variant: "rsan"; "backbone" (no DropBlock, no attention); "backbone_dropblock" (no attention).
+        weights: By keyword, trained ones that decide all but the shape: "any", "drive", "chase", ... (a wrong name
+            lists them), or the path of a file with its JSON beside it; by default None, random ones.
 
     Returns:
         Uncompiled `keras.Model`: float images in [0, 1], `(batch, height, width, 3)`, to vessel
         probabilities, float32 `(batch, height, width, 1)`.
 
     Raises:
-        ValueError: An unknown variant, or sides that the three poolings or DropBlock cannot take.
+        ValueError: An unknown variant, or sides that the three poolings or DropBlock cannot take; unknown weights, or
+            others than their JSON describes, or arguments that contradict it.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
@@ -120,46 +123,25 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
 
 
 def set_stage(model, keep_prob=None, momentum=None):
-    changed = False
-    for layer in model.layers:
-        for kind, name, value in ((DropBlock2D, "keep_prob", keep_prob), (BatchNormalization, "momentum", momentum)):
-            if isinstance(layer, kind) and value is not None and getattr(layer, name) != value:
-                setattr(layer, name, value)
-                changed = True
-    if changed and model.compiled:
-        model.make_train_function(force=True)
+    """Changes DropBlock's `keep_prob` and the normalization's `momentum` in all layers of `model`; None leaves them.
 
-
-def load_weights(model, path):
-    """Loads a weights file of this project, or an `.h5` of Keras 2 as the authors', into `model`, whatever its name.
+    The first call makes both inputs of the compiled training step, which then is compiled again only for a
+    `keep_prob` smaller than any before, that of `build_rsan` included: it bounds how many blocks a step draws.
 
     Raises:
-        ValueError: The file is no HDF5, or its arrays are not exactly those of `model`.
+        ValueError: `keep_prob` is not in (0, 1].
     """
-    try:
-        with h5py.File(path) as file:
-            root = file.get("model_weights", file)  # of a whole model, or of weights alone
-            legacy = "layer_names" in root.attrs
-            if legacy:
-                groups = [root[name] for name in root.attrs["layer_names"]]
-                arrays = [group[name][()] for group in groups for name in group.attrs["weight_names"]]
-            else:
-                arrays = []
-                file.visititems(lambda name, item: arrays.append(item[()]) if is_weight(name, item) else None)
-    except OSError as error:
-        raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
-    # Keras alone would fill the smaller network from the larger one's file without a word.
-    found, wanted = [array.shape for array in arrays], [tuple(weight.shape) for weight in model.weights]
-    if (found if legacy else sorted(found)) != (wanted if legacy else sorted(wanted)):
-        raise ValueError(f"{path} holds {len(found)} arrays that are not the {len(wanted)} of {model.name}")
-    if legacy:
-        model.set_weights(arrays)
-    else:
-        # Keras takes a file with another end of its name for one of Keras 2.
-        with tempfile.TemporaryDirectory() as folder:
-            model.load_weights(shutil.copy(path, Path(folder) / "copy.weights.h5"))
-
-
-def is_weight(name, item):
-    """Of what a `.weights.h5` file holds: neither a group, nor the optimizer's."""
-    return isinstance(item, h5py.Dataset) and not name.startswith("optimizer")
+    settings = [layer.setting for layer in model.layers if isinstance(layer, (DropBlock2D, BatchNormalization))]
+    smallest = [setting.least for setting in settings]
+    for layer in model.layers:
+        if isinstance(layer, DropBlock2D) and keep_prob is not None:
+            layer.keep_prob = keep_prob
+        if isinstance(layer, BatchNormalization) and momentum is not None:
+            layer.momentum = momentum
+    if keras.backend.backend() == "torch":  # compiles nothing
+        return
+    new = not hasattr(model, "step_inputs")
+    if new:
+        model.step_inputs = [StepInput(setting) for setting in settings]
+    if model.compiled and (new or smallest != [setting.least for setting in settings]):
+        model.make_train_function(force=True)

@@ -24,7 +24,7 @@ SPLITS = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "train", "va
 
 def run(folder, *flags):
     flags = [*FLAGS, "--output-dir", str(folder), *flags]
-    return main(mixture.Mixture(diameter=150), network, RECIPE, {}, "help", flags)
+    return main(mixture.Mixture(diameters=(150,)), network, RECIPE, {}, "help", flags)
 
 
 def read(*sources, seed=0):
@@ -155,7 +155,7 @@ def trained(originals, tmp_path_factory):  # noqa: F811
 
 def test_own_photographs_are_trained_on_and_recorded(trained):
     record = json.loads((trained / "run/best.json").read_text())
-    assert record["dataset"] == "mine" and record["diameter"] == 150 and record["augmentation"]["jpeg"] == [40, 95]
+    assert record["dataset"] == "mine" and record["diameters"] == [150] and record["augmentation"]["jpeg"] == [40, 95]
     image, label = json.loads((trained / "run/config.json").read_text())["validation_sha256"]
     assert record["validation_sha256"].keys() == {image, label}
     held_out = image.removeprefix("mine/images/").removesuffix(".png")
@@ -166,6 +166,7 @@ def test_own_photographs_are_trained_on_and_recorded(trained):
     assert record["recipe"]["recipe"] == "any"
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):  # noqa: F811
     """A run that learns next to nothing ends next to where it starts."""
     start = trained / "run/best.weights.h5"
@@ -197,6 +198,7 @@ def test_weights_that_cannot_be_gone_on_from(trained, root, tmp_path, capsys):  
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_synthetic_needs_no_photographs(tmp_path, capsys):
     assert run(tmp_path, "--synthetic") == 0
     assert json.loads((tmp_path / "best.json").read_text())["dataset"] == "synthetic"

@@ -14,6 +14,7 @@ from conftest import ROOT
 from vessels.data import datasets, images
 from vessels.prediction import maps
 
+pytestmark = pytest.mark.slow
 # Runs on any backend; prints nothing, writes what it found.
 SCRIPT = """
 import sys
@@ -22,7 +23,11 @@ import keras
 from dropblock import DropBlock2D
 from rsan_model import build_rsan, load_weights
 from vessels.prediction.maps import predict_image
+from vessels.record import compute_in_full_float32, environment
 
+rounds = [environment()["tf32"]]
+compute_in_full_float32()
+rounds.append(environment()["tf32"])
 given = np.load(sys.argv[1])
 model = build_rsan(keep_prob=1)
 load_weights(model, "weights/drive_rsan.weights.h5")
@@ -34,7 +39,7 @@ learned = [keras.ops.convert_to_numpy(weight) - old for weight, old in zip(model
 dropped = keras.ops.convert_to_numpy(DropBlock2D(0.85, seed=0)(np.ones((8, 96, 96, 16), "float32"), training=True))
 np.savez(sys.argv[2], probability=probability, losses=losses,
          learned=np.concatenate([change.ravel() for change in learned]),
-         kept=(dropped > 0).mean(), mean=dropped.mean())
+         kept=(dropped > 0).mean(), mean=dropped.mean(), rounds=rounds)
 """
 
 
@@ -70,7 +75,8 @@ def backend(request):
 
 
 def test_layers_pass_their_tests(backend):
-    done = subprocess.run([sys.executable, "-m", "pytest", "tests/test_layers.py", "-k", "not settings"], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-m", "pytest", "-n0", "-m", "slow or not slow", "tests/test_layers.py",
+                           "tests/test_stage.py", "-k", "not settings"], cwd=ROOT,
                           capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": backend})
     assert done.returncode == 0, done.stdout
 
@@ -80,5 +86,6 @@ def test_other_backends_agree_with_tensorflow(backend, given):
     for name in ("probability", "losses"):
         np.testing.assert_allclose(found[name], wanted[name], atol=1e-4, err_msg=name)
     assert np.linalg.norm(found["learned"] - wanted["learned"]) < 0.01 * np.linalg.norm(wanted["learned"])
+    assert found["rounds"].tolist() == wanted["rounds"].tolist() == [True, False]
     # The blocks of 128 maps: their share varies by 0.003.
     assert float(found["kept"]) == pytest.approx(0.85, abs=0.012) and float(found["mean"]) == pytest.approx(1, abs=1e-4)

@@ -86,6 +86,7 @@ def test_published_files_load_without_a_warning(dataset, data_root, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @SETS
 def test_estimated_field_of_view_agrees_with_masks(dataset, data_root):
     masks = data_root / "CHASEDB1_fov"

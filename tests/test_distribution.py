@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import time
@@ -12,10 +12,12 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
+from test_meeting import free_addresses
 
 from vessels import UserError
 from vessels.training import distribution
 
+pytestmark = pytest.mark.slow
 PATCHES = ("--recipe", "patches", "--epochs", "2", "--steps", "3", "--patch-size", "56", "--keep-prob", "1")
 
 
@@ -38,10 +40,7 @@ def launch():
 
 def workers(launch, folder, *flags, other=()):
     """Two processes on this machine, the second with the flags `other` besides."""
-    with socket.socket() as first, socket.socket() as second:
-        for each in (first, second):
-            each.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second)]
+    addresses = free_addresses(2)
     return [launch(folder, "--strategy", "multiworker", *flags, *more, TF_CONFIG=json.dumps(
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}))
         for index, more in enumerate(((), other))]
@@ -79,27 +78,53 @@ def test_two_devices_and_two_workers_learn_as_one_device(launch, tmp_path):
     )
     assert_learned_alike(tmp_path / "mirrored", tmp_path / "one")
     assert_learned_alike(tmp_path / "workers", tmp_path / "one")
-    assert json.loads((tmp_path / "workers" / "environment.json").read_text())["replicas"] == 2
+    assert json.loads((tmp_path / "workers" / "environment.json").read_text(encoding="utf-8"))["replicas"] == 2
     assert ["validation inside" in output for output in outputs] == [True, False, True, True]
 
 
-def test_a_killed_worker_is_said_and_the_run_goes_on(launch, tmp_path):
+def epochs_done(folder):
+    latest = folder / "latest.weights.h5"
+    if not latest.exists():
+        return 0
+    with h5py.File(latest) as file:
+        return len(json.loads(file.attrs["history"]))
+
+
+def test_a_death_is_said_and_the_run_goes_on(launch, tmp_path):
+    """The second worker dies after one epoch, and the chief after another."""
     flags = ("--keep-prob", "0.9")
     undisturbed = workers(launch, tmp_path / "undisturbed", *flags)
-    chief, other = workers(launch, tmp_path / "killed", *flags)
-    end = time.monotonic() + 200
-    while not (tmp_path / "killed" / "latest.weights.h5").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    other.kill()
-    output = chief.communicate(timeout=300)[0]
-    assert chief.returncode == 2 and "if a worker is gone" in output and "Traceback" not in output, output
-    assert "epochs 2 to 3" in finish(*workers(launch, tmp_path / "killed", *flags))[0]
+    for done, dead in ((1, 1), (2, 0)):
+        pair = workers(launch, tmp_path / "killed", *flags)
+        end = time.monotonic() + 200
+        while epochs_done(tmp_path / "killed") < done and time.monotonic() < end:
+            time.sleep(0.05)
+        pair[dead].kill()
+        output = pair[1 - dead].communicate(timeout=300)[0]
+        assert pair[1 - dead].returncode == 2, output
+        assert "if a worker is gone" in output and "Traceback" not in output, output
+    assert "epochs 3 to 3" in finish(*workers(launch, tmp_path / "killed", *flags))[0]
     finish(*undisturbed)
     assert losses(tmp_path / "killed") == losses(tmp_path / "undisturbed")
     with h5py.File(tmp_path / "killed" / "best.weights.h5") as found, \
             h5py.File(tmp_path / "undisturbed" / "best.weights.h5") as wanted:
         wanted.visititems(lambda name, item: np.testing.assert_array_equal(item, found[name])
                           if isinstance(item, h5py.Dataset) else None)
+
+
+def test_the_command_for_several_machines_runs_as_printed(tmp_path):
+    """benchmarks/README.md's, on free ports, cut short by a `python` that adds flags."""
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    command = next(block for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if "TF_CONFIG" in block)
+    for port, address in zip(("2222", "2223"), free_addresses(2), strict=True):
+        command = command.replace(port, address.rpartition(":")[2])
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" --epochs 1 --steps 2 --output-dir "{tmp_path}/run"\n')
+    python.chmod(0o755)
+    done = subprocess.run(["bash", "-c", command + "\nwait"], cwd=ROOT, capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
+    assert (tmp_path / "run" / "best.json").exists(), done.stdout + done.stderr
+    assert json.loads((tmp_path / "run" / "environment.json").read_text(encoding="utf-8"))["replicas"] == 2
 
 
 def test_workers_with_other_flags_are_refused(launch, tmp_path):
@@ -140,7 +165,8 @@ def test_each_device_drops_blocks_of_its_own():
 
 
 @pytest.mark.parametrize("config", [None, "{", '{"cluster": {"worker": ["a:1"]}}', json.dumps(
-    {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}})])
+    {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}), json.dumps(
+    {"cluster": {"worker": ["no port"]}, "task": {"type": "worker", "index": 0}})])
 def test_workers_without_a_cluster_are_refused(config, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if config:
@@ -165,4 +191,4 @@ def test_jax_shares_batches_by_data_parallelism(launch, tmp_path):
         launch(tmp_path / "two", "--strategy", "mirrored", *flags, KERAS_BACKEND="jax", **two),
     )
     assert_learned_alike(tmp_path / "two", tmp_path / "one")
-    assert json.loads((tmp_path / "two" / "environment.json").read_text())["replicas"] == 2
+    assert json.loads((tmp_path / "two" / "environment.json").read_text(encoding="utf-8"))["replicas"] == 2

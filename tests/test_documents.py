@@ -27,13 +27,13 @@ def root(tmp_path):
 
 def test_stale_tables_are_named_and_made_anew(root):
     assert documents.update(root, check=True) == list(FILES)
-    assert (root / "README.md").read_text() == FILES["README.md"]
+    assert (root / "README.md").read_text(encoding="utf-8") == FILES["README.md"]
     assert documents.update(root) == list(FILES)
     assert documents.update(root) == []
     for path in FILES:
-        text = (root / path).read_text()
+        text = (root / path).read_text(encoding="utf-8")
         assert "outdated" not in text and text.startswith("before\n") and text.endswith("after\n")
-    assert "| rsan (here) |" in (root / "README.md").read_text()
+    assert "| rsan (here) |" in (root / "README.md").read_text(encoding="utf-8")
     (root / "README.md").write_text(FILES["README.md"])
     assert documents.update(root, check=True) == ["README.md"]
 

@@ -21,7 +21,7 @@ from vessels.files import sha256
 from vessels.prediction.maps import Prediction
 from vessels.report import tables
 
-GENERAL = {"dataset": "DRIVE+CHASEDB1", "diameter": 800, "recipe": {"recipe": "any", "seed": 0}}
+GENERAL = {"dataset": "DRIVE+CHASEDB1", "diameters": [800], "recipe": {"recipe": "any", "seed": 0}}
 
 
 @pytest.fixture

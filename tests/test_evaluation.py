@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 from vessels import UserError, evaluation, files, record, release
 from vessels.data import datasets, synthetic
 from vessels.data.datasets import Example
-from vessels.metrics import METRICS, PROTOCOLS, centreline_dice, evaluate, score
+from vessels.metrics import METRICS, PROTOCOLS, best_threshold, centreline_dice, evaluate, score
 
 
 def example(name, seed, second=True, size=(64, 72)):
@@ -269,12 +269,13 @@ def test_command_writes_all_and_ends_with_the_table(command, tmp_path, capsys):
     written = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
     pictures = {f"{kind}/{name}_test.png" for kind in ("panels", "probabilities") for name in ("01", "02")}
     assert written == {"metrics.json", "table.md", "roc.png", "pr.png", "reliability.png", *pictures}
-    metrics = json.loads((results / "metrics.json").read_text())
+    metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["weights"] == {"file": "drive_rsan.weights.h5", "parameters": 7,
                                   "recipe": {"epochs": 3, "seed": 0},
                                   "sha256": hashlib.sha256(b"weights").hexdigest()}
     assert (metrics["dataset"], metrics["n_images"], metrics["published"]["auc"]) == ("DRIVE", 2, 0.9855)
-    assert str(tmp_path) not in (results / "metrics.json").read_text()
+    assert metrics["environment"]["tf32"] is False
+    assert str(tmp_path) not in (results / "metrics.json").read_text(encoding="utf-8")
     saved = np.asarray(Image.open(results / "probabilities" / "01_test.png"))
     expected = next(iter(command.predicted.values()))
     assert saved.dtype == "uint16" and abs(saved / 65535 - expected).max() < 1 / 65535
@@ -286,7 +287,7 @@ def test_command_twice_gives_the_same_bytes(command, tmp_path):
     for name in ("first", "second"):
         folder = tmp_path / name
         assert command("--output-dir", str(folder)) == 0
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         metrics["seconds"] = None
         files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
         contents.append({**files, "metrics.json": json.dumps(metrics)})
@@ -302,12 +303,12 @@ def test_synthetic_is_loud_and_stays_in_its_run_folder(command, tmp_path, capsys
     output = capsys.readouterr().out
     assert "SYNTHETIC IMAGES: these figures say nothing about DRIVE" in output and "paper" not in output
     assert "DRIVE, 2 test images" not in output
-    assert "paper" not in (run / "results" / "table.md").read_text()
+    assert "paper" not in (run / "results" / "table.md").read_text(encoding="utf-8")
     assert not (tmp_path / "results" / "DRIVE").exists()
 
 
 def read(tmp_path, *parts):
-    return json.loads(tmp_path.joinpath(*parts).read_text())
+    return json.loads(tmp_path.joinpath(*parts).read_text(encoding="utf-8"))
 
 
 def test_release_takes_the_test_figures_along(command, tmp_path, capsys):
@@ -327,7 +328,7 @@ def test_release_takes_the_test_figures_along(command, tmp_path, capsys):
     ("drive_rsan_authors", {"recipe": {"recipe": "authors", "seed": 0}}),
     ("chase_backbone_authors_seed2", {"dataset": "CHASEDB1", "variant": "backbone", "seed": 2,
                                       "recipe": {"recipe": "authors", "seed": 2}}),
-    ("any_rsan", {"dataset": "DRIVE+CHASEDB1", "diameter": 800}),
+    ("any_rsan", {"dataset": "DRIVE+CHASEDB1", "diameters": [800]}),
 ])
 def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
     weights = save(tmp_path / "run", "best", **changes)
@@ -355,7 +356,7 @@ def test_released_weights_are_replaced_only_when_asked(command, tmp_path, capsys
 @pytest.mark.parametrize(("changes", "message"), [
     ({"unfinished": True}, "the training has not ended"),
     ({"dataset": "synthetic"}, "learned from synthetic"),
-    ({"dataset": "DRIVE+mine", "diameter": 500}, "learned from DRIVE+mine"),
+    ({"dataset": "DRIVE+mine", "diameters": [500]}, "learned from DRIVE+mine"),
     ({"sha256": "0" * 64}, "not the file that best.json describes"),
 ])
 def test_what_is_not_released(command, tmp_path, capsys, changes, message):
@@ -369,7 +370,7 @@ def test_all_rows_of_a_set_come_from_one_command(command, tmp_path, monkeypatch)
     save(tmp_path / "weights")
     save(tmp_path / "weights", "drive_rsan_seed1", seed=1)
     save(tmp_path / "weights", "chase_rsan", dataset="CHASEDB1")
-    save(tmp_path / "weights", "any_rsan", dataset="DRIVE+CHASEDB1", diameter=800)
+    save(tmp_path / "weights", "any_rsan", dataset="DRIVE+CHASEDB1", diameters=[800])
     (tmp_path / "weights" / "no_record.weights.h5").write_bytes(b"")
     assert command(tmp_path / "weights") == 0
     folders = {"rsan": None, "rsan_seed1": None, "rsan_of_CHASEDB1": datasets.CHASEDB1.diameter, "any_rsan": 800}
@@ -394,7 +395,7 @@ def test_results_that_would_overwrite_others_are_refused(command, tmp_path, caps
 def test_weights_of_a_run_that_goes_on_are_scored_and_said_to_be_so(command, tmp_path, capsys):
     assert command(save(tmp_path / "run", "best", unfinished=True)) == 0
     assert "rsan, unfinished" in capsys.readouterr().out
-    assert "| rsan, unfinished (here) |" in (tmp_path / "run" / "results" / "table.md").read_text()
+    assert "| rsan, unfinished (here) |" in (tmp_path / "run" / "results" / "table.md").read_text(encoding="utf-8")
 
 
 def test_another_data_set_is_one_more_instance(command, tmp_path, monkeypatch, capsys):
@@ -431,7 +432,7 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(command, tmp_path, c
 def test_modified_weights_are_scored_under_their_own_checksum(command, tmp_path):
     save(tmp_path / "weights", sha256="0" * 64)
     assert command("--allow-modified") == 0
-    metrics = json.loads((tmp_path / "results" / "DRIVE" / "rsan" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "results" / "DRIVE" / "rsan" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["weights"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
 
 
@@ -488,3 +489,14 @@ def test_help_names_the_defaults(command, capsys):
         command("--help")
     shown = " ".join(capsys.readouterr().out.split())
     assert "weights/drive_rsan.weights.h5" in shown and "results/<set>/<name of the weights>" in shown
+
+
+def test_the_best_threshold_is_where_the_mean_f1_of_the_images_is_highest():
+    def of(values, label, fov):
+        fields = np.array([label]), np.array([fov])
+        return Example("one", None, *(field.astype(bool) for field in fields)), np.array([values])
+
+    pairs = [of([0.1, 0.62, 0.72, 0.9, 0.99], [0, 0, 1, 1, 0], [1, 1, 1, 1, 0]),
+             of([0.2, 0.66] * 50, [0, 1] * 50, [1, 1] * 50)]
+    assert best_threshold(*zip(*pairs, strict=True)) == 0.65
+    assert best_threshold(*zip(*pairs[:1], strict=True)) == 0.65

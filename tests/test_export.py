@@ -13,6 +13,7 @@ from vessels.prediction import export
 from fused import unfused
 from rsan_model import build_rsan, load_weights
 
+pytestmark = pytest.mark.slow
 NAMES = {"onnx": "rsan.onnx", "litert": "rsan.tflite", "saved_model": "rsan"}
 
 
@@ -39,7 +40,7 @@ def test_exported_networks_say_what_keras_says_at_any_size(kind, model, tmp_path
 
 @pytest.mark.parametrize(("error", "said"), [(0.001, r"1\.0e-03"), (np.nan, "nan")])
 def test_a_network_that_differs_is_not_written(error, said, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "export", lambda path, **_: Path(path).write_text(""))
+    monkeypatch.setattr(model, "export", lambda path, **_: Path(path).write_text("", encoding="utf-8"))
     monkeypatch.setitem(export.RUNNERS, "litert", lambda path: lambda x: model.predict_on_batch(x) + error)
     with pytest.raises(UserError, match=f"not written.* by {said}"):
         export.export(model, "litert", tmp_path / "rsan.tflite")

@@ -1,6 +1,7 @@
 """The layers as anyone's network uses them; tests/test_backends.py runs this file on Keras' other backends too."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from keras.src.testing import TestCase
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
 from fused import BatchNormalization, NarrowConv2D
-from rsan_model import residual_block, rsab
+from rsan_model import residual_block, rsab, set_stage
 
 BACKEND = keras.backend.backend()
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow alone")
@@ -149,6 +150,12 @@ def test_dropblock_takes_shares_at_the_ends(keep_prob):
     assert (y > 0).mean() == pytest.approx(kept, abs=0.02) and y.mean() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("keep_prob", [0.9, 0.5, 0.2])
+def test_blocks_of_one_drop_just_the_share_in_each_channel(keep_prob):
+    y = array_of(DropBlock2D(keep_prob, 1, seed=1)(np.ones((4, 64, 64, 20), "float32"), training=True))
+    np.testing.assert_allclose((y > 0).mean((0, 1, 2)), keep_prob, atol=0.016)  # four standard deviations
+
+
 def test_dropblock_refuses_maps_smaller_than_a_block_only_where_it_drops():
     for height, width in ((6, 9), (9, 3), (1, 1)):
         x = some(1, height, width, 2)
@@ -186,9 +193,12 @@ def small_network():
     return keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(x))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="compiles nothing by default")
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_compiled_steps_learn_what_uncompiled_ones_do(policy, monkeypatch):
+@pytest.mark.parametrize(("policy", "stage"), [
+    ("float32", None), ("float32", (0.9, 0.5)), ("mixed_bfloat16", (0.85, 0.5)),
+])
+def test_compiled_steps_learn_what_uncompiled_ones_do(policy, stage, monkeypatch):
     numbers = some(100_000)  # XLA draws others than TensorFlow
     monkeypatch.setattr(keras.random, "uniform", lambda shape, seed: ops.reshape(
         ops.convert_to_tensor(numbers)[: shape[0] * shape[1]], shape))
@@ -201,6 +211,8 @@ def test_compiled_steps_learn_what_uncompiled_ones_do(policy, monkeypatch):
             keras.utils.set_random_seed(1)
             model = small_network()
             model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", **how)
+            if stage:
+                set_stage(model, *stage)
             old = model.get_weights()
             for _ in range(2):
                 model.train_on_batch(x, y)
@@ -212,6 +224,7 @@ def test_compiled_steps_learn_what_uncompiled_ones_do(policy, monkeypatch):
         assert np.linalg.norm(other - learned[0]) < largest
 
 
+@pytest.mark.slow
 @on_tensorflow
 @pytest.mark.parametrize("kind", ["onnx", "litert", "tf_saved_model"])
 def test_anyones_network_with_the_blocks_can_be_exported(kind, tmp_path):
@@ -259,5 +272,6 @@ import """
 @pytest.mark.parametrize("module", ["rsan_model", "attention_module", "dropblock", "fused"])
 @pytest.mark.parametrize("own", [{}, {"TF_ENABLE_ONEDNN_OPTS": "0"}])
 def test_settings_are_made_before_tensorflow_reads_them(module, own):
-    done = subprocess.run([sys.executable, "-c", FINDER + module], cwd=ROOT, env=own, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", FINDER + module], cwd=ROOT, capture_output=True, text=True,
+                          env={**own, **{name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}})
     assert json.loads(done.stdout) == [own.get("TF_ENABLE_ONEDNN_OPTS", "1"), "2"], done.stderr

@@ -17,7 +17,7 @@ def name_of(path):
 def imports(path):
     """Modules that a file imports, at the top or in a function: set of str."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -33,10 +33,31 @@ def room(module):
     return module.split(".")[1]
 
 
+def is_text_without_encoding(call):
+    """Reads or writes text by what the system prefers: on Windows not UTF-8."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", None))
+    named = {keyword.arg for keyword in call.keywords}
+    if name in ("read_text", "write_text"):
+        return "encoding" not in named
+    owner = getattr(getattr(call.func, "value", None), "id", None)
+    if name != "open" or owner in ("Image", "os", "tarfile"):
+        return False
+    modes = [one.value for one in [*call.args, *(keyword.value for keyword in call.keywords)]
+             if isinstance(one, ast.Constant)]
+    return "encoding" not in named and not any("b" in str(mode) for mode in modes)
+
+
+@pytest.mark.parametrize("path", [*FILES, *ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")],
+                         ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_text_is_utf8_on_every_system(path):
+    calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    assert not [f"line {call.lineno}" for call in calls if is_text_without_encoding(call)]
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_arrows_go_one_way(path):
     own = name_of(path)
-    assert not imports(path) & {"rsan_model", "attention_module", "dropblock", "fused"}
+    assert not imports(path) & {"rsan_model", "attention_module", "dropblock", "fused", "pretrained"}
     for other in imports(path) & set(MODULES) - {"vessels"}:
         assert room(other) == room(own) or ROOMS[room(other)] < ROOMS[room(own)], f"{own} imports {other}"
 
@@ -51,7 +72,7 @@ def test_no_circles():
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_sizes(path):
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
     assert len(text.splitlines()) <= 300
     assert not [node.name for node in functions if node.end_lineno - node.lineno >= 45]

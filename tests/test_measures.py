@@ -133,6 +133,7 @@ def test_half_and_double_size_change_nothing_by_more_than_a_twentieth(eye, scale
         assert after[name] == pytest.approx(scale * before[name], rel=0.05), name
 
 
+@pytest.mark.slow
 def test_labels_of_drive_at_double_size(data_root):
     for one in datasets.load(datasets.DRIVE, "test", quiet=True)[:3]:
         before = measure(one.label, one.fov)

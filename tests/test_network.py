@@ -94,7 +94,8 @@ def test_three_training_steps_are_the_authors(small):
     assert largest_difference(after, golden["predict_after"]) <= 5e-3
 
 
-@pytest.mark.parametrize("case", json.loads((GOLDEN / "dropblock_stats.json").read_text()),
+@pytest.mark.slow
+@pytest.mark.parametrize("case", json.loads((GOLDEN / "dropblock_stats.json").read_text(encoding="utf-8")),
                          ids=lambda case: f"{case['height']}x{case['width']}")
 def test_dropblock_statistics_are_the_authors(case):
     # Four times the authors' draws: what is left of the difference is mostly theirs.

@@ -56,7 +56,7 @@ class Tags(html.parser.HTMLParser):
 def test_page_holds_everything_and_asks_for_nothing(results):
     folder, loaded = results
     page.write_page(folder, loaded)
-    text = (folder / "index.html").read_text()
+    text = (folder / "index.html").read_text(encoding="utf-8")
     tags = Tags(text).found
     sources = [attrs.get("src") or attrs.get("href") for _, attrs in tags]
     places = [f"#{attrs['id']}" for _, attrs in tags if "id" in attrs]
@@ -79,7 +79,7 @@ def test_parts_are_there_where_there_is_something_to_show(results):
     ):
         changed()
         page.write_page(folder, loaded)
-        text = (folder / "index.html").read_text()
+        text = (folder / "index.html").read_text(encoding="utf-8")
         assert [attrs["href"] for tag, attrs in Tags(text).found if tag == "a"] == parts
     assert "rsan of CHASE DB1" in text.split("id='transfer'")[1].split("<h2")[0]
     assert "FR-UNet" in text.split("id='standing'")[1].split("<h2")[0]
@@ -88,7 +88,7 @@ def test_parts_are_there_where_there_is_something_to_show(results):
 
 def add_foreign(folder):
     """Puts RSAN of CHASE DB1 among DRIVE's results."""
-    metrics = json.loads((folder / "DRIVE" / "rsan" / "metrics.json").read_text())
+    metrics = json.loads((folder / "DRIVE" / "rsan" / "metrics.json").read_text(encoding="utf-8"))
     (folder / "DRIVE" / "rsan_of_CHASEDB1").mkdir()
     text = json.dumps({**metrics, "trained_on": "CHASEDB1"})
     (folder / "DRIVE" / "rsan_of_CHASEDB1" / "metrics.json").write_text(text)
@@ -97,7 +97,7 @@ def add_foreign(folder):
 def test_list_begins_with_the_worst(results):
     folder, loaded = results
     page.write_page(folder, loaded)
-    text = (folder / "index.html").read_text()
+    text = (folder / "index.html").read_text(encoding="utf-8")
     first = [float(figure) for figure in re.findall(r"<td>0\d_test</td><td>([\d.]+)</td>", text)[:3]]
     assert len(first) == 3 and first == sorted(first)
 
@@ -127,6 +127,7 @@ def test_what_is_left_out_is_said(results, monkeypatch):
     assert len(lines) == 2 and all("no data" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
 def test_page_in_chromium_sorts_and_slides(results):
     folder, loaded = results
@@ -141,7 +142,7 @@ def test_page_in_chromium_sorts_and_slides(results):
         .map(row => row.cells[0].textContent).join() + "|" + slider.closest(".case").style.cssText
         + "|" + document.body.dataset.layer + "|" + (document.documentElement.scrollWidth <= innerWidth);
     </script></body>"""
-    index.write_text(index.read_text().replace("</body>", acts))
+    index.write_text(index.read_text(encoding="utf-8").replace("</body>", acts))
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900",
                f"--user-data-dir={folder / 'profile'}"]
     dom = subprocess.run([*command, "--dump-dom", index.as_uri()], capture_output=True, text=True, timeout=120).stdout

@@ -2,7 +2,6 @@ import csv
 import shutil
 import subprocess
 import sys
-import types
 
 import cv2
 import keras
@@ -12,6 +11,7 @@ from conftest import ROOT
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from predicting import Darkness, run
 
 from vessels import UserError
 from vessels.data import datasets, images, synthetic
@@ -21,23 +21,6 @@ from vessels.prediction import photographs as command
 
 from attention_module import SpatialAttention
 from rsan_model import build_rsan
-
-
-class Darkness:
-    """Stands in for the network: what is dark within a bright eye is vessel."""
-
-    def predict_on_batch(self, x):
-        return 1 - x[..., 1:2]
-
-
-def arguments(output, *photographs, **changes):
-    named = {"photographs": photographs, "output_dir": output, "tile": 1024, "export": None,
-             "weights": ROOT / "weights" / "drive_rsan.weights.h5"}
-    return types.SimpleNamespace(**{**named, **changes})
-
-
-def run(output, *photographs, **changes):
-    return command.main(lambda **_: Darkness(), lambda *_: None, arguments(output, *photographs, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +107,7 @@ def test_what_is_no_photograph_is_said_so(tmp_path, make, message):
         images.read_photograph(tmp_path / "a.png")
 
 
+@pytest.mark.slow
 def test_halo_is_how_far_the_network_sees(monkeypatch):
     """An infinite value spreads through positive weights wherever there is a path, and nowhere else."""
     monkeypatch.setattr("fused.FUSED", False)  # its spread-out kernels hold zeros, and infinity times zero is no number
@@ -145,6 +129,7 @@ def test_halo_is_how_far_the_network_sees(monkeypatch):
 
 
 # Without shrinking, which would take minutes.
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 @given(st.integers(1, 64), st.integers(500, 1000), st.sampled_from([392, 448, 496]), st.booleans())
 @example(482, 513, 480, False)
@@ -214,6 +199,8 @@ def test_confidence_is_the_dice_to_be_expected(values, expected):
 def test_what_is_no_8_bit_rgb_is_refused(image):
     with pytest.raises(ValueError, match="must be uint8"):
         maps.predict_photograph(Darkness(), image, (537,))
+    with pytest.raises(ValueError, match="must be uint8"):
+        maps.predict_image(Darkness(), image)
 
 
 def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsys):
@@ -227,13 +214,15 @@ def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsy
     output = tmp_path / "out"
     assert run(output, folder) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4 and sum("bad.jpg" in line and "error" in line for line in lines) == 1
-    assert all(len(line) <= 80 for line in lines if "error" not in line)
+    assert sum("bad.jpg" in line and "error" in line for line in lines) == 1
+    assert f"{folder}: left out 1 .txt; to try one, name it" in lines
+    assert [line[:5] for line in lines if "scale" in line] == ["[2/4]", "[3/4]", "[4/4]"]
+    assert all(len(line) <= 80 for line in lines if "error" not in line and "left out" not in line)
 
     with (output / "vessels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == [str(folder / name) for name in ("grey16.tiff", "rgb.png", "turned.jpg")]
-    assert list(rows[0]) == ["file", "width", "height", "scale", "density", "seconds"]
+    assert list(rows[0])[:8] == ["file", "width", "height", "scale", "confidence", "seconds", "warning", "density"]
     assert len(list(output.iterdir())) == 1 + 3 * 3
     for row in rows:
         assert (int(row["height"]), int(row["width"])) == eye.shape[:2] and 0.98 < float(row["scale"]) < 1.02

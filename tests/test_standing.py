@@ -36,7 +36,7 @@ def test_quoted_figures_are_the_references():
     path = Path(os.environ.get("RSAN_REFERENCE", "")) / "published.json"
     if not path.is_file():
         pytest.skip("needs published.json in $RSAN_REFERENCE")
-    quoted = published_rows(json.loads(path.read_text()))
+    quoted = published_rows(json.loads(path.read_text(encoding="utf-8")))
     ours = published_rows(standing.published())
     assert [(name, {**row, **reference}) for (name, row), (_, reference) in zip(ours, quoted, strict=True)] == ours
 

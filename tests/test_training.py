@@ -60,7 +60,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_leaves_all_that_evaluation_and_a_reader_need(finished):
-    record = json.loads((finished / "best.json").read_text())
+    record = json.loads((finished / "best.json").read_text(encoding="utf-8"))
     model = rsan_model.build_rsan(filters=2, **record["model"])
     rsan_model.load_weights(model, finished / "best.weights.h5")
     assert not any(name.startswith("optimizer") for name in arrays(finished / "best.weights.h5"))
@@ -70,7 +70,7 @@ def test_a_run_leaves_all_that_evaluation_and_a_reader_need(finished):
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert {"loss", "val_auc", "val_f1", "learning_rate", "keep_prob"} <= set(rows[0])
     assert (finished / "look" / "epoch_004.png").exists()
-    assert json.loads((finished / "environment.json").read_text())["keras"] == keras.__version__
+    assert json.loads((finished / "environment.json").read_text(encoding="utf-8"))["keras"] == keras.__version__
 
 
 def test_a_run_cut_between_epochs_ends_in_the_same_bits(finished, tmp_path, monkeypatch):
@@ -85,10 +85,10 @@ def test_a_run_cut_between_epochs_ends_in_the_same_bits(finished, tmp_path, monk
     monkeypatch.setattr(loop, "save_weights", cut)
     assert run(tmp_path) == 130
     monkeypatch.undo()
-    record = json.loads((tmp_path / "best.json").read_text())
+    record = json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))
     assert record["unfinished"] and len(record["history"]) == 2
     assert run(tmp_path) == 0
-    assert "unfinished" not in json.loads((tmp_path / "best.json").read_text())
+    assert "unfinished" not in json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))
     for name in ("latest.weights.h5", "best.weights.h5"):
         whole, resumed = arrays(finished / name), arrays(tmp_path / name)
         assert whole.keys() == resumed.keys()
@@ -115,7 +115,7 @@ def test_what_began_otherwise_is_not_gone_on_with(key, value, said, finished, tm
     """And what the refused run's folder holds stays as it is."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, key: value}))
     (folder / ".best.weights.h5.1.partial").write_text("")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -160,10 +160,11 @@ def test_a_broken_loss_stops_the_run_and_names_the_checkpoint(tmp_path, capsys):
     assert not (tmp_path / "best.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["backbone", "backbone_dropblock"])
 def test_the_authors_recipe_trains_the_ablations(variant, tmp_path):
     assert authors(tmp_path, "--variant", variant, "--epochs", "1") == 0
-    record = json.loads((tmp_path / "best.json").read_text())
+    record = json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))
     assert record["variant"] == variant and len(record["history"]) == 1
 
 
@@ -174,6 +175,7 @@ def test_the_authors_recipe_is_the_one_of_their_scripts(script, batch_size, keep
     assert learning.phases(recipe, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
 
 
+@pytest.mark.slow
 def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoch(tmp_path, monkeypatch):
     """Cut where the phases meet and resumed, the run still ends in the bits of an undisturbed one."""
     flags = "--epochs", "3", "--batch-size", "2"
@@ -199,6 +201,7 @@ def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoc
         np.testing.assert_array_equal(last[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
     try:
         assert run(tmp_path, "--mixed-precision", "--epochs", "1") == 0
@@ -267,7 +270,7 @@ def test_validation_images_are_not_the_training_images(monkeypatch):
 
 
 def test_what_validation_says_is_of_the_validation_images(finished):
-    record = json.loads((finished / "best.json").read_text())
+    record = json.loads((finished / "best.json").read_text(encoding="utf-8"))
     model = build(**record["model"])
     rsan_model.load_weights(model, finished / "best.weights.h5")
     examples = synthetic.make(TINY, "validation")

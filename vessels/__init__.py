@@ -7,6 +7,9 @@ import sys
 # it off (those without VNNI or AMX). A setting of the user's own stands.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Of a GPU's memory, TensorFlow and JAX take what they need as they need it: other programs live on it too.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 class UserError(Exception):

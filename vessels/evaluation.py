@@ -16,7 +16,7 @@ from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
 from vessels.prediction import maps, others
 from vessels.prediction.flips import average_flips
-from vessels.record import environment, known_diameter, learned_from, load_network, read_record, record_path
+from vessels.record import environment, known_diameters, learned_from, load_network, read_record, record_path
 from vessels.report import page, plots, tables
 
 
@@ -247,7 +247,7 @@ def predict(dataset, model, examples, weights, record, flips):
     `flips`, averaged over them.
     """
     as_it_is = record["dataset"] in (dataset.name, "synthetic") and record["recipe"].get("recipe") != "any"
-    diameters = None if as_it_is else (known_diameter(weights, record),)
+    diameters = None if as_it_is else known_diameters(weights, record)
 
     def see(image, fov):
         if as_it_is:
@@ -284,5 +284,5 @@ def write_results(output, examples, probabilities, metrics, record):
 
 def published(dataset):
     """The paper's own figures, from results/published.json."""
-    rows = json.loads((ROOT / "results" / "published.json").read_text()).get(dataset.name, [])
+    rows = json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8")).get(dataset.name, [])
     return next((row for row in rows if row["method"] == "RSAN (paper)"), {})

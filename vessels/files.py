@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import time
 from pathlib import Path
 
 from vessels import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTIAL = ".partial"  # how the names of half-written files end
+WINDOWS = os.name == "nt"
 
 
 def write_atomically(path, content):
@@ -25,12 +27,24 @@ def write_atomically(path, content):
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); "
-                        "make room or choose --output-dir") from None
+        remedy = "close what has it open" if WINDOWS and isinstance(error, PermissionError) else "make room"
+        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy} or choose --output-dir") from None
+
+
+def replace(temporary, path):
+    """Renames. Windows refuses while any program, a virus scanner or a viewer, has `path` open: that may pass."""
+    for _ in range(20):
+        try:
+            return temporary.replace(path)
+        except PermissionError:
+            if not WINDOWS:
+                raise
+            time.sleep(0.1)
+    return temporary.replace(path)
 
 
 def read_bytes(path):

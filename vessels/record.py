@@ -40,6 +40,7 @@ def environment():
         "backend": keras.config.backend() if keras else os.environ.get("KERAS_BACKEND", "tensorflow"),
         **{package: version(package) for package in ("keras", "tensorflow", "jax", "torch", "numpy")},
         "device": device(),
+        "tf32": may_round_to_tf32(),
         **{name: os.environ.get(name) for name in ("TF_ENABLE_ONEDNN_OPTS", "RSAN_FUSED")},
     }
 
@@ -54,9 +55,34 @@ def device():
     if tensorflow and (gpus := tensorflow.config.list_physical_devices("GPU")):
         return tensorflow.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
+
+
+def compute_in_full_float32():
+    """From here on, GPUs since Ampere do not round to TF32 before they multiply: that moves probabilities by .01."""
+    import keras
+
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        sys.modules["tensorflow"].config.experimental.enable_tensor_float_32_execution(False)
+    elif backend == "jax":
+        sys.modules["jax"].config.update("jax_default_matmul_precision", "highest")
+    elif backend == "torch":
+        sys.modules["torch"].set_float32_matmul_precision("highest")
+        sys.modules["torch"].backends.cudnn.allow_tf32 = False
+
+
+def may_round_to_tf32():
+    """Whether a GPU that can would round to TF32; None before a backend is imported."""
+    keras = sys.modules.get("keras")
+    backend = keras and keras.config.backend()
+    if backend == "tensorflow":
+        return sys.modules["tensorflow"].config.experimental.tensor_float_32_execution_enabled()
+    if backend == "jax":
+        return sys.modules["jax"].config.jax_default_matmul_precision not in ("highest", "float32")
+    return sys.modules["torch"].backends.cudnn.allow_tf32 if backend == "torch" else None
 
 
 def record_path(weights):
@@ -64,7 +90,8 @@ def record_path(weights):
 
 
 def load_network(build, load_weights, weights, record):
-    """The network that `record` describes, with its weights; UserError where they do not fit."""
+    """The network that `record` describes, with its weights, in full float32; UserError where they do not fit."""
+    compute_in_full_float32()
     try:
         model = build(**record["model"])
         load_weights(model, weights)
@@ -73,10 +100,11 @@ def load_network(build, load_weights, weights, record):
     return model
 
 
-def write_record(run_dir, dataset, recipe, history, config, parameters):
+def write_record(run_dir, dataset, recipe, history, config, parameters, complete=False, threshold=None):
     """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for.
 
-    `config` is what config.json holds. Before the last epoch, the record is marked as unfinished.
+    `config` is what config.json holds. Unless `complete`, the record is marked as unfinished. A `threshold` was chosen
+    on validation images.
     """
     weights = run_dir / "best.weights.h5"
     record = {
@@ -85,14 +113,15 @@ def write_record(run_dir, dataset, recipe, history, config, parameters):
         "model": {"keep_prob": recipe.keep_prob, "variant": recipe.variant},
         "parameters": parameters,
         "sha256": sha256(weights),
-        "diameter": config["diameter"],
+        "diameters": config["diameters"],
+        **({} if threshold is None else {"threshold": threshold}),
         **{key: config[key] for key in ("started_from",) if key in config},
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),
         "loss": config["loss"],
         "augmentation": config["augmentation"],
         "chosen": "last epoch",
-        **({"unfinished": True} if len(history) < recipe.epochs else {}),
+        **({} if complete else {"unfinished": True}),
         "validation": {"held_out": recipe.train_on == "train",
                        **{key: history[-1][key] for key in ("epoch", "val_auc", "val_f1")}},
         "wall_time_s": round(sum(row["seconds"] for row in history)),
@@ -158,17 +187,17 @@ def read_start(weights, variant):
     return {"file": weights.name, "sha256": record["sha256"], "data_sha256": learned_from(record)}
 
 
-def known_diameter(weights, record):
-    """How wide a field of view the network knows, in pixels: as its record says, else its data set's."""
-    diameters = {dataset.name: dataset.diameter for dataset in datasets.DATASETS}
-    diameter = record.get("diameter", diameters.get(record["dataset"]))
-    if not diameter:
+def known_diameters(weights, record):
+    """How wide fields of view are that the network knows, in pixels: as its record says, else its data set's; tuple."""
+    known = {dataset.name: dataset.diameters for dataset in datasets.DATASETS}
+    diameters = record.get("diameters", known.get(record["dataset"]))
+    if not diameters:
         raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; "
                         "name other weights")
-    return diameter
+    return tuple(diameters)
 
 
-def record_and_diameter(weights):
-    """`(record, diameter)` of weights that are to see anyone's photographs; see `read_record`, `known_diameter`."""
+def record_and_diameters(weights):
+    """`(record, diameters)` of weights that are to see anyone's photographs; see `read_record`, `known_diameters`."""
     record = read_record(weights)
-    return record, known_diameter(weights, record)
+    return record, known_diameters(weights, record)

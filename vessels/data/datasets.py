@@ -63,6 +63,11 @@ class Dataset:
     source: str
     no_test_label: str = ""  # what to say to who lacks them
 
+    @property
+    def diameters(self):
+        """How wide the network that learned from this set wants fields of view to be, in pixels: one width."""
+        return (self.diameter,)
+
 
 AUTHORS = {"train": "train", "validation": "validate", "test": "test"}
 
@@ -243,7 +248,7 @@ def published(dataset):
 
     By file name alone, so that files which other layouts took over unchanged are recognised there too.
     """
-    lines = SUMS.read_text().splitlines() if SUMS.is_file() else []
+    lines = SUMS.read_text(encoding="utf-8").splitlines() if SUMS.is_file() else []
     entries = [line.split(maxsplit=1) for line in lines if f" {dataset.name}/" in line]
     return {Path(path).name.lower(): digest for digest, path in entries}
 

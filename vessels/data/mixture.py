@@ -10,8 +10,9 @@ from vessels.files import sha256
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """What training asks of a data set, for the general network: `diameter` is how wide, in pixels, it wants fields
-    of view to be, `sources` are names of data sets and paths of CSVs, `parts` what was found there.
+    """What training asks of a data set, for the general network: `diameters` is how wide, in pixels, it wants fields
+    of view to be (validation takes the first, prediction the one at which the network is most confident), `sources`
+    are names of data sets and paths of CSVs, `parts` what was found there.
     """
 
     sources: tuple[str, ...] = tuple(dataset.name for dataset in datasets.DATASETS)
@@ -19,7 +20,7 @@ class Mixture:
     title: str = "any camera"
     size: tuple[int, int] = datasets.DRIVE.size  # of synthetic images
     padded: None = None
-    diameter: int = 800
+    diameters: tuple[int, ...] = (800, 1100)
 
     @property
     def name(self):

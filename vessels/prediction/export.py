@@ -10,7 +10,7 @@ import numpy as np
 
 from vessels import UserError, exit_code
 from vessels.data.images import EXAMPLE, read_photograph
-from vessels.record import load_network, record_and_diameter
+from vessels.record import load_network, record_and_diameters
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 TOLERANCE = 1e-4
@@ -25,7 +25,7 @@ def main(build, load_weights, plain, arguments):
     `arguments` holds `export`, `output_dir` and `weights`. Returns the exit code: 0; 2 for what the user can mend.
     """
     def command():
-        record, _ = record_and_diameter(arguments.weights)
+        record, _ = record_and_diameters(arguments.weights)
         model = load_network(build, load_weights, arguments.weights, record)
         difference = export(model, arguments.export, arguments.output_dir, plain)
         print(f"written {arguments.output_dir}: at most {difference:.1e} from Keras' probabilities")

@@ -18,7 +18,7 @@ NO_RIM = (1.0, 1.25, 1.6)
 
 
 def predict_image(model, image, side=None):
-    """Vessel probability of each pixel of a photograph, in one pass over the whole image.
+    """Vessel probability of each pixel of an RGB photograph, in one pass over the whole image.
 
     Args:
         model: The network.
@@ -28,11 +28,20 @@ def predict_image(model, image, side=None):
 
     Returns:
         float32 `(height, width)` in [0, 1].
+
+    Raises:
+        ValueError: `image` is not uint8 `(height, width, 3)`.
     """
+    check_photograph(image)
     height, width = image.shape[:2]
     padded = pad(image, side or -(-height // 8) * 8, side or -(-width // 8) * 8)
     probability = model.predict_on_batch(padded[None].astype("float32") / 255)
     return crop(np.asarray(probability, "float32")[0, ..., 0], height, width)
+
+
+def check_photograph(image):
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"a photograph must be uint8 (height, width, 3), RGB; got {image.dtype} {image.shape}")
 
 
 def predict_tiled(model, image, tile=1024):
@@ -105,8 +114,7 @@ def predict_photograph(model, image, diameters, fov=None, tile=1024, average=Fal
     Raises:
         ValueError: `image` is not uint8 `(height, width, 3)`.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"a photograph must be uint8 (height, width, 3), RGB; got {image.dtype} {image.shape}")
+    check_photograph(image)
     found_fov, diameter = field_of_view(image)
     fov = found_fov if fov is None else fov
     # Without a rim, the photograph may be any part of the disc.

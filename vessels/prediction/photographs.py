@@ -1,21 +1,25 @@
 """Vessels in anyone's fundus photographs: the command behind predict.py."""
 
-import csv
-import io
+import collections
+import dataclasses
 import sys
+import threading
 import time
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from vessels import UserError, exit_code
 from vessels.data.images import EXAMPLE, SUFFIXES, read_photograph
-from vessels.files import write_atomically
+from vessels.prediction.doubts import doubts
+from vessels.prediction.folders import Progress, Table, in_order, printable, refuse_foreign, write_png
 from vessels.prediction.maps import predict_photograph
-from vessels.record import load_network, record_and_diameter
+from vessels.prediction.measures import UNITS, measure, microns_per_pixel
+from vessels.record import load_network, record_and_diameters
 
 SKY_BLUE = np.array([86, 180, 233])  # Okabe and Ito's palette: told from a red retina by colour-blind readers too
+KINDS = ("probability", "mask", "overlay")
+HEADER = ("file", "width", "height", "scale", "confidence", "seconds", "warning", *UNITS)
 
 
 def collect(paths):
@@ -27,7 +31,12 @@ def collect(paths):
     for path in paths:
         inside = [path] if path.exists() else []
         if path.is_dir():
-            inside = [file for file in sorted(path.glob("[!.]*")) if file.suffix.lower() in SUFFIXES]
+            files = [file for file in sorted(path.glob("[!.]*")) if not file.is_dir()]
+            inside = [file for file in files if file.suffix.lower() in SUFFIXES]
+            others = collections.Counter(file.suffix.lower() for file in files if file.suffix.lower() not in SUFFIXES)
+            if others:
+                listed = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items()))
+                print(f"{path}: left out {listed}; to try one, name it", file=sys.stderr)
         if not inside:
             raise UserError(f"{path}: no photograph there; name files, or folders of {', '.join(sorted(SUFFIXES))}")
         for photograph in inside:
@@ -41,46 +50,98 @@ def collect(paths):
 def main(build, load_weights, arguments):
     """What `predict.py` does with photographs; `build` and `load_weights` as in `evaluation.main`.
 
-    `arguments` holds `photographs`, `output_dir`, `weights` and `tile`. Returns the exit code: 0; 1 if a photograph
-    failed; 2 for what the user can mend and what keeps all of them from being predicted.
+    `arguments` holds what `predict.parse` gives. Returns the exit code: 0; 1 if a photograph failed; 2 for what the
+    user can mend and what keeps all of them from being predicted.
     """
     def command():
-        photographs = collect(arguments.photographs or [EXAMPLE])
-        record, diameter = record_and_diameter(arguments.weights)
-        model = load_network(build, load_weights, arguments.weights, record)
-        predicted = predict_all(model, diameter, photographs, arguments.output_dir, arguments.tile)
-        print(f"{predicted} of {len(photographs)} photographs: results in {arguments.output_dir}/")
-        return int(predicted < len(photographs))
+        number, shards = arguments.shard
+        photographs = collect(arguments.photographs or [EXAMPLE])[number - 1 :: shards]
+        record, diameters = record_and_diameters(arguments.weights)
+        table = Table(arguments.output_dir, HEADER, arguments.shard)
+        there = table.files() if arguments.skip_existing else ()
+        left = [path for path in photographs if printable(path) not in there
+                or not all(place.exists() for place in places(arguments.output_dir, path).values())]
+        model = OneAtATime(load_network(build, load_weights, arguments.weights, record))
+        threshold = record.get("threshold", 0.5) if arguments.threshold is None else arguments.threshold
+        predictor = Predictor(model, diameters, threshold, arguments)
+        predicted = predict_all(predictor, left, table)
+        skipped = f", {len(photographs) - len(left)} were there" if len(left) < len(photographs) else ""
+        print(printable(f"{predicted} of {len(left)} photographs{skipped}: results in {arguments.output_dir}/"))
+        return int(predicted < len(left))
 
     return exit_code(command)
 
 
-def predict_all(model, diameter, photographs, output, tile):
-    """Writes what `predict.py` says for each photograph. Returns how many could be read: int."""
-    rows = [("file", "width", "height", "scale", "density", "seconds")]
-    for i, path in enumerate(photographs):
-        began, counter = time.time(), f"[{i + 1}/{len(photographs)}]"
+def places(folder, photograph):
+    """Where the images made of a photograph are written: `{kind: path}`."""
+    return {kind: folder / f"{photograph.stem}_{kind}.png" for kind in KINDS}
+
+
+class OneAtATime:
+    """A network that several threads share."""
+
+    def __init__(self, model):
+        self.model, self.lock = model, threading.Lock()
+
+    def predict_on_batch(self, x):
+        with self.lock:
+            return np.asarray(self.model.predict_on_batch(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """What `predict.py` does with one photograph, in any thread."""
+
+    model: OneAtATime
+    diameters: tuple
+    threshold: float
+    arguments: object  # of `main`
+
+    def __call__(self, path):
+        """Writes the three images. Returns the photograph's row of the table, a dict, or the error that it gave."""
+        files = places(self.arguments.output_dir, path)
         try:
+            for file in files.values():
+                refuse_foreign(file)
             image = read_photograph(path)
-            found = predict_photograph(model, image, (diameter,), tile=tile)
-            probability, fov, scale = found.probability, found.fov, found.scale
+            found = predict_photograph(self.model, image, self.diameters, tile=self.arguments.tile,
+                                       threshold=self.threshold)
         except (UserError, cv2.error) as error:
-            print(f"{counter} error: {error}", file=sys.stderr)
-            continue
-        if found.diameter is None:
-            print(f"{counter} {path.name[-20:]}: no surround found, so its scale is a guess", file=sys.stderr)
-        mask = probability >= 0.5
+            return error
+        mask = found.probability >= self.threshold
+        row = {"file": path, "width": mask.shape[1], "height": mask.shape[0], "scale": f"{found.scale:.4f}",
+               "confidence": f"{found.confidence:.4f}", "warning": "; ".join(doubts(image, found, mask)),
+               **self.measures(found, mask)}
         image[mask] = (0.2 * image[mask] + 0.8 * SKY_BLUE).round()
-        for name, array in (("probability", np.round(probability * 65535).astype("uint16")),
-                            ("mask", mask.astype("uint8") * 255), ("overlay", image)):
-            png = io.BytesIO()
-            Image.fromarray(array).save(png, "PNG", compress_level=3)
-            write_atomically(output / f"{path.stem}_{name}.png", png.getvalue())
-        (height, width), density, seconds = mask.shape, mask.sum() / fov.sum(), time.time() - began
-        rows.append((path, width, height, f"{scale:.4f}", f"{density:.4f}", f"{seconds:.2f}"))
-        print(f"{counter} {path.name[-20:]}  {width}x{height}  scale {scale:.3f}  density {density:.3f}  "
-              f"{seconds:.1f} s", file=sys.stderr)
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows(rows)
-        write_atomically(output / "vessels.csv", table.getvalue())
-    return len(rows) - 1
+        write_png(files["probability"], np.round(found.probability * 65535).astype("uint16"))
+        write_png(files["mask"], mask.astype("uint8") * 255)
+        write_png(files["overlay"], image)
+        return row
+
+    def measures(self, found, mask):
+        microns = self.arguments.microns_per_pixel
+        if self.arguments.degrees and found.diameter:
+            microns = microns_per_pixel(self.arguments.degrees, found.diameter)
+        if not self.arguments.measures:
+            return {"density": f"{mask.sum() / found.fov.sum():.4f}"}
+        measured = measure(mask, found.fov, found.diameter, microns)
+        return {name: value if isinstance(value, int) else f"{value:.4f}" for name, value in measured.items()
+                if not np.isnan(value)}
+
+
+def predict_all(predictor, photographs, table):
+    """Writes what `predict.py` says for each photograph. Returns how many could be read: int."""
+    predicted, last, progress = 0, time.time(), Progress(len(photographs))
+    for path, row in zip(photographs, in_order(predictor, photographs), strict=True):
+        if isinstance(row, Exception):
+            progress.failed(row)
+            continue
+        seconds, last = time.time() - last, time.time()
+        table.append({**row, "seconds": f"{seconds:.2f}"})
+        progress.photograph(path.name, f"  {row['width']}x{row['height']}  scale {float(row['scale']):.3f}  "
+                                       f"density {float(row['density']):.3f}  {seconds:.1f} s")
+        if row["warning"]:
+            progress.say(f"warning: {path.name}: {row['warning']}")
+        predicted += 1
+    progress.close()
+    return predicted

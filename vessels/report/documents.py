@@ -2,13 +2,14 @@
 
 from vessels import UserError
 from vessels.files import ROOT, write_atomically
-from vessels.report import ablation, standing, tables
+from vessels.report import ablation, card, standing, tables
 
 # What stands between `<!-- name: begin -->` and `<!-- name: end -->` in which file: made from the results folder.
 DOCUMENTS = {
     "README.md": {"results": standing.short_table},
     "results/README.md": {"networks": tables.readme_table, "where this stands": standing.markdown},
     "results/ablation.md": {"ablation": ablation.markdown},
+    "weights/README.md": {"model-index": card.model_index, "figures": card.figures},
 }
 
 
@@ -34,7 +35,7 @@ def update(root=ROOT, check=False):
     stale = []
     for path, contents in DOCUMENTS.items():
         try:
-            old = new = (root / path).read_text()
+            old = new = (root / path).read_text(encoding="utf-8")
         except OSError as error:
             raise UserError(f"{root / path}: {error.strerror}; run this in a checkout of the project") from None
         for name, make in contents.items():

@@ -29,7 +29,9 @@ FIGURE = ("(a) photograph", *NETWORKS.values(), "(e) label")
 def probability_map(folder, example):
     """The map that evaluation left in `folder`, float32 `(height, width)` in [0, 1]; UserError without it."""
     path = folder / "probabilities" / f"{example.name}.png"
-    found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.exists() else None
+    found = None
+    if path.exists():  # cv2.imread knows no other letters than the system's on Windows
+        found = cv2.imdecode(np.frombuffer(path.read_bytes(), "uint8"), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint16 or found.shape != example.label.shape:
         key = next(dataset.key for dataset in datasets.DATASETS if dataset.name == folder.parent.name)
         raise UserError(f"{path}: missing or not of this image; make it with `python eval_{key}.py "
@@ -192,7 +194,7 @@ def write_page_of(folder, dataset, metrics, examples):
 
 
 def fill(path, titles, parts, sets):
-    template = string.Template(Path(__file__).with_suffix(".html").read_text())
+    template = string.Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
     colours = {name: f"rgb{colour}" for name, colour in
                (("found", FOUND), ("missed", MISSED), ("false", FALSE))}
     page = template.substitute(

@@ -14,7 +14,7 @@ POOLINGS = ("pooled", "mean over images", "not stated")
 
 def published():
     """results/published.json: rows of each set's name, each with how it was scored; in "field" what holds for all."""
-    return json.loads((ROOT / "results" / "published.json").read_text())
+    return json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8"))
 
 
 def ours(dataset, results_dir):

@@ -15,6 +15,7 @@ import zlib
 import keras
 
 from vessels import UserError
+from vessels.training.meeting import address, meet
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -111,10 +112,13 @@ def start_tensorflow(name):
         workers, task = config["cluster"]["worker"], config["task"]
         if set(config["cluster"]) != {"worker"} or task["type"] != "worker" or not 0 <= task["index"] < len(workers):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+        for worker in workers:
+            address(worker)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError("--strategy multiworker needs TF_CONFIG, the same on each machine but for the index: "
                         '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}') from None
-    print(f"worker {task['index']}, waiting for {', '.join(workers)}; kill -9 {os.getpid()} gives up", flush=True)
+    print(f"worker {task['index']} of {len(workers)}", flush=True)
+    meet(workers, task["index"])
     with lost_workers():
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     return Engine(strategy, strategy.num_replicas_in_sync, len(workers), task["index"])

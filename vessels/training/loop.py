@@ -14,8 +14,8 @@ import numpy as np
 from vessels import UserError
 from vessels.data import batches
 from vessels.files import write_atomically
-from vessels.metrics import score
-from vessels.prediction.maps import predict_image
+from vessels.metrics import best_threshold, score
+from vessels.prediction.maps import predict_image, predict_photograph
 from vessels.record import finished, write_record
 from vessels.report import plots
 from vessels.training import distribution
@@ -42,13 +42,14 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
     rest = len(examples) % recipe.batch_size if recipe.recipe == "authors" else 0
     engine = distribution.start(strategy, [recipe.batch_size, rest])
     data = batches_of(recipe, dataset, examples)
+    seen = validation
     if recipe.recipe == "any":
-        validation = [batches.scaled(example, dataset.diameter) for example in validation]
+        seen = [batches.scaled(example, dataset.diameters[0]) for example in validation]
     config = {
         "dataset": dataset.name, **dataclasses.asdict(recipe), "loss": loss_of(recipe).__name__,
         "augmentation": dataclasses.asdict(data.strength) if data.strength else None,
         "backend": keras.backend.backend(), "data_sha256": checksums["train"],
-        "validation_sha256": checksums["validation"], "diameter": dataset.diameter,
+        "validation_sha256": checksums["validation"], "diameters": dataset.diameters,
         **{key: checksums[key] for key in ("started_from",) if key in checksums},
     }
     if engine.chief:
@@ -65,10 +66,10 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
         if len(history) < recipe.epochs:
             print(f"{dataset.title}: {len(examples)} images, {model.count_params():,} parameters, "
                   f"epochs {len(history) + 1} to {recipe.epochs} of {len(data)} steps, in {run_dir}", flush=True)
-        callbacks = [EpochCallback(recipe, run_dir, dataset, validation, history, model, config)] * engine.chief
+        callbacks = [EpochCallback(recipe, run_dir, dataset, seen, history, model, config)] * engine.chief
         fit(model, data, recipe, history, run_dir, engine, callbacks, set_stage)
     if engine.chief:
-        finish(run_dir, dataset, recipe, history, config, model)
+        finish(run_dir, dataset, recipe, history, config, model, validation)
         lock.release()
 
 
@@ -163,12 +164,25 @@ class EpochCallback(keras.callbacks.Callback):
         write_history(self.run_dir, self.history)
 
 
-def finish(run_dir, dataset, recipe, history, config, model):
-    """What a kill after the last checkpoint may have left undone, and how to score the weights."""
+def threshold_of(model, dataset, recipe, validation):
+    """The threshold to be recorded, or None: the general network's, from validation images seen as prediction does.
+
+    Other networks are cut at 0.5, as the paper's.
+    """
+    if recipe.recipe != "any":
+        return None
+    maps = [predict_photograph(model, example.image, dataset.diameters, fov=example.fov).probability
+            for example in validation]
+    return best_threshold(validation, maps)
+
+
+def finish(run_dir, dataset, recipe, history, config, model, validation):
+    """Completes the record, and says how to score the weights."""
     weights = run_dir / "best.weights.h5"
     if not finished(weights):
         write_history(run_dir, history)
-        write_record(run_dir, dataset, recipe, history, config, model.count_params())
+        threshold = threshold_of(model, dataset, recipe, validation)
+        write_record(run_dir, dataset, recipe, history, config, model.count_params(), True, threshold)
     command = f"eval_{dataset.key}.py {weights}"
     if recipe.recipe == "any":
         command = "eval_any.py " + ("--synthetic" if recipe.synthetic else

@@ -1,0 +1,86 @@
+"""How long a folder takes beside the network's own time: reading, scaling, measuring and writing should hide behind it.
+
+    python benchmarks/folder.py                  photographs of 2 and 8 megapixels, eight minutes on two cores
+    python benchmarks/folder.py --photographs 10
+
+Run it on an otherwise idle machine. The photographs are scikit-image's, each with other noise. "network" is the time in
+the network alone, photograph after photograph with nothing beside it.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import predict  # noqa: E402
+from vessels.data.images import EXAMPLE, read_photograph  # noqa: E402
+from vessels.prediction import photographs  # noqa: E402
+from vessels.prediction.folders import Table  # noqa: E402
+from vessels.prediction.maps import predict_photograph  # noqa: E402
+from vessels.record import load_network, record_and_diameters  # noqa: E402
+
+from rsan_model import build_rsan, load_weights  # noqa: E402
+
+
+class Timed:
+    """A network that adds up its own time."""
+
+    def __init__(self, model):
+        self.model, self.seconds = model, 0
+
+    def predict_on_batch(self, x):
+        began = time.perf_counter()
+        found = np.asarray(self.model.predict_on_batch(x))
+        self.seconds += time.perf_counter() - began
+        return found
+
+
+def write_photographs(folder, count, megapixels):
+    image, rng = read_photograph(EXAMPLE), np.random.default_rng(0)
+    factor = (megapixels * 1e6 / image[..., 0].size) ** 0.5
+    image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)[..., ::-1]
+    for i in range(count):
+        noisy = np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype("uint8")
+        cv2.imwrite(str(folder / f"{i:03}.jpg"), noisy)
+    return sorted(folder.iterdir())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=int, default=100)
+    count = parser.parse_args().photographs
+    rows = []
+    for megapixels in (2, 8):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            (folder / "in").mkdir()
+            paths = write_photographs(folder / "in", count, megapixels)
+            arguments = predict.parse([str(folder / "in"), "-o", str(folder / "out")])
+            record, diameters = record_and_diameters(arguments.weights)
+            network = Timed(load_network(build_rsan, load_weights, arguments.weights, record))
+            predict_photograph(network, read_photograph(paths[0]), diameters)  # builds the graph
+            network.seconds, alone = 0, paths[:20]
+            for path in alone:
+                predict_photograph(network, read_photograph(path), diameters)
+            own = network.seconds / len(alone)
+            for arguments.measures in (True, False):
+                predictor = photographs.Predictor(photographs.OneAtATime(network.model), diameters, 0.5, arguments)
+                table = Table(folder / f"out{arguments.measures}", photographs.HEADER)
+                began = time.perf_counter()
+                photographs.predict_all(predictor, paths, table)
+                each = (time.perf_counter() - began) / count
+                rows.append(f"| {megapixels} megapixels | {'yes' if arguments.measures else 'no'} | {own:.2f} s | "
+                            f"{each:.2f} s | {each / own:.2f} |")
+    print("| photographs | measures | network | each in a folder | ratio |\n| --- | --- | --- | --- | --- |")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()

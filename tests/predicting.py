@@ -1,0 +1,26 @@
+"""predict.py without the command line, with a stand-in for the network."""
+
+import types
+
+from conftest import ROOT
+
+from vessels.prediction import photographs as command
+
+
+class Darkness:
+    """Stands in for the network: what is dark within a bright eye is vessel."""
+
+    def predict_on_batch(self, x):
+        return 1 - x[..., 1:2]
+
+
+def arguments(output, *photographs, **changes):
+    named = {"photographs": photographs, "output_dir": output, "tile": 1024, "export": None,
+             "threshold": None, "skip_existing": False, "shard": (1, 1), "measures": False, "degrees": None,
+             "microns_per_pixel": None,
+             "weights": ROOT / "weights" / "drive_rsan.weights.h5"}
+    return types.SimpleNamespace(**{**named, **changes})
+
+
+def run(output, *photographs, **changes):
+    return command.main(lambda **_: Darkness(), lambda *_: None, arguments(output, *photographs, **changes))

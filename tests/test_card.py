@@ -1,0 +1,58 @@
+"""The model card: its front matter is what the hubs read, its figures are those in results/."""
+
+import json
+
+import yaml
+from conftest import ROOT
+from test_report import measured
+
+from vessels.report import card
+
+TEXT = (ROOT / "weights" / "README.md").read_text(encoding="utf-8")
+
+
+def write(root, folder, **changes):
+    path = root / "results" / changes["dataset"] / folder / "metrics.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(metrics := measured(**changes)), encoding="utf-8")
+    return metrics
+
+
+def results(root):
+    """One network's results on its own set and on another's, and an ablation's: `[metrics]` of the two."""
+    file = {"file": "drive_rsan.weights.h5", "recipe": {"seed": 0}}
+    own = write(root, "rsan", dataset="DRIVE", weights=file)
+    other = write(root, "rsan_of_DRIVE", dataset="CHASEDB1", trained_on="DRIVE", weights=file)
+    write(root, "backbone", dataset="DRIVE", variant="backbone", weights={**file, "file": "drive_backbone.weights.h5"})
+    return [other, own]
+
+
+def test_front_matter_says_what_the_hubs_ask_for():
+    _, front, body = TEXT.split("---\n", 2)
+    read = yaml.safe_load(front)
+    assert read["license"] == "mit" and read["library_name"] == "keras" and read["datasets"] and read["tags"]
+    names = {name for one in read["model-index"] for name in [one["name"]]}
+    assert {"drive_rsan", "chase_rsan"} <= names
+    assert all((ROOT / "weights" / f"{name}.weights.h5").exists() for name in names)
+    for model in read["model-index"]:
+        for result in model["results"]:
+            assert set(read["metrics"]) == {metric["type"] for metric in result["metrics"]}
+    assert all(f"| {name} |" in body for name in names)
+
+
+def test_figures_are_those_of_the_results(tmp_path):
+    written = results(tmp_path)
+    index = yaml.safe_load(card.model_index(tmp_path / "results"))["model-index"]
+    assert [one["name"] for one in index] == ["drive_rsan"]
+    for result, metrics in zip(index[0]["results"], written, strict=True):
+        found = {metric["type"]: metric["value"] for metric in result["metrics"]}
+        assert found == {kind: round(metrics["inside_fov"][key], 4) for key, kind in card.METRICS.items()}
+    rows = card.figures(tmp_path / "results").splitlines()[2:]
+    worst = min(written[1]["per_image"], key=lambda image: image["inside_fov"]["f1"])
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| drive_backbone", "DRIVE"], ["| drive_rsan", "CHASE DB1"], ["| drive_rsan", "DRIVE"]]
+    assert rows[2].endswith(f"| {worst['image']}: {worst['inside_fov']['f1']:.4f} |")
+
+
+def test_without_results_the_card_is_still_yaml(tmp_path):
+    assert yaml.safe_load(card.model_index(tmp_path)) == {"model-index": []}

@@ -1,0 +1,84 @@
+"""A map that cannot be right is said to be so; usual photographs get no warning."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+
+from vessels.data import datasets, synthetic
+from vessels.data.fov import field_of_view
+from vessels.data.images import read_mask, read_photograph
+from vessels.prediction.doubts import doubts
+from vessels.prediction.maps import Prediction
+
+
+@pytest.fixture(scope="module")
+def example():
+    return synthetic.make(datasets.DRIVE, "validation")[0]
+
+
+def said(image, label, confidence=0.85):
+    """What is said of a photograph whose vessels were found as labelled."""
+    fov, diameter = field_of_view(image)
+    found = Prediction(label.astype("float32"), fov, diameter, 1.0, confidence)
+    return "; ".join(doubts(image, found, label & fov))
+
+
+def negative(image):
+    return 255 - image
+
+
+def angiogram(image):
+    inside = field_of_view(image)[0]
+    return np.stack([(255 - image[..., 1]) * inside] * 3, axis=-1)
+
+
+UNUSUAL = [
+    (negative, "negative"), (angiogram, "angiogram"),
+    (lambda image: np.stack([255 - image[..., 1]] * 3, axis=-1), "negative"),
+    (lambda image: image[..., ::-1], "red and blue swapped"),
+    (lambda image: image // 10, "nearly black"),
+    (lambda image: np.concatenate([image, image[:, ::-1]], axis=1), "more than one eye"),
+    (lambda image: np.concatenate([image, image[::-1]], axis=0), "more than one eye"),
+    (lambda image: image[200:330, 200:330], "no rim"),
+]
+
+
+@pytest.mark.parametrize(("change", "warning"), UNUSUAL)
+def test_unusual_photographs_get_a_warning(change, warning, example):
+    image = np.ascontiguousarray(change(example.image))
+    label = cv2.resize(example.label.astype("uint8"), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+    assert warning in said(image, label)
+
+
+@pytest.mark.parametrize(("change", "warning"), [
+    (lambda label: label & False, "density 0.000"),
+    (lambda label: cv2.dilate(label.astype("uint8"), np.ones((9, 9), "uint8")) > 0, "which eyes do not have"),
+])
+def test_densities_that_eyes_do_not_have_get_a_warning(change, warning, example):
+    assert not said(example.image, example.label)
+    assert warning in said(example.image, change(example.label))
+
+
+def test_an_unsure_network_gets_a_warning(example):
+    assert "confidence 0.45" in said(example.image, example.label, 0.45)
+
+
+@pytest.mark.parametrize("name", ["DRIVE", "CHASEDB1", "LES_AV"])
+def test_usual_photographs_get_none_and_unusual_ones_do(name, data_root):
+    if name == "LES_AV":
+        table = data_root / name / "les_av.csv"
+        if not table.exists():
+            pytest.skip("needs LES_AV in data/ or $RSAN_DATA_ROOT")
+        with table.open() as file:
+            rows = list(csv.DictReader(file))[::11]
+        pairs = [(read_photograph(table.parent / row["image"]), read_mask(table.parent / row["label"])) for row in rows]
+    else:
+        dataset = {one.name: one for one in datasets.DATASETS}[name]
+        pairs = [(one.image, one.label) for one in datasets.load(dataset, "validation", data_root)]
+    for image, label in pairs:
+        assert not said(image, label)
+        for change, warning in UNUSUAL[:6]:
+            changed = np.ascontiguousarray(change(image))
+            assert warning in said(changed, np.resize(label, changed.shape[:2]))

@@ -1,0 +1,171 @@
+"""Large folders: interruptions, shards, files that are not ours, names of any bytes."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from predicting import run
+
+from vessels import UserError
+from vessels.data import datasets, synthetic
+from vessels.prediction import folders
+
+
+@pytest.fixture(scope="module")
+def eye():
+    return synthetic.make(datasets.DRIVE, "validation")[0].image[::2, ::2]
+
+
+@pytest.fixture
+def folder(eye, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "abcde":
+        Image.fromarray(eye).save(tmp_path / "in" / f"{name}.png")
+    return tmp_path / "in"
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def names(path):
+    return [row["file"].split("/")[-1] for row in rows(path)]
+
+
+def test_existing_photographs_are_skipped_and_no_row_is_lost(folder, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run(output, folder / "b.png", folder / "d.png") == 0
+    (output / "d_mask.png").unlink()  # as an interruption leaves it
+    before = (output / "b_mask.png").stat().st_mtime_ns
+    assert run(output, folder, skip_existing=True) == 0
+    assert "4 of 4 photographs, 1 were there" in capsys.readouterr().out
+    assert names(output / "vessels.csv") == ["b.png", "d.png", "a.png", "c.png", "d.png", "e.png"]
+    assert (output / "b_mask.png").stat().st_mtime_ns == before
+    assert run(output, folder / "a.png") == 0
+    assert names(output / "vessels.csv")[-1] == "a.png" and len(rows(output / "vessels.csv")) == 7
+
+
+def test_half_a_row_is_cut_off(folder, tmp_path):
+    output = tmp_path / "out"
+    run(output, folder / "a.png", folder / "b.png")
+    table = output / "vessels.csv"
+    table.write_text(table.read_text()[:-9])
+    assert run(output, folder, skip_existing=True) == 0
+    assert names(table) == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_shards_share_a_folder_and_their_tables_join(together, folder, tmp_path):
+    tables = []
+    for number in (1, 2, 3):
+        output = tmp_path / ("out" if together else f"out{number}")
+        assert run(output, folder, shard=(number, 3)) == 0
+        tables.append(output / f"vessels-{number}-of-3.csv")
+    whole = tmp_path / "whole.csv"
+    whole.write_text("".join(table.read_text() for table in tables))
+    assert sorted(names(whole)) == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+    assert all(float(row["density"]) > 0 for row in rows(whole))
+
+
+@pytest.mark.parametrize("kind", ["mask", "probability", "overlay"])
+def test_a_file_that_is_not_ours_is_never_touched(kind, folder, capsys):
+    output = folder
+    own = output / f"a_{kind}.png"
+    Image.new("L", (50, 50), 255).save(own)
+    before = own.read_bytes()
+    assert run(output, folder / "a.png", folder / "b.png") == 1
+    assert own.read_bytes() == before and f"a_{kind}.png: exists" in capsys.readouterr().err
+    assert (names(output / "vessels.csv") == ["b.png"] and not (output / "a_mask.png").exists()) or kind == "mask"
+    assert run(output, folder / "b.png") == 0  # what is ours is written anew
+
+
+def test_a_link_that_is_not_ours_is_never_followed(folder, tmp_path):
+    (folder / "a_mask.png").symlink_to(tmp_path / "elsewhere.png")
+    assert run(folder, folder / "a.png") == 1
+    assert not (tmp_path / "elsewhere.png").exists() and (folder / "a_mask.png").is_symlink()
+
+
+def test_a_table_that_is_not_ours_is_never_touched(folder, tmp_path, capsys):
+    (tmp_path / "vessels.csv").write_text("vessel,tonnage\nTitanic,46328\n")
+    assert run(tmp_path, folder / "a.png") == 2
+    assert "has other columns" in capsys.readouterr().err
+    assert (tmp_path / "vessels.csv").read_text() == "vessel,tonnage\nTitanic,46328\n"
+    assert not (tmp_path / "a_mask.png").exists()
+
+
+def test_names_of_any_bytes_stop_nobody(eye, tmp_path):
+    photographs = tmp_path / "in"
+    photographs.mkdir()
+    Image.fromarray(eye).save(photographs / "a.png")
+    latin = os.fsencode(photographs) + b"/\xe9il.png"
+    try:
+        with open(latin, "wb") as file:  # noqa: PTH123 (a Path cannot hold it)
+            file.write((photographs / "a.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    command = ("import sys; sys.path[:0] = ['tests', '.']; from pathlib import Path; import predict, predicting; "
+               "sys.exit(predicting.run(Path(sys.argv[2]), Path(sys.argv[1])))")
+    done = subprocess.run([sys.executable, "-c", command, photographs, tmp_path / "out"], cwd=ROOT,
+                          capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    assert done.returncode == 0, done.stderr
+    assert names(tmp_path / "out" / "vessels.csv") == ["a.png", "\\udce9il.png"]
+    assert os.path.exists(os.fsencode(tmp_path) + b"/out/\xe9il_mask.png")  # noqa: PTH110
+
+
+def test_threshold(folder, tmp_path):
+    for threshold in (0.3, 0.7):
+        assert run(tmp_path / str(threshold), folder / "a.png", threshold=threshold) == 0
+        probability = np.asarray(Image.open(tmp_path / str(threshold) / "a_probability.png")) / 65535
+        mask = np.asarray(Image.open(tmp_path / str(threshold) / "a_mask.png")) == 255
+        assert mask.any() and (mask == (probability >= threshold)).mean() > 0.9999
+
+
+def test_measures_are_columns(folder, tmp_path):
+    assert run(tmp_path / "out", folder / "a.png", measures=True, degrees=45) == 0
+    (row,) = rows(tmp_path / "out" / "vessels.csv")
+    assert float(row["width_um"]) > float(row["width_px"]) > 1 and 1 < float(row["fractal_dimension"]) < 2
+    assert run(tmp_path / "out", folder / "b.png") == 0
+    row = rows(tmp_path / "out" / "vessels.csv")[1]
+    assert float(row["density"]) > 0 and not row["width_px"] and not row["width_um"]
+
+
+def test_results_come_in_order_and_an_error_stops_what_waits():
+    started = []
+
+    def work(item):
+        started.append(item)
+        if item == 5:
+            raise UserError("the disk is full")
+        return item
+
+    found = []
+    with pytest.raises(UserError, match="full"):
+        for item in folders.in_order(work, range(1000)):
+            found.append(item)
+    assert found == [0, 1, 2, 3, 4] and len(started) < 40
+
+
+def test_marked_files_are_plain_png(tmp_path):
+    array = np.random.default_rng(0).integers(0, 65536, (40, 50)).astype("uint16")
+    folders.write_png(tmp_path / "a.png", array)
+    folders.refuse_foreign(tmp_path / "a.png")
+    folders.refuse_foreign(tmp_path / "nothing.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        picture.load()
+        assert picture.text == {"Software": "rsan predict.py"}
+        np.testing.assert_array_equal(np.asarray(picture), array)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED), array)
+
+
+def test_names_are_whole_where_the_terminal_has_room(monkeypatch, capsys):
+    for columns, shown in ((200, "long" * 12), (80, "..." + ("long" * 12)[-13:])):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        folders.Progress(1).photograph("long" * 12, "  " + "x" * 50)
+        assert shown in capsys.readouterr().err

@@ -1,0 +1,91 @@
+import inspect
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from vessels.data import datasets, synthetic
+from vessels.prediction import segment
+from vessels.prediction.maps import predict_photograph
+
+from pretrained import names, released
+from rsan_model import build_rsan, load_weights
+
+DIAMETERS = {dataset.name: dataset.diameters for dataset in datasets.DATASETS}
+
+
+@pytest.mark.parametrize("name", names())
+def test_all_released_weights_have_a_name_and_a_diameter(name):
+    path, record = released(name)
+    assert path.parent == ROOT / "weights" and record["parameters"] > 1e6
+    assert record["diameters"] == list(DIAMETERS.get(record["dataset"], record["diameters"])) > [0]
+
+
+@pytest.mark.parametrize("name", ["drive", "drive_rsan", ROOT / "weights" / "drive_rsan.weights.h5"], ids=str)
+def test_weights_by_one_call_are_those_loaded_by_hand(name):
+    model = build_rsan(weights=name)
+    by_hand = build_rsan()
+    load_weights(by_hand, ROOT / "weights" / "drive_rsan.weights.h5")
+    for one, other in zip(model.weights, by_hand.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert model.diameters == (537,) and model.threshold == 0.5 and model.input_shape == (None, None, None, 3)
+
+
+def test_the_network_is_the_one_that_was_trained():
+    model = build_rsan((64, 64, 3), weights="drive_backbone")
+    assert model.name == "backbone" and model.input_shape == (None, 64, 64, 3)
+
+
+@pytest.mark.parametrize("asked", [{"keep_prob": 0.5}, {"filters": 4}, {"block_size": 3}, {"variant": "backbone"}])
+def test_what_contradicts_the_record_is_refused(asked):
+    with pytest.raises(ValueError, match=f"are of {next(iter(asked))}="):
+        build_rsan(weights="drive", **asked)
+
+
+def test_the_default_contradicts_too_where_it_is_asked_for():
+    with pytest.raises(ValueError, match="'drive_backbone' are of variant='backbone', not 'rsan'"):
+        build_rsan(variant="rsan", weights="drive_backbone")
+
+
+@pytest.mark.parametrize("name", ["imagenet", "drive.json", "", "../weights/drive"])
+def test_an_unknown_name_lists_what_there_is(name):
+    with pytest.raises(ValueError, match=r"chase, .*drive_backbone"):
+        build_rsan(weights=name)
+
+
+def test_another_file_than_the_record_describes_is_refused(tmp_path):
+    path = tmp_path / "mine.weights.h5"
+    shutil.copy(ROOT / "weights" / "drive_rsan.weights.h5", path)
+    shutil.copy(ROOT / "weights" / "drive_rsan.json", tmp_path / "mine.json")
+    assert released(path)[1] == json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"mine.weights.h5 is not the file"):
+        build_rsan(weights=str(path))
+    (tmp_path / "mine.json").write_text('{"sha256": ""}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"mine.json lacks diameters, model"):
+        build_rsan(weights=path)
+
+
+def test_the_signature_is_that_of_the_network_and_weights():
+    assert str(inspect.signature(build_rsan)) == (
+        "(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_size=7, variant='rsan', *, weights=None)")
+
+
+class Darkness:
+    """Stands in for the network: what is dark within a bright eye is vessel."""
+
+    diameters = (537,)
+
+    def predict_on_batch(self, x):
+        return 1 - x[..., 1:2]
+
+
+@pytest.mark.parametrize(("diameters", "seen"), [(None, (537,)), ((300, 500), (300, 500))])
+def test_a_photograph_of_any_size_is_segmented_by_one_call(diameters, seen):
+    eye = cv2.resize(synthetic.make(datasets.DRIVE, "validation")[0].image, None, fx=1.3, fy=1.3)
+    probability = segment(Darkness(), eye, diameters)
+    assert probability.shape == eye.shape[:2] and probability.dtype == np.float32
+    np.testing.assert_array_equal(probability, predict_photograph(Darkness(), eye, seen).probability)

@@ -1,0 +1,76 @@
+"""What Windows and macOS lack is not needed: the scripts run without it, in folders with awkward names."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from vessels.data.images import EXAMPLE
+
+# Runs a script as if this system had neither /proc nor the modules that only Unix has.
+HIDDEN = """
+import os, runpy, sys
+
+def hide(event, arguments):
+    if event == "import" and arguments[0] in ("fcntl", "resource"):
+        raise ImportError(arguments[0])
+    if event == "open" and str(arguments[0]).startswith("/proc"):
+        raise FileNotFoundError(arguments[0])
+
+sys.addaudithook(hide)
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run(script, *arguments, folder=ROOT):
+    done = subprocess.run([sys.executable, "-c", HIDDEN, ROOT / script, *map(str, arguments)], cwd=folder, text=True,
+                          capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", sorted(path.name for pattern in ("train_*.py", "eval_*.py", "predict.py")
+                                          for path in ROOT.glob(pattern)))
+def test_help_needs_nothing_that_only_unix_has(script, tmp_path):
+    assert run(script, "--help", folder=tmp_path).startswith("usage: ")
+
+
+@pytest.mark.slow
+def test_from_training_to_a_photograph_in_folders_with_awkward_names(tmp_path):
+    folder = tmp_path / "Läufe von GESTERN" / "a b"
+    run("train_drive.py", "--synthetic", "--epochs", 1, "--steps", 2, "--output-dir", folder)
+    assert "AUC" in run("eval_drive.py", folder / "best.weights.h5", "--synthetic")
+    photograph = tmp_path / "Mein Auge.JPG"
+    Image.open(EXAMPLE).resize((600, 600)).save(photograph)
+    run("predict.py", photograph, "-o", tmp_path / "OUT put")
+    assert (tmp_path / "OUT put" / "Mein Auge_mask.png").exists()
+
+
+@pytest.mark.parametrize(("system", "opens", "said"), [
+    ("nt", 3, None), ("nt", 1000, "close what has it open"), ("posix", 1, "make room")])
+def test_a_file_that_is_open_elsewhere_is_waited_for_on_windows_then_named(system, opens, said, tmp_path, monkeypatch):
+    from vessels import UserError, files
+
+    failures, rename = iter(range(opens)), type(tmp_path).replace
+
+    def replace(self, target):
+        if next(failures, None) is not None:
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", replace)
+    monkeypatch.setattr(files, "WINDOWS", system == "nt")
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    path = tmp_path / "metrics.json"
+    if said:
+        with pytest.raises(UserError, match=said):
+            files.write_atomically(path, "text")
+    else:
+        files.write_atomically(path, "text")
+        assert path.read_text(encoding="utf-8") == "text"
+    assert len(list(tmp_path.iterdir())) == (said is None)

@@ -1,0 +1,152 @@
+"""What large folders need: a table that rows are added to, files that are not the user's, threads, progress."""
+
+import collections
+import csv
+import io
+import shutil
+import struct
+import sys
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+
+from vessels import UserError
+from vessels.files import write_atomically
+
+WORKERS = 3  # while the network looks at one photograph, the next is read and scaled, the last measured and written
+
+_TEXT = b"tEXtSoftware\0rsan predict.py"
+# What tells our PNG files from the user's: a comment, and the end of every PNG.
+_MARK = (struct.pack(">I", len(_TEXT) - 4) + _TEXT + struct.pack(">I", zlib.crc32(_TEXT))
+         + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND")))
+
+
+def printable(name):
+    """str of a file name that may hold bytes which are no text; those as `\\udce9`."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+def write_png(path, array):
+    """Writes uint8 or uint16, grey or RGB, marked as ours. Raises `UserError` where it cannot be written."""
+    png = cv2.imencode(".png", array if array.ndim == 2 else array[..., ::-1])[1].tobytes()
+    write_atomically(path, png[:-12] + _MARK)
+
+
+def refuse_foreign(path):
+    """Raises `UserError` where there is something that `write_png` did not write."""
+    try:
+        with path.open("rb") as file:
+            if file.read()[-len(_MARK):] == _MARK:
+                return
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return
+    except OSError:
+        pass
+    raise UserError(f"{path}: exists and is none of predict.py's; rename it, or name another --output-dir")
+
+
+class Table:
+    """vessels.csv, or a shard's part of it, to which rows are added; a crash costs no row but the last.
+
+    Only the first shard's table has a header, so that `cat vessels-*-of-16.csv` is the whole table.
+
+    Args:
+        folder: Where it lies.
+        header: Names of the columns.
+        shard: `(number, how many)`.
+
+    Raises:
+        UserError: A table of other columns is there already, or it cannot be read or written.
+    """
+
+    def __init__(self, folder, header, shard=(1, 1)):
+        number, shards = shard
+        name = "vessels.csv" if shards == 1 else f"vessels-{number:0{len(str(shards))}}-of-{shards}.csv"
+        self.folder, self.header, self.path = folder, header, folder / name
+        content = self.read(self.path) if self.path.exists() else ""
+        whole = content[: content.rfind("\n") + 1]  # without half a row
+        first = next(csv.reader(whole.splitlines()), list(header))
+        if first != list(header) if number == 1 else len(first) != len(header):
+            raise UserError(f"{self.path}: has other columns than predict.py writes; move it away, or name another "
+                            "--output-dir")
+        if whole != content:
+            write_atomically(self.path, whole)
+        if number == 1 and not whole:
+            self.append(dict(zip(header, header, strict=True)))
+
+    @staticmethod
+    def read(path):
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); name another --output-dir") from None
+
+    def append(self, row):
+        """Adds a dict as a row; what it lacks stays empty."""
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow([row.get(name, "") for name in self.header])
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(printable(line.getvalue()))
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room or choose "
+                            "--output-dir") from None
+
+    def files(self):
+        """Names of the photographs in all tables of the folder, of every shard: a set of str."""
+        tables = [csv.reader(io.StringIO(self.read(path))) for path in sorted(self.folder.glob("vessels*.csv"))]
+        return {row[0] for table in tables for row in table if row}
+
+
+def in_order(function, items):
+    """What `function` gives for each of `items`, in their order, computed in `WORKERS` threads."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        waiting = collections.deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * WORKERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class Progress:
+    """Tells how far a folder is, on stderr: a line that changes on a terminal, else a line for each photograph."""
+
+    def __init__(self, total):
+        self.total, self.done, self.began, self.live = total, 0, time.time(), sys.stderr.isatty()
+
+    def photograph(self, name, found):
+        """Another photograph is done: its name, shortened where the line is full, and what was found."""
+        self.done += 1
+        if self.live and self.done < self.total:
+            left = (time.time() - self.began) / self.done * (self.total - self.done)
+            found += f"  {left / 60:.0f} min left" if left > 90 else f"  {left:.0f} s left"
+        room = max(shutil.get_terminal_size().columns - len(self.counter() + found) - 2, 20)
+        name = printable(name)
+        self.line(self.counter() + (name if len(name) <= room else "..." + name[3 - room:]) + found, self.live)
+
+    def failed(self, error):
+        self.done += 1
+        self.say(f"error: {error}")
+
+    def say(self, text):
+        """A line that stays."""
+        self.line(self.counter() + text, False)
+
+    def close(self):
+        if self.live:
+            print(file=sys.stderr)
+
+    def counter(self):
+        return f"[{self.done}/{self.total}] "
+
+    def line(self, text, passing):
+        print("\r\x1b[K" * self.live + printable(text), end="" if passing else "\n", file=sys.stderr, flush=True)

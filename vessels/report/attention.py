@@ -1,0 +1,123 @@
+"""What spatial attention does to a photograph in a trained network: the picture behind predict.py --attention."""
+
+import dataclasses
+import io
+
+import cv2
+import keras
+import numpy as np
+from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
+
+from vessels import UserError, exit_code
+from vessels.data.images import EXAMPLE, pad, read_photograph
+from vessels.files import write_atomically
+from vessels.prediction.maps import predict_photograph
+from vessels.prediction.photographs import collect
+
+# Told apart by colour-blind readers too, from light to dark and from one hue to another.
+ATTENTION, FEATURES = "cividis", "PuOr"
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """What one layer of spatial attention does to a photograph, in maps `(height, width)` of its level's size.
+
+    Attributes:
+        name: Where in the network, as "encoder 2", "bottom" or "decoder 1"; level 1 has the photograph's own pixels.
+        channels: How many feature maps it sees, an int.
+        attention: float32 in [0, 1], NaN outside the field of view: what every channel is multiplied by.
+        before, after: float32, NaN outside the field of view: the mean over the channels of what goes in and comes out.
+        on_vessels, elsewhere: Mean of the attention where the network finds vessels, and where it does not, floats.
+    """
+
+    name: str
+    channels: int
+    attention: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    on_vessels: float
+    elsewhere: float
+
+
+def attention_blocks(model, kind, image, diameters):
+    """The maps of each layer of spatial attention, in the order of the network: list of `Block`, empty without any.
+
+    Args:
+        model: The network.
+        kind: Class of its attention layers, which have a method `attention`.
+        image: uint8 `(height, width, 3)`, RGB.
+        diameters: As in `predict_photograph`.
+    """
+    found = predict_photograph(model, image, diameters)
+    how = {"dsize": None, "fx": found.scale, "fy": found.scale, "interpolation": cv2.INTER_AREA}
+    small = cv2.resize(image * found.fov[..., None], **how)
+    height, width = (-(-side // 8) * 8 for side in small.shape[:2])
+    x = pad(small, height, width)[None].astype("float32") / 255
+    fov, probability = (pad(cv2.resize(plane.astype("float32"), **how), height, width)
+                        for plane in (found.fov, found.probability))
+    layers = [layer for layer in model.layers if isinstance(layer, kind)]
+    if not layers:
+        return []
+    inputs = keras.Model(model.input, [layer.input for layer in layers])(x)
+    blocks = []
+    for i, (layer, features) in enumerate(zip(layers, inputs, strict=True)):
+        maps = (layer.attention(features), keras.ops.mean(features, -1), keras.ops.mean(layer(features), -1))
+        size = features.shape[2:0:-1]
+        inside = cv2.resize(fov, size, interpolation=cv2.INTER_AREA) > 0.5
+        vessel = cv2.resize(probability, size, interpolation=cv2.INTER_AREA) >= 0.5
+        maps = [np.where(inside, np.asarray(one, "float32").reshape(inside.shape), np.nan) for one in maps]
+        means = (float(maps[0][inside & where].mean()) for where in (vessel, ~vessel))
+        bottom = len(layers) // 2
+        name = "bottom" if i == bottom else f"{'encoder' if i < bottom else 'decoder'} {min(i, 2 * bottom - i) + 1}"
+        blocks.append(Block(name, features.shape[-1], *maps, *means))
+    return blocks
+
+
+def draw(blocks):
+    """JPEG bytes: a column for each of `blocks`; all attention on one scale, and all features on another."""
+    figure = Figure(figsize=(2 * len(blocks) + 0.8, 6.6), layout="compressed")
+    axes = figure.subplots(3, len(blocks), squeeze=False)
+    side = max(block.before.shape[1] for block in blocks)
+    limit = max(np.nanmax(np.abs(block.before)) for block in blocks)
+    features = {"cmap": FEATURES, "norm": SymLogNorm(0.5, vmin=-limit, vmax=limit)}
+    for (top, middle, bottom), block in zip(axes.T, blocks, strict=True):
+        shares = top.imshow(block.attention, ATTENTION, vmin=0, vmax=1)
+        means = middle.imshow(block.before, **features)
+        bottom.imshow(block.after, **features)
+        part = round(side / block.before.shape[1])
+        top.set_title(f"{block.name}\n1/{part} of the side, {block.channels} channels", fontsize=9)
+        top.set_xlabel(f"vessels {block.on_vessels:.2f}, elsewhere {block.elsewhere:.2f}", fontsize=8)
+    for row, title in zip(axes[:, 0], ("attention", "features' mean\nbefore", "features' mean\nafter"), strict=True):
+        row.set_ylabel(title, fontsize=9)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], facecolor="0.8")
+        axis.spines[:].set_visible(False)
+    figure.colorbar(shares, ax=axes[0], aspect=12, pad=0.01)
+    figure.colorbar(means, ax=axes[1:], aspect=24, pad=0.01)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100, format="jpeg", pil_kwargs={"quality": 80})
+    return buffer.getvalue()
+
+
+def main(build, kind, arguments):
+    """What `predict.py --attention` does; `build(weights=path)` makes the network, `kind` is as above.
+
+    `arguments` holds `photographs`, `output_dir` and `weights`. Returns the exit code: 0; 2 for what the user can mend.
+    """
+    def command():
+        photographs = collect(arguments.photographs or [EXAMPLE])
+        try:
+            model = build(weights=arguments.weights)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{error}; name other --weights") from None
+        for path in photographs:
+            blocks = attention_blocks(model, kind, read_photograph(path), model.diameters)
+            if not blocks:
+                raise UserError(f"{arguments.weights}: a network without attention; name other --weights")
+            written = arguments.output_dir / f"{path.stem}_attention.jpg"
+            write_atomically(written, draw(blocks))
+            print(f"written {written}")
+        return 0
+
+    return exit_code(command)
