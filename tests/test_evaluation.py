@@ -453,6 +453,27 @@ def test_data_errors_come_before_the_network_is_built(command, tmp_path, capsys,
     assert capsys.readouterr().err == "error: data/DRIVE: no such folder; get it\n"
 
 
+@pytest.mark.parametrize("trained_on", ["DRIVE", "CHASEDB1"])
+def test_flips_are_averaged_and_marked(command, tmp_path, capsys, trained_on):
+    stem = {"DRIVE": "drive_rsan", "CHASEDB1": "chase_rsan"}[trained_on]
+    weights = save(tmp_path / "weights", stem, dataset=trained_on)
+    for image, found in list(command.predicted.items()):
+        photograph = np.frombuffer(image, "uint8").reshape(*found.shape, 3)
+        for axes in ((0,), (1,), (0, 1)):  # mirrored, the stand-in sees nothing
+            command.predicted[np.flip(photograph, axes).tobytes()] = found * 0
+    assert command(weights, "--flips") == 0
+    assert "flips averaged" in capsys.readouterr().out
+    other = "" if trained_on == "DRIVE" else "_of_CHASEDB1"
+    results = tmp_path / "results" / "DRIVE" / f"rsan{other}_flips"
+    assert json.loads((results / "metrics.json").read_text())["flips"] is True
+    saved = np.asarray(Image.open(results / "probabilities" / "01_test.png"))
+    expected = next(iter(command.predicted.values())) / 4
+    assert abs(saved / 65535 - expected).max() < 1 / 65535
+    assert command(weights) == 0
+    assert "flips averaged" not in capsys.readouterr().out
+    assert "flips" not in json.loads((results.with_name(f"rsan{other}") / "metrics.json").read_text())
+
+
 def test_output_that_cannot_be_written(command, tmp_path, capsys):
     save(tmp_path / "weights")
     (tmp_path / "file").write_text("")

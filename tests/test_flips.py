@@ -32,3 +32,9 @@ def test_four_different_images_are_seen():
     average_flips(predict, IMAGE)
     mirrored = IMAGE[::-1], IMAGE[:, ::-1], IMAGE[::-1, ::-1]
     assert set(seen) == {IMAGE.tobytes(), *(one.tobytes() for one in mirrored)}
+
+
+def test_the_field_of_view_turns_with_the_photograph():
+    fov = IMAGE[..., 1] > 100
+    found = average_flips(lambda image, fov: fov * image[..., 0] / np.float32(255), IMAGE, fov)
+    assert abs(found - fov * IMAGE[..., 0] / 255).max() < 1e-6

@@ -15,6 +15,7 @@ from vessels.data import datasets, mixture, own, synthetic
 from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
 from vessels.prediction import maps, others
+from vessels.prediction.flips import average_flips
 from vessels.record import environment, known_diameters, learned_from, load_network, read_record, record_path
 from vessels.report import page, plots, tables
 
@@ -38,6 +39,8 @@ def parse(dataset, description, argv=None):
                         "around it (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="where metrics, table, curves, panels and maps go (default: "
                         "results/<set>/<name of the weights> for those in weights/, else results/ beside them)")
+    parser.add_argument("--flips", action="store_true", help="average the maps of each photograph and its three mirror "
+                        "images: four times as long, into folders of their own that end in _flips, marked in tables")
     parser.add_argument("--synthetic", action="store_true", help="score on procedural images what "
                         f"`train_{dataset.key}.py --synthetic` left, and write beside it")
     parser.add_argument("--allow-modified", action="store_true",
@@ -45,8 +48,8 @@ def parse(dataset, description, argv=None):
     parser.add_argument("--allow-seen", action="store_true",
                         help="score photographs that the weights have learned from, too; every table says so")
     arguments = parser.parse_args(argv)
-    if arguments.maps and (arguments.weights or arguments.synthetic):
-        parser.error("--maps scores no network: leave WEIGHTS and --synthetic out")
+    if arguments.maps and (arguments.weights or arguments.synthetic or arguments.flips):
+        parser.error("--maps scores no network: leave WEIGHTS, --flips and --synthetic out")
     if arguments.threshold is not None and not 0 < arguments.threshold < 1:
         parser.error(f"--threshold must be between 0 and 1, got {arguments.threshold}")
     if arguments.synthetic and (arguments.weights or arguments.data_dir):
@@ -75,8 +78,8 @@ def main(dataset, network, description, argv=None):
                 drawn = record["dataset"] == "synthetic"
                 if drawn not in examples:
                     examples[drawn] = load(part, drawn, arguments.data_dir)
-                made = score_weights(part, network, weights, record, examples[drawn]) if weights else score_maps(
-                    arguments.maps, examples[drawn])
+                made = score_weights(part, network, weights, record, examples[drawn], arguments.flips) if weights \
+                    else score_maps(arguments.maps, examples[drawn])
                 threshold = arguments.threshold or record.get("threshold", 0.5)
                 run_evaluation(part, made, record, examples[drawn], output, threshold, seen)
         return 0
@@ -120,7 +123,8 @@ def weights_plan(dataset, part, arguments):
     for weights in find_weights(arguments.weights) or [default]:
         record = read_record(weights, arguments.allow_modified)
         seen = photographs_seen(part, weights, record, arguments)
-        jobs.append((weights, record, arguments.output_dir or results_folder(part, weights, record), seen))
+        output = arguments.output_dir or results_folder(part, weights, record, arguments.flips)
+        jobs.append((weights, record, output, seen))
     return jobs
 
 
@@ -156,16 +160,16 @@ def find_weights(names):
     return list(dict.fromkeys(found))
 
 
-def results_folder(dataset, weights, record):
+def results_folder(dataset, weights, record, flips):
     """Where the scores of `weights` on `dataset` go: in results/ under their own name, or beside them."""
     if weights.resolve().parent != (ROOT / "weights").resolve():
         own = record["dataset"] in (dataset.name, "synthetic")
-        return weights.parent / "results" / ("" if own else dataset.name)
+        return weights.parent / ("results" + "_flips" * flips) / ("" if own else dataset.name)
     name = record_path(weights).stem
     for one in datasets.DATASETS:
         if one.name == record["dataset"]:
             name = name.removeprefix(f"{one.key}_") + f"_of_{one.name}" * (one.name != dataset.name)
-    return ROOT / "results" / dataset.name / name
+    return ROOT / "results" / dataset.name / (name + "_flips" * flips)
 
 
 def score_maps(folder, examples):
@@ -179,17 +183,18 @@ def score_maps(folder, examples):
     return probabilities, facts, f"maps      {folder}", time.time() - began
 
 
-def score_weights(dataset, network, weights, record, examples):
+def score_weights(dataset, network, weights, record, examples, flips):
     """The maps of the network that `record` describes, and what `metrics.json` says of it."""
     with quiet_imports():
         build, load_weights = network()
     model = load_network(build, load_weights, weights, record)
     began = time.time()
-    probabilities = predict(dataset, model, examples, weights, record)
+    probabilities = predict(dataset, model, examples, weights, record, flips)
     facts = {
         "variant": record["variant"],
         "trained_on": record["dataset"],
         **{key: record[key] for key in ("unfinished",) if key in record},
+        **({"flips": True} if flips else {}),
         **({"started_from": record["started_from"]["file"]} if "started_from" in record else {}),
         "weights": {"file": weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
                     "recipe": {**record["recipe"],
@@ -237,20 +242,24 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
     print(tables.table(metrics))
 
 
-def predict(dataset, model, examples, weights, record):
+def predict(dataset, model, examples, weights, record, flips):
     """The maps of all examples, list of float32 `(height, width)`: padded as in training where the network learned
-    from this set as it is (or drawn images of its size), else at the scale that it knows.
+    from this set as it is (or drawn images of its size), else at the scale that it knows; with
+    `flips`, averaged over them.
     """
     as_it_is = record["dataset"] in (dataset.name, "synthetic") and record["recipe"].get("recipe") != "any"
     diameters = None if as_it_is else known_diameters(weights, record)
+
+    def see(image, fov):
+        if as_it_is:
+            return maps.predict_image(model, image, dataset.padded)
+        return maps.predict_photograph(model, image, diameters, fov=fov).probability
+
     probabilities = []
     for i, example in enumerate(examples):
         print(f"\rpredicting {i + 1}/{len(examples)} ", end="", file=sys.stderr, flush=True)
-        if as_it_is:
-            probability = maps.predict_image(model, example.image, dataset.padded)
-        else:
-            probability = maps.predict_photograph(model, example.image, diameters, fov=example.fov).probability
-        probabilities.append(probability)
+        seen = example.image, example.fov
+        probabilities.append(average_flips(see, *seen) if flips else see(*seen))
     print(file=sys.stderr)
     return probabilities
 

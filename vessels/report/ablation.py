@@ -9,17 +9,17 @@ from vessels.report import tables
 
 KEYS = {"f1": "F1", "auc": "AUC"}
 RECIPES = {"patches": "default", "authors": "authors'"}
-HEAD = ("recipe", "set", "network", "its trainings", "the backbone's", *KEYS.values())
+HEAD = ("network", "set", "recipe", *KEYS.values(), "its trainings", "the backbone's")
 
 
 def groups(all_metrics):
     """The networks of one set that may be compared: `[{variant: [metrics of each seed]}]`, a recipe each.
 
-    Left out are networks of another set, averages over flips, and recipes without a backbone to compare with.
+    Left out are networks of another set, averages over flips, unfinished runs, and recipes without a backbone.
     """
     found = []
     for metrics in all_metrics:
-        if metrics["trained_on"] != metrics["dataset"] or metrics.get("flips"):
+        if metrics["trained_on"] != metrics["dataset"] or metrics.get("flips") or metrics.get("unfinished"):
             continue
         recipe = metrics["weights"]["recipe"]
         same = (group for group in found
@@ -91,7 +91,8 @@ def comparisons(results_dir):
 def cells(comparison):
     """A row of the table, list of str; differences in thousandths."""
     spans = ("{:+.2f} [{:+.2f}, {:+.2f}]".format(*(1000 * value for value in comparison[key])) for key in KEYS)
-    return [*(str(comparison[key]) for key in ("recipe", "set", "network", "trainings", "reference")), *spans]
+    return [*(comparison[key] for key in ("network", "set", "recipe")), *spans,
+            *(str(comparison[key]) for key in ("trainings", "reference"))]
 
 
 def conclusion(compared):

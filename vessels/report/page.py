@@ -132,9 +132,9 @@ def standing_part(results_dir):
     """Ours beside what others published, with how each row was scored."""
     content = []
     for dataset in datasets.DATASETS:
-        if found := standing.rows(dataset, results_dir):
-            content += [f"<h3>{dataset.title}</h3>",
-                        table(standing.HEAD, [("ours words" if own else "words", cells) for own, cells in found])]
+        for scored, found in standing.blocks(dataset, results_dir).items():
+            rows = [(f"words {kind}", cells) for kind, cells in found]
+            content += [f"<h3>{dataset.title}, {tables.SCORED[scored]}</h3>", table(standing.HEAD, rows)]
     return part("standing", "Where this stands", *content, paragraphs(standing.published()["field"]))
 
 
@@ -159,11 +159,11 @@ def transfer_part(results_dir):
         for metrics in [*found[:1], *foreign] if foreign else ():
             name, scores = tables.rows(metrics, "inside_fov")[0]
             rows.append(("" if metrics in foreign else "ours",
-                         (dataset.title, name, *(tables.cell(scores.get(key)) for key in tables.COLUMNS))))
+                         (name, dataset.title, *(tables.cell(scores.get(key)) for key in tables.COLUMNS))))
     how = ("Inside the field of view. Nothing was retrained: photographs are scaled to the field of view that the "
            "network knows. In bold, the network that learned from the set's own training images.")
     return part("transfer", "On photographs of another set", paragraphs([how]),
-                table(("set", "network", *tables.COLUMNS.values()), rows)) if rows else None
+                table(("network", "set", *tables.COLUMNS.values()), rows)) if rows else None
 
 
 def pictures_part(results_dir):

@@ -7,9 +7,8 @@ from vessels.files import ROOT
 from vessels.report import tables
 
 FIGURES = ("auc", "accuracy", "sensitivity", "specificity", "f1")
-HOW = {"pooling": "pixels", "threshold": "threshold", "test_time": "averaged at prediction", "split": "images",
-       "comparable": "comparable", "caveat": "caveat"}
-HEAD = ("scored", "network", *(tables.COLUMNS[key] for key in FIGURES), *HOW.values())
+HOW = ("pooling", "threshold", "test_time", "split", "comparable", "caveat")
+HEAD = ("network", *(tables.COLUMNS[key] for key in FIGURES), "pixels", "comparable", "how it was scored", "caveat")
 POOLINGS = ("pooled", "mean over images", "not stated")
 
 
@@ -38,26 +37,35 @@ def ours(dataset, results_dir):
     return rows
 
 
-def rows(dataset, results_dir):
-    """Rows of the table of one set, `[(whether ours, cells)]`: each published row below ours that was scored alike."""
+def blocks(dataset, results_dir):
+    """The tables of one set: `{protocol: [(kind, cells)]}`, empty without results of ours.
+
+    Each published row stands below ours that was scored alike; kind is "ours", "yes" or "no", for comparable.
+    """
     if not (found := ours(dataset, results_dir)):
-        return []
+        return {}
     words = {True: "yes", False: "no"}
     found += [{**row, "comparable": words[row["comparable"]]} for row in published().get(dataset.name, [])]
-    found.sort(key=lambda row: (list(tables.SCORED).index(row["scored"]), POOLINGS.index(row["pooling"])))
-    return [(row["comparable"] == "ours",
-             [tables.SCORED[row["scored"]], ", ".join(str(row[key]) for key in ("method", "year") if key in row),
-              *(tables.cell(row.get(key)) for key in FIGURES), *(row[key] for key in HOW)]) for row in found]
+    found.sort(key=lambda row: POOLINGS.index(row["pooling"]))
+    return {scored: [(row["comparable"], cells(row)) for row in found if row["scored"] == scored]
+            for scored in tables.SCORED}
+
+
+def cells(row):
+    name = ", ".join(str(row[key]) for key in ("method", "year") if key in row)
+    how = f"threshold {row['threshold']}; averaging {row['test_time']}; images {row['split']}"
+    figures = (tables.cell(row.get(key)) for key in FIGURES)
+    return [name, *figures, row["pooling"], row["comparable"], how, row["caveat"]]
 
 
 def markdown(results_dir):
     """The tables of all sets and what holds for all of them, in Markdown: str, empty where there are no results."""
     lines = []
     for dataset in datasets.DATASETS:
-        if found := rows(dataset, results_dir):
-            lines += [f"### {dataset.title}", "", tables.markdown_row(*HEAD), tables.markdown_row(*["---"] * len(HEAD)),
-                      *(tables.markdown_row(*cells) for _, cells in found), ""]
-    return "\n".join([*lines, *(f"- {text}" for text in published()["field"] if lines)])
+        for scored, found in blocks(dataset, results_dir).items():
+            lines += [f"### {dataset.title}, {tables.SCORED[scored]}", "", tables.markdown_row(*HEAD),
+                      tables.markdown_row(*["---"] * len(HEAD)), *(tables.markdown_row(*row) for _, row in found), ""]
+    return "\n".join([*lines, *(f"- {text}" for text in published()["field"])]) + "\n" if lines else ""
 
 
 def short_table(results_dir):
