@@ -37,7 +37,8 @@ def parse(dataset, description, argv=None):
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or the one "
                         "around it (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="where metrics, table, curves, panels and maps go (default: "
-                        "results/<set>/<name of the weights> for those in weights/, else results/ beside them)")
+                        f"results/{'<set>' if general else dataset.name}/<name of the weights> for those in weights/, "
+                        "else results/ beside them)")
     parser.add_argument("--synthetic", action="store_true", help="score on procedural images what "
                         f"`train_{dataset.key}.py --synthetic` left, and write beside it")
     parser.add_argument("--allow-modified", action="store_true",
