@@ -1,6 +1,7 @@
 """Scoring: metrics over the whole image and inside the field of view, pooled and per image."""
 
 import numpy as np
+from scipy.integrate import trapezoid
 from skimage.morphology import skeletonize
 
 PROTOCOLS = ("whole_image", "inside_fov")
@@ -30,7 +31,7 @@ def score(probability, label, where=None, threshold=0.5):
     auc = average_precision = None
     if probability.dtype != bool and 0 < tp + fn < label.size:
         fps, tps, _ = curve(probability, label)
-        auc = float(np.trapezoid(np.r_[0, tps / tps[-1]], np.r_[0, fps / fps[-1]]))
+        auc = float(trapezoid(np.r_[0, tps / tps[-1]], np.r_[0, fps / fps[-1]]))
         average_precision = float(np.sum(np.diff(np.r_[0, tps]) * tps / (tps + fps)) / tps[-1])
     margins = float((tp + fp) * (tp + fn)) ** 0.5 * float((tn + fp) * (tn + fn)) ** 0.5
     return {
