@@ -167,7 +167,7 @@ class DropBlock2D(layers.Layer):
         def gamma(keep_prob):
             return (1 - keep_prob) / b**2 * area / places
 
-        # Six standard deviations are never short.
+        # Six standard deviations above the mean are as good as never exceeded.
         expected = places * channels * gamma(self.setting.least if self.setting.variable is not None else keep_prob)
         count = ceil(expected + 6 * expected**0.5 + 6)
         return keras.random.uniform((batch, count), seed=self.seed_generator), gamma(keep_prob)

@@ -156,14 +156,18 @@ NAMES = [("images", "labels"), ("image", "label"), ("IMAGES", "LABELS")]
 
 
 @pytest.mark.parametrize(("images", "labels"), NAMES)
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
 @SETS
-def test_authors_layout(dataset, images, labels, pair, tmp_path):
-    folder = tmp_path / dataset.key.capitalize() / "validate"
-    for name, example in zip(dataset.splits["validation"], pair[dataset.name], strict=True):
+def test_authors_layout(dataset, split, images, labels, pair, tmp_path):
+    """Also of the test images, whose paths the official layout knows too."""
+    folder = tmp_path / dataset.key.capitalize() / datasets.AUTHORS[split]
+    names = dataset.splits[split][:2]
+    for name, example in zip(names, pair[dataset.name], strict=True):
         label = f"{name[:2]}_manual1.png" if dataset is DRIVE else f"{name}_1stHO.png"
         save(folder / labels / label, example.label)
         save(folder / images / f"{name}{'.tif' if dataset is DRIVE else '.jpg'}", example.image)
-    examples = datasets.load(dataset, "validation", tmp_path, quiet=True)
+    two = dataclasses.replace(dataset, splits={split: names})
+    examples = datasets.load(two, split, tmp_path, quiet=True)
     for loaded, written in zip(examples, pair[dataset.name], strict=True):
         np.testing.assert_array_equal(loaded.label, written.label)
         assert dice(loaded.fov, written.fov) > 0.995 and loaded.second is None

@@ -98,6 +98,16 @@ def test_single_class_has_no_areas(vessel):
     assert scores["specificity" if vessel else "sensitivity"] is None
 
 
+@pytest.mark.parametrize(("probability", "label", "where"), [
+    ([0.1, 0.9], [0, 1], np.array([1, 0], "uint8")),
+    ([0.1, np.nan], [0, 1], None),
+    ([0.1, 0.9], [0.0, np.nan], None),
+])
+def test_what_would_be_scored_wrongly_is_refused(probability, label, where):
+    with pytest.raises(ValueError, match=r"where must be bool|no number"):
+        score(np.array(probability), np.array(label), where)
+
+
 def test_observer_has_no_areas():
     label = np.arange(8) < 4
     scores = score(np.arange(8) < 3, label)

@@ -15,7 +15,10 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 class UserError(Exception):
-    """What the user can mend: one line that names the file and the remedy. Scripts print it and exit with 2."""
+    """Something is wrong with the input or the command line: one line that names the file and the remedy.
+
+    Scripts print it and exit with 2.
+    """
 
 
 @contextlib.contextmanager

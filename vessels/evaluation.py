@@ -67,7 +67,7 @@ def main(dataset, network, description, argv=None):
         description: Text of `--help`.
 
     Returns:
-        Exit code: 0; 2 for what the user can mend.
+        Exit code: 0; 2 after an error that names the remedy.
     """
     arguments = parse(dataset, description, argv)
 

@@ -21,9 +21,17 @@ def score(probability, label, where=None, threshold=0.5):
     Returns:
         dict of `auc`, `average_precision`, `accuracy`, `sensitivity`, `specificity`, `f1`, `mcc`: float,
         or None where the figure is not defined (no vessel pixel, or nothing else).
+
+    Raises:
+        ValueError: `where` is not bool, or something is no number.
     """
-    probability, label = np.asarray(probability), np.asarray(label, bool)
-    where = slice(None) if where is None else where
+    probability = np.asarray(probability)
+    for name, array in (("probability", probability), ("label", np.asarray(label))):
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise ValueError(f"{name} holds what is no number (NaN)")
+    if where is not None and np.asarray(where).dtype != bool:  # it would be taken for indices
+        raise ValueError(f"where must be bool, got {np.asarray(where).dtype}")
+    label, where = np.asarray(label, bool), slice(None) if where is None else where
     probability, label = probability[where].ravel(), label[where].ravel()
     vessel = binary(probability, threshold)
     tp, fp = np.count_nonzero(vessel & label), np.count_nonzero(vessel & ~label)

@@ -68,7 +68,7 @@ def figures(path, record, command):
 
 
 def main(argv=None):
-    """The command line `python -m vessels.release`: 0, or 2 for what the user can mend."""
+    """The command line `python -m vessels.release`: 0, or 2 after an error that names the remedy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or weights with their JSON")
     parser.add_argument("--replace", action="store_true", help="put them in the place of weights of the same name")

@@ -153,12 +153,8 @@ def files(dataset, split, data_dir=None):
     """
     folder = find(dataset, data_dir)
     parts = {name: part for part in split.split("+") for name in dataset.splits[part]}
-    for layout in dataset.layouts:
-        found = {name: {kind: _locate(folder, layout, kind, name, part) for kind in layout.places}
-                 for name, part in parts.items()}
-        if any(paths["image"] for paths in found.values()):
-            break
-    else:
+    layout, found = _best_layout(folder, dataset, parts)
+    if not any(paths["image"] for paths in found.values()):
         others = [f" (it holds {other.title})" for other in DATASETS if other is not dataset and any(
             _locate(folder, layout, "image", name, part) for layout in other.layouts
             for part, members in other.splits.items() for name in members)]
@@ -174,6 +170,23 @@ def files(dataset, split, data_dir=None):
                 raise UserError(f"{place}.*: missing, the {kind} of {name}{hint}; "
                                 f"complete the folder from {dataset.source}")
     return {name: {kind: path for kind, path in paths.items() if path} for name, paths in found.items()}
+
+
+def _best_layout(folder, dataset, parts):
+    """`(layout, {name: {kind: path or None}})`: the first that has all photographs and labels, else that with most.
+
+    One that has the photographs alone can be another's: both know test/images/01_test.tif.
+    """
+    fullest, most = None, -1
+    for layout in dataset.layouts:
+        found = {name: {kind: _locate(folder, layout, kind, name, part) for kind in layout.places}
+                 for name, part in parts.items()}
+        count = sum(paths[kind] is not None for paths in found.values() for kind in ("image", "label"))
+        if count > most:
+            fullest, most = (layout, found), count
+        if count == 2 * len(found):
+            break
+    return fullest
 
 
 def _place(layout, kind, name, part):

@@ -22,7 +22,8 @@ if keras.backend.backend() == "tensorflow":
 def main(build, load_weights, plain, arguments):
     """What `predict.py --export` does; `build` and `load_weights` as in `evaluation.main`, `plain` as in `export`.
 
-    `arguments` holds `export`, `output_dir` and `weights`. Returns the exit code: 0; 2 for what the user can mend.
+    `arguments` holds `export`, `output_dir` and `weights`.
+    Returns the exit code: 0; 2 after an error that names the remedy.
     """
     def command():
         record, _ = record_and_diameters(arguments.weights)

@@ -50,8 +50,8 @@ def collect(paths):
 def main(build, load_weights, arguments):
     """What `predict.py` does with photographs; `build` and `load_weights` as in `evaluation.main`.
 
-    `arguments` holds what `predict.parse` gives. Returns the exit code: 0; 1 if a photograph failed; 2 for what the
-    user can mend and what keeps all of them from being predicted.
+    `arguments` holds what `predict.parse` gives. Returns the exit code: 0; 1 if a photograph failed; 2 after an error
+    that keeps all of them from being predicted.
     """
     def command():
         number, shards = arguments.shard

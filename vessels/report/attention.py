@@ -103,7 +103,8 @@ def draw(blocks):
 def main(build, kind, arguments):
     """What `predict.py --attention` does; `build(weights=path)` makes the network, `kind` is as above.
 
-    `arguments` holds `photographs`, `output_dir` and `weights`. Returns the exit code: 0; 2 for what the user can mend.
+    `arguments` holds `photographs`, `output_dir` and `weights`.
+    Returns the exit code: 0; 2 after an error that names the remedy.
     """
     def command():
         photographs = collect(arguments.photographs or [EXAMPLE])

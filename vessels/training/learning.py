@@ -35,7 +35,7 @@ def phases(recipe, steps):
 
 
 def settling(recipe, epoch):
-    """Whether `epoch` (from 0) is in the last fifth, in which the normalization settles on what prediction meets.
+    """Whether `epoch` (from 0) is in the last fifth, when normalization learns what prediction will meet.
 
     DropBlock is off then: after each DropBlock, normalization has learned the larger variance of what it scales
     up (arXiv:1801.05134). And the moving averages reach ten times further back, as those of small batches waver.

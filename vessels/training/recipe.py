@@ -122,7 +122,7 @@ def main(dataset, network, recipe, authors, description, argv=None):
         description: Text of `--help`.
 
     Returns:
-        Exit code: 0; 2 for what the user can mend.
+        Exit code: 0; 2 after an error that names the remedy.
     """
     recipe, data_dir, run_dir, strategy, dataset = parse(dataset, recipe, authors, description, argv)
 
