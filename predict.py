@@ -29,7 +29,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vessels import quiet_imports
+from vessels import exit_code, quiet_imports
 from vessels.prediction import photographs
 from vessels.prediction.maps import HALO
 
@@ -98,8 +98,7 @@ def parse(argv=None):
     return arguments
 
 
-def main(argv=None):
-    arguments = parse(argv)
+def run(arguments):
     with quiet_imports():  # which take seconds: not before the command line is known to be right
         from vessels.prediction import export
         from vessels.report import attention
@@ -116,4 +115,5 @@ def main(argv=None):
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # file names hold whatever bytes they like
-    sys.exit(main())
+    parsed = parse()
+    sys.exit(exit_code(lambda: run(parsed)))

@@ -25,6 +25,9 @@ class UserError(Exception):
 def quiet_imports():
     """Keeps back what TensorFlow and CUDA print on stderr while they are imported and look for devices; what they say
     when that fails is shown.
+
+    Raises:
+        UserError: Keras does not know $KERAS_BACKEND, or that backend is not installed.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -34,10 +37,12 @@ def quiet_imports():
             yield
             if "tensorflow" in sys.modules:
                 sys.modules["tensorflow"].config.list_physical_devices("GPU")
-        except BaseException:
+        except (ImportError, ValueError) as error:
             kept.seek(0)
             os.write(stderr, kept.read())
-            raise
+            backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+            raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({error}); install it (pip install "
+                            "-r requirements.txt), or set tensorflow, jax or torch") from error
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -121,7 +121,7 @@ def weights_plan(dataset, part, arguments):
         raise UserError(f"{default}: no such weights; make some with `{train}`, or name others")
     jobs = []
     for weights in find_weights(arguments.weights) or [default]:
-        record = read_record(weights, arguments.allow_modified)
+        record = read_record(weights, arguments.allow_modified, part.name)
         seen = photographs_seen(part, weights, record, arguments)
         output = arguments.output_dir or results_folder(part, weights, record, arguments.flips)
         jobs.append((weights, record, output, seen))

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+
 from vessels import UserError
 from vessels.data import datasets
 from vessels.files import ROOT, sha256, write_atomically
@@ -142,8 +144,25 @@ def finished(weights):
         return False
 
 
-def read_record(weights, allow_modified=False):
+def keras_2_record(weights, dataset):
+    """What is known of weights in the form of Keras 2, as the authors' scripts write them: dict; None of other files.
+
+    They have no JSON; `dataset` is the name of the set that they are taken to have learned from.
+    """
+    try:
+        with h5py.File(weights) as file:
+            if not {"layer_names", "model_weights"} & {*file.attrs, *file}:
+                return None
+    except OSError:
+        return None
+    return {"dataset": dataset, "variant": "rsan", "seed": 0, "model": {}, "sha256": sha256(weights),
+            "recipe": {"recipe": "authors", "seed": 0}}
+
+
+def read_record(weights, allow_modified=False, dataset=None):
     """The JSON beside `weights`, a Path, after checking that it is whole and describes them: dict.
+
+    Weights in the form of Keras 2 need none where `dataset` names what they learned from; see `keras_2_record`.
 
     Raises:
         UserError: Either file is missing or broken, or (unless `allow_modified`) the SHA-256 is another.
@@ -155,6 +174,8 @@ def read_record(weights, allow_modified=False):
         record = json.loads(path.read_text(encoding="utf-8"))
         missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
     except FileNotFoundError:
+        if dataset and (known := keras_2_record(weights, dataset)):
+            return known
         raise UserError(f"{path}: missing, it says what network {weights.name} belongs to; restore it, or "
                         "name other weights") from None
     except (OSError, ValueError, TypeError) as error:
