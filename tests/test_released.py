@@ -24,7 +24,8 @@ def test_two_images_score_as_recorded(path, data_root):
     model = rsan_model.build_rsan(**record["model"])
     rsan_model.load_weights(model, path)
     for dataset in sets:
-        metrics = json.loads((results_folder(dataset, path, record, flips=False) / "metrics.json").read_text(encoding="utf-8"))
+        folder = results_folder(dataset, path, record, flips=False)
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         assert metrics["weights"]["sha256"] == record["sha256"]
         test = record["test"] if len(sets) == 1 else record["test"][dataset.name]
         assert test["inside_fov"] == metrics["inside_fov"]
