@@ -85,18 +85,20 @@ def fit(model, data, recipe, history, run_dir, engine, callbacks, set_stage):
     callbacks = [LossCallback(run_dir), *callbacks]
     if recipe.recipe != "authors":
         callbacks.append(stage_callback(recipe, set_stage))
+    done = len(history)  # of which only the chief's grows
     for first, end, rate in phases(recipe, len(data)):
-        if len(history) >= end:
+        if done >= end:
             continue
         with engine.scope():
             # Keras leaves XLA out on a processor, where its convolutions are several times slower than oneDNN's, and
             # with tf.distribute, of which it cannot compile a step (keras-team/keras#17187).
             model.compile(keras.optimizers.Adam(rate), loss=loss_of(recipe), metrics=["accuracy"], jit_compile="auto")
-            if len(history) > first:
+            if done > first:
                 resume_optimizer(model, run_dir)
-        data.epoch = len(history)
-        model.fit(data, initial_epoch=len(history), epochs=end, callbacks=callbacks, shuffle=False,
+        data.epoch = done
+        model.fit(data, initial_epoch=done, epochs=end, callbacks=callbacks, shuffle=False,
                   verbose=1 if sys.stdout.isatty() else 2)
+        done = end
 
 
 def batches_of(recipe, dataset, examples):
