@@ -24,7 +24,7 @@ def test_two_images_score_as_recorded(path, data_root):
     model = rsan_model.build_rsan(**record["model"])
     rsan_model.load_weights(model, path)
     for dataset in sets:
-        folder = results_folder(dataset, path, record, flips=False)
+        folder = results_folder(dataset, path, record)
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         assert metrics["weights"]["sha256"] == record["sha256"]
         test = record["test"] if len(sets) == 1 else record["test"][dataset.name]
@@ -33,5 +33,5 @@ def test_two_images_score_as_recorded(path, data_root):
         examples = datasets.load(dataset, "test", data_root / dataset.name)[:2]
         for example, probability in zip(examples, predict(dataset, model, examples, path, record), strict=True):
             for protocol, where in zip(PROTOCOLS, (None, example.fov), strict=True):
-                for key, value in score(probability, example.label, where).items():
+                for key, value in score(probability, example.label, where, metrics["threshold"]).items():
                     assert value == pytest.approx(recorded[example.name][protocol][key], abs=1e-4), (protocol, key)

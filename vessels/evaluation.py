@@ -160,7 +160,7 @@ def find_weights(names):
     return list(dict.fromkeys(found))
 
 
-def results_folder(dataset, weights, record, flips):
+def results_folder(dataset, weights, record, flips=False):
     """Where the scores of `weights` on `dataset` go: in results/ under their own name, or beside them."""
     if weights.resolve().parent != (ROOT / "weights").resolve():
         own = record["dataset"] in (dataset.name, "synthetic")
@@ -242,7 +242,7 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
     print(tables.table(metrics))
 
 
-def predict(dataset, model, examples, weights, record, flips):
+def predict(dataset, model, examples, weights, record, flips=False):
     """The maps of all examples, list of float32 `(height, width)`: padded as in training where the network learned
     from this set as it is (or drawn images of its size), else at the scale that it knows; with
     `flips`, averaged over them.
