@@ -73,6 +73,7 @@ def test_a_run_leaves_all_that_evaluation_and_a_reader_need(finished):
     assert json.loads((finished / "environment.json").read_text(encoding="utf-8"))["keras"] == keras.__version__
 
 
+@pytest.mark.slow
 def test_a_run_cut_between_epochs_ends_in_the_same_bits(finished, tmp_path, monkeypatch):
     """Two epochs, the second with DropBlock, then the rest from the checkpoint alone."""
     save = loop.save_weights
