@@ -5,8 +5,9 @@ import keras
 import numpy as np
 import pytest
 
+from vessels.data import synthetic
 from vessels.data.batches import Patches, Strength, WholeImages, random_affine
-from vessels.data.datasets import Example
+from vessels.data.datasets import DRIVE, Example
 from vessels.data.images import crop, pad
 from vessels.prediction.maps import predict_image
 
@@ -159,3 +160,12 @@ def test_fit_sees_each_epoch_in_order():
     assert [index for _, index in whole] == [0, 1, 2] * 3
     assert len(set(whole)) == 9
     assert epochs(1, 3) == whole[3:]
+
+
+def test_the_default_batches_are_those_that_the_released_weights_learned_from():
+    """Of any change to colour, scale, turns or flips, at least one of these figures tells."""
+    x, y = Patches(synthetic.make(DRIVE, "validation"), 64, 8, 10, seed=3, epoch=2)[4]
+    assert x[:3].mean((1, 2, 3)) == pytest.approx([0.44261, 0.257829, 0.288714], abs=1e-3)
+    assert x[:, 5, 7, 1] == pytest.approx([0.3178, 0.2302, 0.214, 0.279, 0.183, 0.2519, 0.176, 0.2229], abs=3e-3)
+    shares = [0.2539, 0.0032, 0.2903, 0.2429, 0.0142, 0.0823, 0.3455, 0.0811]
+    assert y.mean((1, 2, 3)) == pytest.approx(shares, abs=1e-3)
