@@ -5,7 +5,7 @@
     python predict.py --attention photo.jpg      what the network's spatial attention does to it, as a picture
     python predict.py --export onnx -o rsan.onnx the network itself, for other programs
 
-A photograph takes two seconds on two cores and 1 GB of memory, one of 40 megapixels ten seconds and 1.6 GB.
+A photograph of two megapixels takes six seconds on two cores: the network sees it at two widths.
 For each, in predictions/ or where -o says, at the photograph's own size:
 
     <name>_probability.png   16-bit grey: 65535 is certainly vessel; 0 outside the field of view
@@ -70,7 +70,7 @@ def parse(argv=None):
     parser.add_argument("--diameter", type=float, help="how wide the network sees the field of view, in pixels "
                         "(default: of the widths in the weights' JSON, the one at which the network is most confident)")
     parser.add_argument("--careful", action="store_true", help="average over those widths and four mirror images: four "
-                        "times the time, AUC and F1 a little higher")
+                        "times the time")
     parser.add_argument("--skip-existing", action="store_true", help="leave out photographs whose images and row in "
                         "the table are in --output-dir")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="only each Nth photograph, from "
