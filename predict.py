@@ -31,7 +31,7 @@ from pathlib import Path
 
 from vessels import exit_code, quiet_imports
 from vessels.prediction import photographs
-from vessels.prediction.maps import HALO
+from vessels.prediction.maps import HALO, TILE
 
 WEIGHTS = Path(__file__).parent / "weights/any_rsan.weights.h5"
 
@@ -80,8 +80,8 @@ def parse(argv=None):
     parser.add_argument("--degrees", type=float, help="instead, the camera's angle of view across the whole circle")
     parser.add_argument("--no-measures", dest="measures", action="store_false",
                         help="measure nothing but the density, which saves time on large photographs")
-    parser.add_argument("--tile", type=int, default=1024, help="side of the largest square that the network sees "
-                        "at once; smaller takes less memory and more time, nothing else changes (default: 1024)")
+    parser.add_argument("--tile", type=int, default=TILE, help="side of the largest square that the network sees "
+                        f"at once; smaller takes less memory and more time, nothing else changes (default: {TILE})")
     arguments = parser.parse_args(argv)
     if arguments.tile % 8 or arguments.tile <= 2 * HALO:
         parser.error(f"--tile must be a multiple of 8 and more than {2 * HALO}")

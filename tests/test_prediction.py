@@ -150,12 +150,15 @@ def test_the_network_of_these_tests_tells_pixels_apart(network, eye):
 @given(st.integers(1, 400).map(lambda n: 8 * n), st.integers(43, 128).map(lambda n: 8 * n))
 def test_windows_cover_each_pixel_once_with_room_around(length, tile):
     used = np.zeros(length, int)
-    for start, first, end in maps.windows(length, tile):
-        used[first:end] += 1
-        assert start % 8 == 0 and start >= 0 and end <= min(start + tile, length)
+    windows = maps.windows(length, tile)
+    for start, end, first, last in windows:
+        used[first:last] += 1
+        assert start % 8 == end % 8 == 0 and 0 <= start <= first <= last <= end <= length and end - start <= tile
         assert start == 0 or first - start >= maps.HALO
-        assert start + tile >= length or start + tile - end >= maps.HALO
+        assert end == length or end - last >= maps.HALO
     assert (used == 1).all()
+    seen = sum(end - start for start, end, *_ in windows)
+    assert seen <= length + len(windows) * 8 + (len(windows) - 1) * 2 * maps.HALO
 
 
 @pytest.mark.parametrize("tile", [336, 500])
