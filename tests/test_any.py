@@ -55,7 +55,7 @@ def test_batches_depend_on_seed_epoch_and_index_alone(eye):
 def test_image_and_label_move_together(eye):
     """Photographs that show their label: whatever scale, angle and colour, the patch shows the label's patch."""
     shown = Example("label", np.dstack([np.where(eye.label, 40, 200).astype("uint8")] * 3), eye.label, eye.fov)
-    x, y = patches([shown], blur=(0, 0), noise=(0, 0), slope=(0, 0))[0]
+    x, y, _ = patches([shown], blur=(0, 0), noise=(0, 0), slope=(0, 0))[0]
     assert x.dtype == y.dtype == np.float32
     assert x.shape == (8, 56, 56, 3) and y.shape == (8, 56, 56, 1)
     assert set(np.unique(y)) <= {0, 1} and x.min() >= 0 and x.max() <= 1
@@ -71,22 +71,44 @@ def test_patches_show_the_field_of_view_as_wide_as_asked(wide, eye):
     fov = np.zeros_like(eye.fov)
     cv2.circle(view := fov.astype("uint8"), (282, 292), 20, 1, -1)
     white = Example("disc", np.full_like(eye.image, 200), view > 0, np.ones_like(fov), diameter=500)
-    _, y = batches.AnyCameraPatches([dataclasses.replace(white, fov=view > 0)], 200, 4, 1, strength=dataclasses.replace(
-        batches.ANY_CAMERA, diameter=(wide, wide)))[0]
+    strength = dataclasses.replace(batches.ANY_CAMERA, diameter=(wide, wide))
+    _, y, _ = batches.AnyCameraPatches([dataclasses.replace(white, fov=view > 0)], 200, 4, 1, strength=strength)[0]
     assert y.sum() / 4 == pytest.approx(np.pi * (20 * wide / 500) ** 2, rel=0.1) or wide > 600
 
 
 def test_outside_the_field_of_view_is_black(eye):
     bright = dataclasses.replace(eye, image=np.full_like(eye.image, 200))
-    x, _ = patches([bright], noise=(0, 0), blur=(0, 0), jpeg=(95, 95))[0]
+    x, *_ = patches([bright], noise=(0, 0), blur=(0, 0), jpeg=(95, 95))[0]
     assert (x == 0).all(axis=-1).any() and x.max() > 0.3
 
 
 def test_large_photographs_are_scaled_down_to_save_memory(eye):
     large = dataclasses.replace(eye, image=cv2.resize(eye.image, (2825, 2920)), label=np.ones((2920, 2825), bool),
                                 fov=np.ones((2920, 2825), bool))
-    assert patches([large, eye]).examples[0].image.shape == (1575, 1524, 3)
+    assert patches([large, eye]).examples[0].image.shape == (1875, 1814, 3)
     assert patches([large, eye]).examples[1] is eye
+
+
+def test_thin_vessels_outlive_a_smaller_scale():
+    """A third as large, lines a pixel wide keep their share of the patch: smoothed, none would be left."""
+    planes = np.zeros((900, 900, 5), "uint8")
+    planes[::8, :, 3] = 255
+    shares = [(batches.warp_patch(planes, (450, 450), 128, 3, angle, 1)[..., 3] >= 128).mean()
+              for angle in np.linspace(0.1, 1.4, 20)]
+    assert np.mean(shares) == pytest.approx(1 / 8, rel=0.05)
+
+
+@pytest.mark.parametrize("vessel_weight", [1.0, 0.85, 1.5])
+def test_vessels_count_as_their_set_says(vessel_weight, eye):
+    _, y, weight = patches([dataclasses.replace(eye, vessel_weight=vessel_weight)])[0]
+    assert weight.dtype == np.float32
+    np.testing.assert_array_equal(weight, np.where(y[..., 0] == 1, np.float32(vessel_weight), 1))
+
+
+def test_each_sets_vessel_weight_reaches_its_examples(data_root):
+    for dataset in datasets.DATASETS:
+        found = {example.vessel_weight for example in datasets.load(dataset, "validation", data_root / dataset.name)}
+        assert found == {dataset.vessel_weight} != {1}
 
 
 # ---- what it learns from

@@ -47,6 +47,7 @@ class Table:
     rows: dict[str, Row]
 
     key = "any"  # of the script that scores it
+    vessel_weight = 1.0  # as `datasets.Dataset` has it
 
     @property
     def name(self):
