@@ -15,7 +15,6 @@ import importlib.util
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -111,9 +110,17 @@ def measure(task):
     if task["what"] == "onnx":
         predict = onnx_runtime(rsan_model.build_rsan(variant=task["variant"]))
     row["forward"] = fastest(lambda: predict(x), 5)
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    row["memory"] = peak_memory()
     return row
+
+
+def peak_memory():
+    """GB that this process has held at most; not a number on Windows, which lacks `resource`."""
+    if not importlib.util.find_spec("resource"):
+        return math.nan
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def onnx_runtime(model):
