@@ -60,9 +60,10 @@ def parse(argv=None):
     parser.add_argument("--attention", action="store_true", help="instead of predicting, draw what each block of "
                         "spatial attention does: <name>_attention.jpg")
     parser.add_argument("--export", choices=("onnx", "litert", "saved_model"), help="write the network to a file, "
-                        "and check it against Keras on one photograph. It takes images (batch, height, width, 3) in "
-                        "[0, 1], black outside the field of view, with sides that are multiples of 8 and a field of "
-                        "view as wide as `diameters` in the weights' JSON. onnx needs pip install onnxruntime tf2onnx")
+                        "and check it against Keras on one photograph. The network takes images (batch, height, width, "
+                        "3) in [0, 1], black outside the field of view, with sides that are multiples of 8; the field "
+                        "of view should be as wide as `diameters` in the weights' JSON says. onnx: pip install "
+                        "onnxruntime tf2onnx")
     parser.add_argument("--weights", type=Path, default=WEIGHTS,
                         help=f"weights file with its JSON beside it (default: weights/{WEIGHTS.name})")
     parser.add_argument("--threshold", type=probability, help="probability from which a pixel counts as vessel "

@@ -76,7 +76,7 @@ def read(path):
     It is separated by commas, semicolons or tabs, in UTF-8 with or without a byte order mark; blank lines are skipped.
 
     Raises:
-        UserError: The table is malformed, or lists a file that is missing or listed before. The message names the line.
+        UserError: The table is malformed, or a file is missing or listed twice. The message names the line.
     """
     path = Path(path).expanduser()
     if path.stem.lower() in ("synthetic", *(dataset.name.lower() for dataset in DATASETS)):

@@ -1,4 +1,4 @@
-"""Workers meet before TensorFlow starts: TensorFlow waits without end, ignores Ctrl-C and names no missing worker."""
+"""Waits for all workers before TensorFlow starts, which waits forever, ignores Ctrl-C and names no missing worker."""
 
 import contextlib
 import selectors

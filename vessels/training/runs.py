@@ -104,7 +104,7 @@ def resume_optimizer(model, run_dir):
 
 
 def save_weights(model, path, history=None):
-    """Writes the file completely or not at all. It also holds history and random streams, so that all three agree.
+    """Writes the file completely or not at all; with `history`, also history and random streams, so that all agree.
 
     HDF5 is first written to a temporary folder, because a full disk can crash the process inside the HDF5 library.
     """
