@@ -69,9 +69,9 @@ def parse(argv=None):
     parser.add_argument("--threshold", type=probability, help="probability from which a pixel counts as vessel "
                         "(default: the value in the weights' JSON, else 0.5)")
     parser.add_argument("--diameter", type=float, help="width in pixels to which the field of view is scaled for the "
-                        "network (default: the width in the weights' JSON at which the network is most confident)")
-    parser.add_argument("--careful", action="store_true", help="average the maps at all these widths and of four "
-                        "mirror images; takes four times as long")
+                        "network (default: the mean of the maps at the widths in the weights' JSON)")
+    parser.add_argument("--careful", action="store_true", help="average over four mirror images too; takes four "
+                        "times as long")
     parser.add_argument("--skip-existing", action="store_true", help="skip photographs whose result images and table "
                         "row are already in --output-dir")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="take only every Nth "

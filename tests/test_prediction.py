@@ -181,14 +181,26 @@ def test_every_size_is_seen_at_the_scale_of_training(eye, dataset, factor):
     assert np.abs(probability - (1 - image[..., 1] / 255))[inside].mean() < 0.02
 
 
-def test_of_several_scales_the_most_confident_is_taken_or_the_mean(eye):
-    maps_at = {wanted: maps.predict_photograph(Darkness(), eye, (wanted,)) for wanted in (300, 500)}
-    best = max(maps_at.values(), key=lambda found: found.confidence)
+def test_of_several_widths_the_mean_is_taken(eye):
+    maps_at = [maps.predict_photograph(Darkness(), eye, (wanted,)) for wanted in (300, 500)]
     found = maps.predict_photograph(Darkness(), eye, (300, 500))
-    assert (found.scale, found.confidence) == (best.scale, best.confidence)
-    np.testing.assert_array_equal(found.probability, best.probability)
-    mean = maps.predict_photograph(Darkness(), eye, (300, 500), careful=True).probability
-    np.testing.assert_allclose(mean, (maps_at[300].probability + maps_at[500].probability) / 2, atol=1e-6)
+    assert found.scale == pytest.approx(np.mean([one.scale for one in maps_at]))
+    np.testing.assert_allclose(found.probability, np.mean([one.probability for one in maps_at], axis=0), atol=1e-6)
+    assert found.confidence == pytest.approx(maps.confidence(found.probability))
+
+
+def test_without_a_rim_the_most_confident_size_of_the_disc_is_used(monkeypatch):
+    """The confidence rises with the size at which this network is shown the photograph."""
+    image = np.full((200, 300, 3), 120, "uint8")
+    image[::9] = 60
+
+    def sure_when_large(model, image, fov, scale, *arguments, **keywords):
+        return np.full(fov.shape, min(scale / 4, 1), "float32")
+
+    monkeypatch.setattr(maps, "predict_scaled", sure_when_large)
+    found = maps.predict_photograph(None, image, (800, 1100))
+    assert found.diameter is None
+    assert found.scale == pytest.approx(950 / (300 * min(maps.NO_RIM)))
 
 
 @pytest.mark.parametrize(("values", "expected"), [([1, 1, 0, 0], 1), ([0.5, 0.5], 2 / 3), ([0.4, 0.9], 1.8 / 2.3),

@@ -11,8 +11,8 @@ def segment(model, image, diameters=None):
     Args:
         model: The network, as `build_rsan(weights="any")` returns it.
         image: uint8 `(height, width, 3)`, RGB.
-        diameters: Widths in pixels to which the field of view may be scaled; the one at which the network is most
-            confident is used. By default, `model.diameters`.
+        diameters: Widths in pixels to which the field of view is scaled, of which the maps are averaged; by default,
+            `model.diameters`.
 
     Returns:
         float32 `(height, width)` in [0, 1], 0 outside the field of view.

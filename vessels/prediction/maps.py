@@ -96,7 +96,7 @@ class Prediction:
         probability: float32 `(height, width)` in [0, 1], 0 outside the field of view.
         fov: bool `(height, width)`, the field of view.
         diameter: Of the field of view's circle, in pixels, a float; None where no rim shows.
-        scale: How many pixels the network saw for each of the photograph's, a float.
+        scale: Pixels that the network saw per pixel of the photograph, a float: the mean, if it saw several sizes.
         confidence: `confidence` of the probabilities, a float in [0, 1].
     """
 
@@ -113,11 +113,12 @@ def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=Fal
     Args:
         model, tile: As in `predict_tiled`.
         image: uint8 `(height, width, 3)`, RGB.
-        diameters: How wide the field of view should be for the network, in pixels; of several, the one at which the
-            network is most confident.
-        fov: bool `(height, width)`, the field of view where it is known; else it is found.
-        careful: Take the mean of the maps at all `diameters` and of four mirror images instead: four times the time.
-        threshold: What counts as vessel, for the confidence.
+        diameters: Widths in pixels to which the field of view is scaled; the result is the mean of the maps at all of
+            them. Where no rim shows, several sizes of the whole disc are tried, and that with the highest confidence
+            is used.
+        fov: bool `(height, width)`, the field of view if it is known; else it is estimated.
+        careful: Average over four mirror images too, which takes four times as long.
+        threshold: Probability from which a pixel counts as vessel, for the confidence.
 
     Returns:
         A `Prediction`.
@@ -128,17 +129,14 @@ def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=Fal
     check_photograph(image)
     found_fov, diameter = field_of_view(image)
     fov = found_fov if fov is None else fov
+    tried = []
     # Without a rim, the photograph may be any part of the disc.
-    known = [diameter] if diameter else [max(image.shape[:2]) * part for part in NO_RIM]
-    scales = [wanted / pixels for wanted in diameters for pixels in known]
-    maps = [predict_scaled(model, image, fov, scale, tile, flips=careful) for scale in scales]
-    confidences = [confidence(found, threshold) for found in maps]
-    best = int(np.argmax(confidences))
-    found, sure = maps[best], confidences[best]
-    if careful and diameter:
-        found = np.mean(maps, axis=0, dtype="float32")
-        sure = confidence(found, threshold)
-    return Prediction(found, fov, diameter, scales[best], sure)
+    for pixels in [diameter] if diameter else [max(image.shape[:2]) * part for part in NO_RIM]:
+        scales = [wanted / pixels for wanted in diameters]
+        maps = [predict_scaled(model, image, fov, scale, tile, flips=careful) for scale in scales]
+        mean = np.mean(maps, axis=0, dtype="float32")
+        tried.append(Prediction(mean, fov, diameter, float(np.mean(scales)), confidence(mean, threshold)))
+    return max(tried, key=lambda prediction: prediction.confidence)
 
 
 def predict_scaled(model, image, fov, scale, tile=TILE, flips=False):
