@@ -177,7 +177,8 @@ def measures_part(sets):
                       "<div class=curves>"]
             shown += [f"<img src='{data_uri(content, 'png')}' alt='{name}: scatter and Bland-Altman plot'>"
                       for name, content in agreement.pictures(compared).items()] + ["</div>"]
-    return part("measures", "Measures", paragraphs(agreement.HOW), *shown) if shown else None
+    lines = "In the plots, grey is equality, a line a mean difference, and dashed lines are its limits of agreement."
+    return part("measures", "Measures", paragraphs([*agreement.HOW, lines]), *shown) if shown else None
 
 
 def pictures_part(results_dir):
