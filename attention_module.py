@@ -1,6 +1,6 @@
-"""Spatial attention, as RSAN takes it over from CBAM (Woo et al., ECCV 2018, arXiv:1807.06521)."""
+"""Spatial attention of CBAM (Woo et al., ECCV 2018, arXiv:1807.06521), as RSAN uses it."""
 
-from fused import NarrowConv2D, compiled  # first: it chooses TensorFlow's settings
+from fused import NarrowConv2D, compiled  # first: sets what TensorFlow reads on import
 
 # isort: split
 import keras
@@ -16,10 +16,10 @@ compiled_mean_and_maximum = compiled(mean_and_maximum)
 
 @keras.saving.register_keras_serializable(package="rsan")
 class SpatialAttention(layers.Layer):
-    """Scales every position of a feature map by how much vessel it seems to hold.
+    """Multiplies every position of a feature map by a weight between 0 and 1.
 
-    The mean and the maximum over the channels are concatenated, convolved to one
-    map without bias, squashed by a sigmoid and multiplied in.
+    The channel mean and the channel maximum are concatenated. A convolution without bias
+    and a sigmoid turn them into one attention map, by which every channel is multiplied.
 
     Args:
         kernel_size: Side of the convolution window, in pixels of the feature map.
@@ -30,7 +30,7 @@ class SpatialAttention(layers.Layer):
         >>> SpatialAttention()(keras.ops.ones((1, 32, 32, 16))).shape
         (1, 32, 32, 16)
 
-    Reference: Guo et al., ICONIP 2020, arXiv:2009.08829, the figure of SA.
+    Reference: Guo et al., ICONIP 2020, arXiv:2009.08829, figure of spatial attention (SA).
     """
 
     def __init__(self, kernel_size=7, **kwargs):
@@ -51,7 +51,7 @@ class SpatialAttention(layers.Layer):
         self.conv.build((*input_shape[:-1], 2))
 
     def attention(self, inputs, training=False):
-        """What every channel of `inputs` is multiplied by: float `(batch, height, width, 1)` in [0, 1]."""
+        """Attention map that multiplies every channel of `inputs`: float `(batch, height, width, 1)` in [0, 1]."""
         return self.conv((compiled_mean_and_maximum if training else mean_and_maximum)(inputs))
 
     def call(self, inputs, training=False):

@@ -2,13 +2,13 @@
 
 import math
 
-from fused import Setting, compiled  # first: it chooses TensorFlow's settings
+from fused import Setting, compiled  # first: sets what TensorFlow reads on import
 
 # isort: split
 import keras
 from keras import layers, ops
 
-# Channels whose masks share one int32: a bit is 1 where a value is dropped.
+# The masks of this many channels share one int32. A bit is 1 where a value is dropped.
 PACKED = 16
 
 
@@ -19,7 +19,7 @@ def unpack(dropped, channels):
 
 
 def dilate(seeds, size):
-    """Each bit set where one is in the `size` x `size` places that end there; smaller by `size - 1`."""
+    """Grows each seed into a block of `size` x `size` bits; removes the padding of `size - 1` rows and columns."""
     reach = 1
     while reach < size:
         step = min(reach, size - reach)
@@ -31,11 +31,11 @@ def dilate(seeds, size):
 
 @compiled
 def blocks(gaps, height, width, channels, size):
-    """Dropped values as an int32 tensor `(batch, height, width, words)`, a bit for a channel.
+    """Mask of the dropped values: int32 `(batch, height, width, words)`, one bit for each channel.
 
     Args:
-        gaps: float `(batch, count)`, from each seed to the next, in the order of the places where a block fits.
-        height, width, channels: Of the map.
+        gaps: float `(batch, count)`, distance from each seed to the next, counted in positions where a block fits.
+        height, width, channels: Shape of the feature map.
         size: Side of a block.
     """
     rows, columns = height - size + 1, width - size + 1
@@ -66,9 +66,9 @@ def scale_kept(x, dropped, scale, channels):
 
 
 def multiply(x, by):
-    """`by(x)`, whose gradient is `by` of the one upstream.
+    """`by(x)`; its gradient is `by` of the upstream gradient.
 
-    It unpacks the bits again: to keep a float for each value would take as much memory as x.
+    The backward pass unpacks the bits again, because a stored float mask would take as much memory as `x`.
     """
     @ops.custom_gradient
     def multiplied(x):
@@ -84,22 +84,22 @@ def multiply(x, by):
 
 @keras.saving.register_keras_serializable(package="rsan")
 class DropBlock2D(layers.Layer):
-    """Drops square blocks of a feature map while training; the identity otherwise.
+    """Sets square blocks of a feature map to zero in training; does nothing in prediction.
 
-    Each place where a whole block fits starts one with probability `gamma`, for each
-    channel by itself, so that about `1 - keep_prob` of the values are set to zero.
-    What is kept is scaled by `count / sum(mask)` of the whole batch, which leaves the mean unchanged.
+    Each position where a whole block fits starts a block with probability `gamma`, independently
+    in each channel, so that about `1 - keep_prob` of the values become zero. The other values are
+    multiplied by `count / sum(mask)` of the whole batch, which keeps the mean unchanged.
 
     Args:
-        keep_prob: Share of values to keep, in (0, 1]. An attribute that may be changed between calls; a compiled
-            training function has to be made again then; `rsan_model.set_stage` does without.
+        keep_prob: Fraction of the values to keep, in (0, 1]. The attribute may be changed between calls, but a
+            compiled training function must then be made again; `rsan_model.set_stage` avoids that.
         block_size: Side of a block in pixels of the feature map.
         sync_channels: Drop the same blocks in all channels.
         seed: Integer seed of the layer's random stream, or None.
 
-    Input and output: float tensor `(batch, height, width, channels)`, where height and width may be known only
-    when it runs. Maps smaller than a block raise ValueError in training, unless `keep_prob` is 1 (on TensorFlow,
-    sides that a compiled function learns when it runs raise `tf.errors.InvalidArgumentError`).
+    Input and output: float tensor `(batch, height, width, channels)`; height and width may be unknown until the
+    layer runs. In training, a map smaller than a block raises ValueError unless `keep_prob` is 1. If a compiled
+    TensorFlow function learns the size only when it runs, it raises `tf.errors.InvalidArgumentError` instead.
 
     Example:
         >>> DropBlock2D(0.85)(keras.ops.ones((2, 64, 64, 16)), training=True).shape
@@ -156,34 +156,34 @@ class DropBlock2D(layers.Layer):
             raise ValueError(f"{message}, or with a smaller block_size; got {height}x{width}")
 
     def _draw(self, keep_prob, batch, height, width, channels):
-        """As many random numbers in [0, 1) as there may be seeds, `(batch, count)`, and the share of seeds."""
+        """`(u, gamma)`: a random number in [0, 1) for each possible seed, `(batch, count)`, and their probability."""
         b = self.block_size
         area, places = height * width, (height - b + 1) * (width - b + 1)
         ceil = math.ceil
-        if not isinstance(area, int):  # learned when it runs
+        if not isinstance(area, int):  # a tensor: the size is known only when the layer runs
             ceil = lambda x: ops.cast(ops.ceil(x), "int32")  # noqa: E731
             area, places = ops.cast(area, "float32"), ops.cast(places, "float32")
 
         def gamma(keep_prob):
             return (1 - keep_prob) / b**2 * area / places
 
-        # Six standard deviations above the mean are as good as never exceeded.
+        # The number of seeds practically never exceeds its mean by more than six standard deviations.
         expected = places * channels * gamma(self.setting.least if self.setting.variable is not None else keep_prob)
         count = ceil(expected + 6 * expected**0.5 + 6)
         return keras.random.uniform((batch, count), seed=self.seed_generator), gamma(keep_prob)
 
     def _dropped(self, u, gamma, shape):
-        """`(dropped, scale)`: the blocks as from `blocks`, and what is kept is to be multiplied by."""
+        """`(dropped, scale)`: the mask as `blocks` returns it, and the factor for the values that are kept."""
         batch, height, width, channels = shape
         b = self.block_size
         trials = (height - b + 1) * (width - b + 1) * channels
-        # From where its logarithm is not zero to where it is finite, of float32.
+        # Clipped so that the logarithm is finite and not zero in float32.
         if isinstance(gamma, float):
             log = math.log1p(-min(gamma, 1 - 2**-24))
         else:
             log = ops.log1p(-ops.clip(gamma, 2**-60, 1 - 2**-24))
-        # Bernoulli trials seen from success to success: the gaps between seeds are geometric, so that the cost goes
-        # with the seeds and not with the places. Gaps past the end are cut: their sum stays within int32.
+        # The gaps between successes of Bernoulli trials are geometrically distributed. Drawing gaps makes the cost
+        # proportional to the number of seeds, not of positions. Long gaps are cut, so that their sum fits into int32.
         gaps = ops.minimum(ops.floor(ops.log1p(-u) / log), trials) + 1
         dropped = blocks(gaps, height, width, channels, b)
         count = ops.cast(batch * height * width * channels, "float32")

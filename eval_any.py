@@ -5,10 +5,11 @@
     python eval_any.py mine.csv --weights runs/any-mine-rsan-0
     python eval_any.py mine.csv --maps folder
 
-mine.csv has a line for each photograph: image,label and, where there are any, fov,second,split (see data/README.md);
-scored is what it calls test, or all where it has no splits. Takes weights/any_rsan.weights.h5 unless told otherwise, or
-the probability maps that another program has left in a folder. Weights that have learned from the photographs are
-refused. Writes results/mine/any_rsan/: metrics.json, table.md, curves, panels, probability maps and a page of them.
+mine.csv has a line for each photograph: image,label and, if available, fov,second,split (see data/README.md). Its test
+photographs are scored, or all of them if it has no column split. --weights replaces weights/any_rsan.weights.h5; --maps
+scores probability maps that another program has written to a folder. Weights that were trained on any of the
+photographs are refused. Writes results/mine/any_rsan/: metrics.json, table.md, curves, panels, probability maps and a
+page that shows them.
 """
 
 import sys

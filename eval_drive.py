@@ -2,9 +2,11 @@
 
     python eval_drive.py             half a minute on two cores, 2 GB of memory
 
-Takes weights/drive_rsan.weights.h5; others are named: `python eval_drive.py runs/drive-rsan-0/best.weights.h5`,
-or all of a folder: `python eval_drive.py weights`. What network they are of, and whether they learned from DRIVE,
-says the JSON beside them. Writes results/DRIVE/rsan/: metrics.json, table.md, curves, panels, probability maps.
+Scores weights/drive_rsan.weights.h5 by default. To score others, name a file,
+`python eval_drive.py runs/drive-rsan-0/best.weights.h5`, or a whole folder, `python eval_drive.py weights`. The JSON
+beside each weights file says which network it belongs to and which data set it was trained on.
+
+Writes results/DRIVE/rsan/: metrics.json, table.md, curves, panels, probability maps.
 """
 
 import sys

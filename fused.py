@@ -1,14 +1,14 @@
-"""The same figures in fewer passes over memory, where TensorFlow computes.
+"""Faster versions of Keras layers on TensorFlow: the same results with fewer passes over memory.
 
-Set `RSAN_FUSED=0` in the environment to do without, or compute inside `with unfused():`; then everything is as Keras
-has it.
+The environment variable `RSAN_FUSED=0` or the context `with unfused():` switches them off; then Keras' own layers
+compute everything.
 """
 
 import contextlib
 import os
 
-# Read when TensorFlow is imported: oneDNN halves the training step on processors where TensorFlow leaves
-# it off (those without VNNI or AMX). A setting of the user's own stands.
+# TensorFlow reads this on import. oneDNN halves the time of a training step on processors where TensorFlow
+# does not use it by default (those without VNNI or AMX). A value set by the user is kept.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -22,7 +22,7 @@ FUSED = keras.backend.backend() == "tensorflow" and os.environ.get("RSAN_FUSED",
 
 @contextlib.contextmanager
 def unfused():
-    """Inside, layers compute as Keras' own; a function that was compiled before stays what it is."""
+    """In this context, layers compute as Keras' own layers do. Functions compiled before are not changed."""
     global FUSED
     before, FUSED = FUSED, False
     try:
@@ -32,9 +32,9 @@ def unfused():
 
 
 def compiled(function):
-    """`function` of tensors as one kernel; XLA fuses its elementwise operations and those of its gradient.
+    """`function` of tensors as one kernel: XLA fuses its elementwise operations and those of its gradient.
 
-    For training alone: other formats do not know such kernels, and each image size would wait for its own.
+    For training only: export formats do not support such kernels, and each new image size needs a compilation.
     """
     if keras.backend.backend() != "tensorflow":
         return function
@@ -45,12 +45,12 @@ def compiled(function):
 
 
 class Setting:
-    """A number of a layer: a constant of a compiled step or, once it has a variable, one of its inputs.
+    """A number that a layer uses: a constant in a compiled step or, once it has a variable, an input of the step.
 
     Attributes:
         number: float, the value.
         least: float, the smallest value so far.
-        variable: What a compiled step reads, or None.
+        variable: `keras.Variable` that a compiled step reads, or None.
     """
 
     def __init__(self, number):
@@ -67,10 +67,10 @@ class Setting:
 
 
 class StepInput(keras.random.SeedGenerator):
-    """Makes `setting` an input of the compiled steps of the model that has this for an attribute.
+    """Makes `setting` an input of the compiled steps of a model that has this object as an attribute.
 
-    The state of a random stream is what Keras keeps among a model's variables, which a compiled step takes, but not
-    among its weights, which files hold.
+    It is a `SeedGenerator` because Keras counts the state of one among a model's variables, which a compiled step
+    reads, but not among its weights, which are saved.
     """
 
     def __init__(self, setting):
@@ -83,11 +83,11 @@ class StepInput(keras.random.SeedGenerator):
 
 @keras.saving.register_keras_serializable(package="rsan")
 class NarrowConv2D(layers.Conv2D):
-    """Keras' layer for very few channels, stride 1 and "same" padding: 2 channels to 1 leave vector units idle.
+    """Conv2D for very few channels, stride 1 and "same" padding; 2 channels to 1 would leave vector units idle.
 
-    Four neighbouring columns are taken as channels, and the kernel is spread out to match. Arguments (but that
-    `padding` is "same" unless given), weights and figures are those of `keras.layers.Conv2D`, which computes
-    whatever has other strides, dilation, groups, padding or layout.
+    Four neighbouring columns are treated as channels, with a kernel rearranged to match. Arguments, weights and
+    results are those of `keras.layers.Conv2D`, except that `padding` is "same" by default. Keras computes all other
+    strides, dilations, groups, paddings and data formats.
     """
 
     columns = 4
@@ -118,9 +118,9 @@ class NarrowConv2D(layers.Conv2D):
 class BatchNormalization(layers.BatchNormalization):
     """Keras' layer; on TensorFlow, its mean, variance and scaling are one operation instead of ten.
 
-    Arguments, weights and figures are those of `keras.layers.BatchNormalization`, which computes whatever is not
-    float `(batch, height, width, channels)`, normalized over the last axis, with scale and centre, without `mask`
-    and renormalization, by float32 weights.
+    Arguments, weights and results are those of `keras.layers.BatchNormalization`. The fused operation computes float
+    `(batch, height, width, channels)` normalized over the last axis, with scale and centre, float32 weights, no
+    `mask` and no renormalization. Keras computes everything else.
     """
 
     setting = None
@@ -128,7 +128,7 @@ class BatchNormalization(layers.BatchNormalization):
 
     @property
     def momentum(self):
-        """Share of the moving averages that a step keeps: a float; while the layer computes, what a step reads."""
+        """Fraction of the moving averages that a step keeps: a float, or `Setting.read()` while the layer computes."""
         return self.setting.read() if self.computing else self.setting.number
 
     @momentum.setter
@@ -142,7 +142,7 @@ class BatchNormalization(layers.BatchNormalization):
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
-            # Several devices that share a batch share its statistics too.
+            # Devices that share a batch must share its statistics too.
             self.asked_synchronized = self.synchronized
             self.synchronized |= tf.distribute.get_strategy().num_replicas_in_sync > 1
 
@@ -167,7 +167,7 @@ class BatchNormalization(layers.BatchNormalization):
             )
             return y
         y, mean, variance = tf.compat.v1.nn.fused_batch_norm(inputs, gamma, beta, epsilon=self.epsilon)
-        # TensorFlow's variance is the unbiased one, Keras' is not.
+        # TensorFlow returns the unbiased variance, Keras uses the biased one.
         pixels = ops.cast(ops.size(inputs) / inputs.shape[-1], "float32")
         m = self.setting.read()
         self.moving_mean.assign(self.moving_mean * m + mean * (1 - m))
@@ -175,5 +175,5 @@ class BatchNormalization(layers.BatchNormalization):
         return y
 
     def get_config(self):
-        # Where it was built says nothing of where it will be.
+        # The saved layer may be loaded on another number of devices: save what the user asked for.
         return {**super().get_config(), "synchronized": getattr(self, "asked_synchronized", self.synchronized)}

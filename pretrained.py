@@ -14,10 +14,11 @@ FOLDER = Path(__file__).resolve().parent / "weights"
 
 
 def takes_weights(build):
-    """Gives the function `build` of a network the argument `weights`: a name or a path as for `released`, or None.
+    """Adds the argument `weights` to a function that builds a network: a name or path as in `released`, or None.
 
-    The network is then built as the record of the weights says; an argument that contradicts it raises ValueError. Its
-    attributes `diameters`, pixels, say how wide it should see a field of view, and `threshold` what counts as vessel.
+    The network is then built as the record of the weights says; an argument that contradicts the record raises
+    ValueError. The network gets two attributes: `diameters`, the widths in pixels at which it should see a field of
+    view, and `threshold`, the probability from which a pixel counts as vessel.
     """
     signature = inspect.signature(build)
 
@@ -31,7 +32,7 @@ def takes_weights(build):
         recorded = {**defaults, **record["model"], "input_shape": asked.get("input_shape", defaults["input_shape"])}
         for name, value in asked.items():
             if value != recorded[name]:
-                raise ValueError(f"the weights {str(weights)!r} are of {name}={recorded[name]!r}, not {value!r}")
+                raise ValueError(f"the weights {str(weights)!r} have {name}={recorded[name]!r}, not {value!r}")
         model = build(**recorded)
         load_weights(model, path)
         model.diameters, model.threshold = tuple(record["diameters"]), record.get("threshold", 0.5)
@@ -43,10 +44,10 @@ def takes_weights(build):
 
 
 def released(name):
-    """`(path, record)` of weights and of the JSON beside them, which holds their SHA-256.
+    """`(path, record)` of weights and of the JSON beside them; checks the SHA-256 in the JSON.
 
     Args:
-        name: As "any" for weights/any_rsan.weights.h5, "drive_authors", "chase_backbone"; or the path of an .h5 file.
+        name: For example "any" for weights/any_rsan.weights.h5, or "chase_backbone"; or the path of an .h5 file.
 
     Raises:
         FileNotFoundError: There is no such file, or no JSON beside it.
@@ -54,7 +55,7 @@ def released(name):
     """
     path = Path(name) if str(name).endswith(".h5") else names().get(str(name).replace("_rsan", ""))
     if path is None:
-        raise ValueError(f"no weights {name!r}: there are {', '.join(names())}, and paths of .h5 files")
+        raise ValueError(f"no weights named {name!r}: give one of {', '.join(names())}, or the path of an .h5 file")
     beside = path.with_name(path.name.removesuffix(".h5").removesuffix(".weights") + ".json")
     record = json.loads(beside.read_text(encoding="utf-8"))
     if missing := {"diameters", "model", "sha256"} - set(record):
@@ -65,20 +66,20 @@ def released(name):
 
 
 def names():
-    """`{name: path}` of what weights/ holds; "_rsan" goes without saying: "drive", "drive_seed1", "drive_backbone"."""
+    """`{name: path}` of the files in weights/; names omit "_rsan": "drive", "drive_seed1", "drive_backbone"."""
     return {path.name.removesuffix(".weights.h5").replace("_rsan", ""): path
             for path in sorted(FOLDER.glob("*.weights.h5"))}
 
 
 def load_weights(model, path):
-    """Loads a weights file of this project, or an `.h5` of Keras 2 as the authors', into `model`, whatever its name.
+    """Loads a weights file of this project, or an `.h5` file of Keras 2 (such as the authors'), into `model`.
 
     Raises:
-        ValueError: The file is no HDF5, or its arrays are not exactly those of `model`.
+        ValueError: The file is not HDF5, or its arrays do not match those of `model`.
     """
     try:
         with h5py.File(path) as file:
-            root = file.get("model_weights", file)  # of a whole model, or of weights alone
+            root = file.get("model_weights", file)  # the file holds a whole model, or weights alone
             legacy = "layer_names" in root.attrs
             if legacy:
                 groups = [root[name] for name in root.attrs["layer_names"]]
@@ -88,18 +89,18 @@ def load_weights(model, path):
                 file.visititems(lambda name, item: arrays.append(item[()]) if is_weight(name, item) else None)
     except OSError as error:
         raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
-    # Keras alone would fill the smaller network from the larger one's file without a word.
+    # Keras would load a larger network's file into a smaller network without an error.
     found, wanted = [array.shape for array in arrays], [tuple(weight.shape) for weight in model.weights]
     if (found if legacy else sorted(found)) != (wanted if legacy else sorted(wanted)):
-        raise ValueError(f"{path} holds {len(found)} arrays that are not the {len(wanted)} of {model.name}")
+        raise ValueError(f"{path} holds {len(found)} arrays that do not match the {len(wanted)} of {model.name}")
     if legacy:
         model.set_weights(arrays)
     else:
-        # Keras takes a file with another end of its name for one of Keras 2.
+        # Keras treats a file without the suffix .weights.h5 as a file of Keras 2.
         with tempfile.TemporaryDirectory() as folder:
             model.load_weights(shutil.copy(path, Path(folder) / "copy.weights.h5"))
 
 
 def is_weight(name, item):
-    """Of what a `.weights.h5` file holds: neither a group, nor the optimizer's."""
+    """Whether an item of a `.weights.h5` file is an array of the network, not a group or the optimizer's."""
     return isinstance(item, h5py.Dataset) and not name.startswith("optimizer")

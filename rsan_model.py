@@ -6,7 +6,7 @@ follows the authors' code: three levels of pooling, 16 to 128 filters, 1,054,523
 
 from functools import partial
 
-from fused import BatchNormalization, StepInput  # first: it chooses TensorFlow's settings
+from fused import BatchNormalization, StepInput  # first: sets what TensorFlow reads on import
 
 # isort: split
 import keras
@@ -18,7 +18,7 @@ from pretrained import load_weights, takes_weights
 
 __all__ = ["VARIANTS", "build_rsan", "load_weights", "residual_block", "rsab"]
 
-# Whatever Keras' configuration says of images.
+# The user's Keras configuration may say channels_first.
 Conv2D, Conv2DTranspose, MaxPooling2D = (
     partial(layer, data_format="channels_last")
     for layer in (layers.Conv2D, layers.Conv2DTranspose, layers.MaxPooling2D)
@@ -45,8 +45,8 @@ def residual_block(x, filters, drop):
 
     Args:
         x: Tensor `(batch, height, width, channels)`.
-        filters: Width of the output; a 1x1 convolution brings the identity to it where `channels` differs.
-        drop: What follows each 3x3 convolution, a function of a tensor.
+        filters: Channels of the output; if `channels` differs, a 1x1 convolution adapts the identity branch.
+        drop: Function of a tensor, applied after each 3x3 convolution.
 
     Returns:
         Tensor `(batch, height, width, filters)`.
@@ -60,7 +60,7 @@ def residual_block(x, filters, drop):
 def rsab(x, filters, drop, attend):
     """Residual spatial attention block (the figure of RSAB): attention acts on the residual branch.
 
-    Args and return value as in `residual_block`; `attend` is what the residual branch goes through.
+    Arguments and return value as in `residual_block`; `attend`, a function of a tensor, acts on the residual branch.
     """
     residual = attend(two_convolutions(x, filters, drop))
     return norm_relu(layers.Add()([residual, x]))
@@ -68,24 +68,24 @@ def rsab(x, filters, drop, attend):
 
 @takes_weights
 def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_size=7, variant="rsan"):
-    """The network of figure 1, or one of the paper's two ablations of it.
+    """The network of figure 1, or one of the paper's two ablations.
 
     Args:
         input_shape: `(height, width, channels)`; sides are multiples of 8 or None.
-        filters: Width of the first level, doubled by each of three poolings.
-        keep_prob: Share of values that DropBlock keeps in training (paper: 0.85 on DRIVE, 0.78 on CHASE DB1).
+        filters: Channels of the first level; each of the three poolings doubles them.
+        keep_prob: Fraction of values that DropBlock keeps in training (paper: 0.85 on DRIVE, 0.78 on CHASE DB1).
         block_size: Side of DropBlock's blocks.
         variant: "rsan"; "backbone" (no DropBlock, no attention); "backbone_dropblock" (no attention).
-        weights: By keyword, trained ones that decide all but the shape: "any", "drive", "chase", ... (a wrong name
-            lists them), or the path of a file with its JSON beside it; by default None, random ones.
+        weights: Keyword only. Trained weights: "any", "drive", "chase", ... (an unknown name lists all), or the path
+            of a file with its JSON beside it. They determine all but `input_shape`. Default: None, random weights.
 
     Returns:
         Uncompiled `keras.Model`: float images in [0, 1], `(batch, height, width, 3)`, to vessel
         probabilities, float32 `(batch, height, width, 1)`.
 
     Raises:
-        ValueError: An unknown variant, or sides that the three poolings or DropBlock cannot take; unknown weights, or
-            others than their JSON describes, or arguments that contradict it.
+        ValueError: The variant or the weights are unknown; the sides do not suit the three poolings or DropBlock; the
+            weights are not the file that their JSON describes; or an argument contradicts the JSON.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
@@ -93,7 +93,7 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
         if side is not None and side % 8:
             raise ValueError(f"sides must be multiples of 8 (three poolings), got {input_shape}")
         if side is not None and variant != "backbone" and side < 8 * block_size:
-            raise ValueError(f"sides must be at least {8 * block_size}, 8 blocks of {block_size}, got {input_shape}")
+            raise ValueError(f"sides must be at least {8 * block_size} (8 x block_size), got {input_shape}")
 
     def drop(x):
         return x if variant == "backbone" else DropBlock2D(keep_prob, block_size)(x)
@@ -123,10 +123,10 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
 
 
 def set_stage(model, keep_prob=None, momentum=None):
-    """Changes DropBlock's `keep_prob` and the normalization's `momentum` in all layers of `model`; None leaves them.
+    """Changes DropBlock's `keep_prob` and the normalization's `momentum` in all layers of `model`; None keeps a value.
 
-    The first call makes both inputs of the compiled training step, which then is compiled again only for a
-    `keep_prob` smaller than any before, that of `build_rsan` included: it bounds how many blocks a step draws.
+    The first call turns both into inputs of the compiled training step. Later calls compile the step again only for
+    a `keep_prob` below all earlier ones (including that of `build_rsan`), as more random numbers are then needed.
 
     Raises:
         ValueError: `keep_prob` is not in (0, 1].

@@ -15,7 +15,7 @@ import sys
 from vessels.data.mixture import Mixture
 from vessels.training.recipe import Recipe, main
 
-RECIPE = Recipe(recipe="any", epochs=60, steps=200, batch_size=4, patch_size=128, keep_prob=0.92, mixed_precision=True)
+RECIPE = Recipe(recipe="any", epochs=120, steps=200, batch_size=4, patch_size=128, keep_prob=0.96, mixed_precision=True)
 
 
 def network():

@@ -4,7 +4,7 @@
     python eval_chase.py runs/chase-rsan-0/best.weights.h5
 
 Expect a validation AUC of about 0.98 inside the field of view (images 09R and 10L).
-No data at hand? `--synthetic` runs the same on procedural images in a minute.
+Without the data, `--synthetic` trains on procedural images in a minute.
 """
 
 import sys

@@ -4,7 +4,7 @@
     python eval_drive.py runs/drive-rsan-0/best.weights.h5
 
 Expect a validation AUC of about 0.98 inside the field of view (images 23 and 40).
-No data at hand? `--synthetic` runs the same on procedural images in a minute.
+Without the data, `--synthetic` trains on procedural images in a minute.
 """
 
 import sys

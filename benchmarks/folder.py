@@ -1,10 +1,10 @@
-"""How long a folder takes beside the network's own time: reading, scaling, measuring and writing should hide behind it.
+"""Compares the time for a folder with the network's own time: all other work should run in parallel to the network.
 
     python benchmarks/folder.py                  photographs of 2 and 8 megapixels, eight minutes on two cores
     python benchmarks/folder.py --photographs 10
 
-Run it on an otherwise idle machine. The photographs are scikit-image's, each with other noise. "network" is the time in
-the network alone, photograph after photograph with nothing beside it.
+Run it on an otherwise idle machine. The photographs are copies of scikit-image's, each with different noise. "network"
+is the time in the network alone, one photograph after another, without parallel work.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def write_photographs(folder, count, megapixels):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=int, default=100)
+    parser.add_argument("--photographs", type=int, default=100, help="how many (default: 100)")
     count = parser.parse_args().photographs
     rows = []
     for megapixels in (2, 8):

@@ -1,12 +1,12 @@
 """Kills real training runs at random moments, and checks that each ends as if nothing had happened.
 
     python benchmarks/kills.py               50 kills, half an hour on two cores
-    python benchmarks/kills.py --kills 3     as the tests do
+    python benchmarks/kills.py --kills 3     as many as in the tests
 
-A run is the command a user gives. It is killed with SIGKILL, SIGTERM or SIGINT while it starts, in the middle of
-an epoch, or while it writes a checkpoint; the same command resumes it, to be killed again. Each run must lose at
-most one epoch at a time, and end in the weights, optimizer, random streams and history of an undisturbed one, bit
-by bit.
+A run is a command as a user gives it. It is killed with SIGKILL, SIGTERM or SIGINT while it starts, in the middle of
+an epoch, or while it writes a checkpoint; the same command resumes it, until it is killed again. Each kill may cost at
+most one epoch, and each run must end with the weights, optimizer, random streams and history of an undisturbed run,
+bit by bit.
 """
 
 import argparse
@@ -25,9 +25,9 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ("--synthetic", "--epochs", "4", "--steps", "4", "--batch-size", "2", "--patch-size", "56")
-WINDOWS = os.name == "nt"  # there a program can end another, and no more
+WINDOWS = os.name == "nt"  # has no other signal to end a process
 SIGNALS = (signal.SIGTERM,) if WINDOWS else (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-WRITING = ".*.weights.h5.*.partial"  # what `write_atomically` has under its hands
+WRITING = ".*.weights.h5.*.partial"  # the temporary files of `write_atomically`
 MOMENTS = ("start", "epoch", "checkpoint")
 
 
@@ -46,7 +46,7 @@ def wait_for(process, condition, seconds=300):
 
 
 def strike(folder, moment, number, rng):
-    """Starts or resumes the run in `folder` and sends it `number` at `moment`; False where it ended before."""
+    """Starts or resumes the run in `folder` and sends it the signal `number` at `moment`; False if it ended before."""
     before, left = epochs_done(folder), set(folder.glob(WRITING))
     process = start(folder)
     if moment == "start":
@@ -59,7 +59,7 @@ def strike(folder, moment, number, rng):
         wait_for(process, lambda: epochs_done(folder) >= before + after and set(folder.glob(WRITING)) - left)
     process.send_signal(number)
     output = process.communicate()[0]
-    # Python itself ends with 1 where Ctrl-C meets it among the imports.
+    # Python exits with code 1 if Ctrl-C arrives during the imports.
     interrupted = number == signal.SIGINT and "KeyboardInterrupt" in output
     if process.returncode not in (0, -number, 130, 1 if interrupted or WINDOWS else 0):
         raise AssertionError(f"exit code {process.returncode} after {number.name}:\n{output}")
@@ -83,7 +83,7 @@ def finish(folder):
 
 
 def contents(path):
-    """Of an HDF5 file, all arrays, the history without the seconds, and the states of the random streams."""
+    """All arrays of an HDF5 file, its history without the seconds, and the states of its random streams."""
     with h5py.File(path) as file:
         found = {}
         file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
@@ -95,14 +95,14 @@ def assert_same(folder, reference):
     for name in ("latest.weights.h5", "best.weights.h5"):
         (found, *rest), (wanted, *wanted_rest) = contents(folder / name), contents(reference / name)
         if found.keys() != wanted.keys() or rest != wanted_rest:
-            raise AssertionError(f"{folder / name}: other arrays, history or random streams than undisturbed")
+            raise AssertionError(f"{folder / name}: arrays, history or random streams differ from the undisturbed run")
         for key in wanted:
             np.testing.assert_array_equal(found[key], wanted[key], err_msg=f"{folder / name}: {key}")
 
 
 def survive(folder, plan, rng, tell=print):
-    """Runs in `folder` through `plan`, `[(moment, signal)]`, to the end; returns how many kills hit."""
-    # What a shell starts in the background ignores SIGINT, and so would the runs.
+    """Kills and resumes the run in `folder` as in `plan`, `[(moment, signal)]`; returns how many kills hit."""
+    # A process that a shell starts in the background ignores SIGINT, and its child processes would too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kills = 0
     for moment, number in plan:
@@ -121,8 +121,8 @@ def survive(folder, plan, rng, tell=print):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="how many (default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="of moments and signals (default: 0)")
+    parser.add_argument("--kills", type=int, default=50, help="number of kills (default: 50)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of moments and signals (default: 0)")
     arguments = parser.parse_args()
     rng, kills, runs = random.Random(arguments.seed), 0, 0
     with tempfile.TemporaryDirectory() as temporary:
@@ -133,7 +133,7 @@ def main():
             plan = [(rng.choice(MOMENTS), rng.choice(SIGNALS)) for _ in range(min(4, arguments.kills - kills))]
             kills += survive(folder / f"run {runs}", plan, rng, lambda line: print(line, flush=True))
             assert_same(folder / f"run {runs}", folder / "undisturbed")
-            print(f"run {runs} ended bit by bit as undisturbed; {kills} kills", flush=True)
+            print(f"run {runs} ended as the undisturbed run, bit by bit; {kills} kills", flush=True)
     print(f"{kills} kills in {runs} runs: nothing lost")
 
 

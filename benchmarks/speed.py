@@ -1,10 +1,10 @@
-"""Times and peak memory of training and prediction, against plain Keras and the processor's peak, in one run.
+"""Measures time and peak memory of training and prediction, and compares them with plain Keras and the peak speed.
 
     python benchmarks/speed.py                                     12 minutes on two cores, 5 GB of memory
     python benchmarks/speed.py --input 2x592 --variant backbone    one input size, one network
     KERAS_BACKEND=jax python benchmarks/speed.py --input 2x592     another backend: jax, torch
 
-Run it on an otherwise idle machine. Each row is a process of its own, so that its memory is its own.
+Run it on an otherwise idle machine. Each row is measured in a process of its own, so that its peak memory is its own.
 "plain" is the network without this project's speed-ups: oneDNN as TensorFlow sets it, Keras' batch
 normalization and Conv2D, and DropBlock as 7x7 max pooling of a float mask. DropBlock is on in training
 (keep_prob 0.85).
@@ -15,7 +15,6 @@ import importlib.util
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -47,7 +46,7 @@ def sgemm_peak():
 
 
 def convolution_gflop(model):
-    """Operations of the convolutions in predicting one image: two for each multiplication."""
+    """10^9 operations of the convolutions for the prediction of one image: two for each multiplication."""
     total = 0
     for layer in model.layers:
         convolution = getattr(layer, "conv", layer)
@@ -59,7 +58,7 @@ def convolution_gflop(model):
 
 
 def plain_dropblock():
-    """DropBlock as it is usually written, to compare with."""
+    """DropBlock as it is usually written, for comparison."""
     import keras
     from keras import ops
 
@@ -84,7 +83,7 @@ def plain_dropblock():
 
 
 def measure(task):
-    """What one row of the table needs, measured in this process: dict of seconds, GFLOP and GB."""
+    """Measures one row of the table in this process: dict of seconds, GFLOP and GB."""
     if not task.get("plain"):
         import vessels  # noqa: F401 - sets what TensorFlow reads
     import keras
@@ -111,13 +110,21 @@ def measure(task):
     if task["what"] == "onnx":
         predict = onnx_runtime(rsan_model.build_rsan(variant=task["variant"]))
     row["forward"] = fastest(lambda: predict(x), 5)
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    row["memory"] = peak_memory()
     return row
 
 
+def peak_memory():
+    """GB that this process has held at most; not a number on Windows, which lacks `resource`."""
+    if not importlib.util.find_spec("resource"):
+        return math.nan
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
 def onnx_runtime(model):
-    """Function of a batch that ONNX Runtime computes."""
+    """Returns a function that predicts a batch with ONNX Runtime."""
     import tempfile
 
     from vessels.prediction import export
@@ -131,7 +138,7 @@ def onnx_runtime(model):
 
 
 def measure_pipeline(model, batch, side):
-    """Seconds of a step that `batches.Patches` feeds, of one that a batch at hand feeds, and of making a batch."""
+    """Seconds of a step fed by `batches.Patches`, of a step fed with a ready batch, and of making a batch."""
     import keras
 
     from vessels.data import batches, datasets, synthetic
@@ -155,7 +162,7 @@ def measure_pipeline(model, batch, side):
 
 
 def row_of(task):
-    """`measure(task)` in a process of its own, whose environment says whether it is plain."""
+    """`measure(task)` in a process of its own; "plain" is set in the environment of that process."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "RSAN_FUSED": "0" if task.get("plain") else "1"}
     command = [sys.executable, __file__, "--measure", json.dumps(task)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -168,7 +175,7 @@ def geometry(text):
     try:
         batch, side = (int(number) for number in text.split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not BATCHxSIDE, as 2x592") from None
+        raise argparse.ArgumentTypeError(f"{text!r} must be BATCHxSIDE, such as 2x592") from None
     return batch, side
 
 
@@ -184,8 +191,8 @@ def main():
         print(json.dumps(measure(arguments.measure)))
         return
     peak = row_of({"what": "peak"})["peak"]
-    print(f"float32 matrix product, {os.cpu_count()} cores: {peak:.0f} GFLOP/s; the convolutions of a training "
-          "step count thrice those of a forward pass\n")
+    print(f"float32 matrix product, {os.cpu_count()} cores: {peak:.0f} GFLOP/s; a training step counts as three "
+          "forward passes\n")
     head = ("input", "network", "step s", "forward s", "GFLOP/s", "of peak", "memory GB")
     print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
 
@@ -219,7 +226,7 @@ def main():
         if side < 200:
             fed = row_of({"what": "pipeline", "variant": arguments.variant[0], "batch": batch, "side": side})
             print(f"batches of {batch}x{side}: {1 / fed['making']:.0f} a second from the pipeline; a step takes "
-                  f"{fed['fed']:.3f} s fed by it, {fed['at_hand']:.3f} s with the batch at hand "
+                  f"{fed['fed']:.3f} s fed by it, {fed['at_hand']:.3f} s with a ready batch "
                   f"({100 * (fed['fed'] / fed['at_hand'] - 1):+.1f} %)", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""predict.py without the command line, with a stand-in for the network."""
+"""predict.py without the command line, with a replacement for the network."""
 
 import types
 
@@ -8,7 +8,7 @@ from vessels.prediction import photographs as command
 
 
 class Darkness:
-    """Stands in for the network: what is dark within a bright eye is vessel."""
+    """Replaces the network: dark pixels inside a bright eye are vessels."""
 
     def predict_on_batch(self, x):
         return 1 - x[..., 1:2]

@@ -1,4 +1,4 @@
-"""Differences to the backbone on made-up figures whose intervals are known."""
+"""Differences to the backbone, on invented scores whose intervals are known."""
 
 import json
 
@@ -13,7 +13,7 @@ IMAGES = [f"{i:02d}_test" for i in range(1, 21)]
 
 def result(variant="rsan", seed=0, f1=0.8, auc=0.98, images=IMAGES, dataset="DRIVE", trained_on="DRIVE", flips=False,
            **recipe):
-    """metrics.json of a network; `f1` and `auc`: one figure for all images, or one for each."""
+    """metrics.json of a network; `f1` and `auc`: one value for all images, or one for each."""
     scores = zip(*(np.broadcast_to(value, len(images)).tolist() for value in (f1, auc)), strict=True)
     return {"dataset": dataset, "variant": variant, "trained_on": trained_on,
             "weights": {"recipe": {"recipe": "patches", "epochs": 60, "variant": variant, "seed": seed, **recipe}},
@@ -38,7 +38,7 @@ def write(tmp_path):
 def test_interval_over_images_is_that_of_coin_tosses():
     # The mean of 20 draws of +1 or -1: the binomial distribution leaves 2.5 % outside of -0.4 to 0.4 on either side.
     tosses = np.where(np.arange(20) % 2, 1.0, -1.0)
-    hard = np.linspace(0, 50, 20)  # what both networks find hard cancels, as images are paired
+    hard = np.linspace(0, 50, 20)  # images that are hard for both networks cancel, as images are paired
     assert ablation.difference(tosses[None] + hard, hard[None]) == pytest.approx((0, -0.4, 0.4))
 
 
@@ -50,9 +50,9 @@ def test_interval_over_many_images_is_that_of_the_normal_distribution():
 
 
 @pytest.mark.parametrize(("ours", "backbone", "expected"), [
-    ([1, -1], [0], (0, -1, 1)),  # two trainings two apart: either may be drawn twice
+    ([1, -1], [0], (0, -1, 1)),  # two trainings with a difference of 2: either may be drawn twice
     ([0], [1, -1], (0, -1, 1)),
-    ([0, 0, 3], [0], (1, 0, 3)),  # 3 comes in all three draws once in 27 times
+    ([0, 0, 3], [0], (1, 0, 3)),  # 3 is drawn three times in one of 27 cases
     ([1], [0], (1, 1, 1)),
 ])
 def test_interval_covers_trainings(ours, backbone, expected):
@@ -77,10 +77,10 @@ def test_every_network_is_compared_with_the_backbone_of_its_recipe(write):
     assert rows[1][3:5] == ["+0.00 [+0.00, +0.00]"] * 2
     assert rows[2][3] == "-50.00 [-50.00, -50.00]" and rows[3][4] == "+10.00 [+10.00, +10.00]"
     drive, authors, chase = ablation.conclusions(ablation.comparisons(folder))
-    assert drive.startswith("DRIVE, default recipe, 20 images. In F1, that of rsan is higher;")
-    assert "In AUC, no network is told apart from the backbone; the intervals reach 0.0 thousandths" in drive
-    assert "DRIVE, authors' recipe, 20 images. In F1, that of rsan is lower;" in authors
-    assert "CHASE DB1, default recipe, 8 images." in chase and "In AUC, that of rsan is higher" in chase
+    assert drive.startswith("DRIVE, default recipe, 20 images. In F1, rsan is higher than the backbone;")
+    assert "In AUC, no network can be distinguished from the backbone; the intervals extend up to 0.0" in drive
+    assert "DRIVE, authors' recipe, 20 images. In F1, rsan is lower than the backbone;" in authors
+    assert "CHASE DB1, default recipe, 8 images." in chase and "In AUC, rsan is higher" in chase
     table = ablation.markdown(folder)
     assert all(text in table for text in (drive, authors, chase, "| " + " | ".join(rows[0]) + " |"))
 

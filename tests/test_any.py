@@ -1,4 +1,4 @@
-"""The general network's training: its patches, what it learns from, and what it goes on from."""
+"""The general network's training: its patches, its data, and fine-tuning."""
 
 import dataclasses
 import json
@@ -53,9 +53,9 @@ def test_batches_depend_on_seed_epoch_and_index_alone(eye):
 
 
 def test_image_and_label_move_together(eye):
-    """Photographs that show their label: whatever scale, angle and colour, the patch shows the label's patch."""
+    """Photographs that show their label, so that a patch of any scale, angle and colour must show its label."""
     shown = Example("label", np.dstack([np.where(eye.label, 40, 200).astype("uint8")] * 3), eye.label, eye.fov)
-    x, y = patches([shown], blur=(0, 0), noise=(0, 0), slope=(0, 0))[0]
+    x, y, _ = patches([shown], blur=(0, 0), noise=(0, 0), slope=(0, 0))[0]
     assert x.dtype == y.dtype == np.float32
     assert x.shape == (8, 56, 56, 3) and y.shape == (8, 56, 56, 1)
     assert set(np.unique(y)) <= {0, 1} and x.min() >= 0 and x.max() <= 1
@@ -67,29 +67,51 @@ def test_image_and_label_move_together(eye):
 
 @pytest.mark.parametrize("wide", [300, 600, 1200])
 def test_patches_show_the_field_of_view_as_wide_as_asked(wide, eye):
-    """Of a disc in the middle, the share of the patch tells the scale; a circle that is known beats what is seen."""
+    """The area of a disc in the patch shows the scale; a known diameter has priority over the visible one."""
     fov = np.zeros_like(eye.fov)
     cv2.circle(view := fov.astype("uint8"), (282, 292), 20, 1, -1)
     white = Example("disc", np.full_like(eye.image, 200), view > 0, np.ones_like(fov), diameter=500)
-    _, y = batches.AnyCameraPatches([dataclasses.replace(white, fov=view > 0)], 200, 4, 1, strength=dataclasses.replace(
-        batches.ANY_CAMERA, diameter=(wide, wide)))[0]
+    strength = dataclasses.replace(batches.ANY_CAMERA, diameter=(wide, wide))
+    _, y, _ = batches.AnyCameraPatches([dataclasses.replace(white, fov=view > 0)], 200, 4, 1, strength=strength)[0]
     assert y.sum() / 4 == pytest.approx(np.pi * (20 * wide / 500) ** 2, rel=0.1) or wide > 600
 
 
 def test_outside_the_field_of_view_is_black(eye):
     bright = dataclasses.replace(eye, image=np.full_like(eye.image, 200))
-    x, _ = patches([bright], noise=(0, 0), blur=(0, 0), jpeg=(95, 95))[0]
+    x, *_ = patches([bright], noise=(0, 0), blur=(0, 0), jpeg=(95, 95))[0]
     assert (x == 0).all(axis=-1).any() and x.max() > 0.3
 
 
 def test_large_photographs_are_scaled_down_to_save_memory(eye):
     large = dataclasses.replace(eye, image=cv2.resize(eye.image, (2825, 2920)), label=np.ones((2920, 2825), bool),
                                 fov=np.ones((2920, 2825), bool))
-    assert patches([large, eye]).examples[0].image.shape == (1575, 1524, 3)
+    assert patches([large, eye]).examples[0].image.shape == (1875, 1814, 3)
     assert patches([large, eye]).examples[1] is eye
 
 
-# ---- what it learns from
+def test_thin_vessels_outlive_a_smaller_scale():
+    """A third as large, lines a pixel wide keep their share of the patch: smoothed, none would be left."""
+    planes = np.zeros((900, 900, 5), "uint8")
+    planes[::8, :, 3] = 255
+    shares = [(batches.warp_patch(planes, (450, 450), 128, 3, angle, 1)[..., 3] >= 128).mean()
+              for angle in np.linspace(0.1, 1.4, 20)]
+    assert np.mean(shares) == pytest.approx(1 / 8, rel=0.05)
+
+
+@pytest.mark.parametrize("vessel_weight", [1.0, 0.85, 1.5])
+def test_vessels_count_as_their_set_says(vessel_weight, eye):
+    _, y, weight = patches([dataclasses.replace(eye, vessel_weight=vessel_weight)])[0]
+    assert weight.dtype == np.float32
+    np.testing.assert_array_equal(weight, np.where(y[..., 0] == 1, np.float32(vessel_weight), 1))
+
+
+def test_each_sets_vessel_weight_reaches_its_examples(data_root):
+    for dataset in datasets.DATASETS:
+        found = {example.vessel_weight for example in datasets.load(dataset, "validation", data_root / dataset.name)}
+        assert found == {dataset.vessel_weight} != {1}
+
+
+# ---- training data
 
 
 def test_sources_are_learned_from_in_their_order(data_root, root):  # noqa: F811
@@ -124,14 +146,14 @@ def test_sources_that_do_not_go_together(root, tmp_path):  # noqa: F811
 def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(data_root, root):  # noqa: F811
     shutil.copy(data_root / "DRIVE/test/images/01_test.tif", root / "eye.tif")
     path = str(table(root, "eye.tif,labels/0.png"))
-    with pytest.raises(UserError, match=r"mine\.csv, line 2: .*eye\.tif is DRIVE's 01_test\.tif; take one"):
+    with pytest.raises(UserError, match=r"mine\.csv, line 2: .*eye\.tif is DRIVE's 01_test\.tif; remove one"):
         read(path, "DRIVE")
 
 
 @pytest.mark.parametrize(("lines", "message"), [
-    (PAIRS[:1], "0 photographs to learn from, 2 are the least"),
-    (PAIRS[:2], "1 photographs to learn from, 2 are the least"),
-    ([f"{pair},test" for pair in PAIRS], "none of its 4 photographs is of split train, all are test"),
+    (PAIRS[:1], "0 photographs to learn from, at least 2 needed"),
+    (PAIRS[:2], "1 photographs to learn from, at least 2 needed"),
+    ([f"{pair},test" for pair in PAIRS], "none of its 4 photographs has split train, all have test"),
     ([f"{pair},validation" for pair in PAIRS], "0 photographs to learn from"),
 ])
 def test_too_few_to_train_on_is_said(lines, message, root, tmp_path, capsys):  # noqa: F811
@@ -168,7 +190,7 @@ def test_own_photographs_are_trained_on_and_recorded(trained):
 
 @pytest.mark.slow
 def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):  # noqa: F811
-    """A run that learns next to nothing ends next to where it starts."""
+    """With a tiny learning rate, a run ends close to where it starts."""
     start = trained / "run/best.weights.h5"
     path = str(table(root, *SPLITS, header="image,label,split"))
     flags = ["--start", str(start), "--learning-rate", "1e-9", "--keep-prob", "1"]
@@ -181,13 +203,13 @@ def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):  # 
     assert record["started_from"]["data_sha256"] == json.loads((trained / "run/best.json").read_text())["data_sha256"]
 
 
-def test_weights_that_cannot_be_gone_on_from(trained, root, tmp_path, capsys):  # noqa: F811
+def test_weights_that_cannot_be_fine_tuned(trained, root, tmp_path, capsys):  # noqa: F811
     path = str(table(root, *SPLITS, header="image,label,split"))
     shutil.copytree(trained / "run", tmp_path / "start")
     start = tmp_path / "start/best.weights.h5"
     flags = path, "--start", str(start)
     assert run(tmp_path / "other", *flags, "--variant", "backbone") == 2
-    assert f"{start}: is of rsan, not backbone; give --variant rsan" in capsys.readouterr().err
+    assert f"{start}: belongs to rsan, not backbone; give --variant rsan" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
     start.with_name("best.json").rename(tmp_path / "start/away.json")
     assert run(tmp_path / "unknown", *flags) == 2

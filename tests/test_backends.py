@@ -45,12 +45,12 @@ np.savez(sys.argv[2], probability=probability, losses=losses,
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """A photograph (of DRIVE's where there are any, else scikit-image's, made smaller) and three batches."""
+    """A photograph (of DRIVE if available, else scikit-image's, reduced) and three batches."""
     root = Path(os.environ.get("RSAN_DATA_ROOT", ROOT / "data")) / "DRIVE"
     image = (datasets.load(datasets.DRIVE, "test", root)[0].image if root.is_dir()
              else maps.resize(images.read_photograph(images.EXAMPLE), 565, 584))
     green = image[..., 1].astype("float32")
-    darker = cv2.GaussianBlur(green, (0, 0), 8) - green > 8  # as good as vessels, for this
+    darker = cv2.GaussianBlur(green, (0, 0), 8) - green > 8  # replaces labels, if there are none
     x, y = (np.stack([[array[row : row + 64, left : left + 64] for left in (200, 280)] for row in (180, 240, 300)])
             for array in (image.astype("float32") / 255, darker[..., None].astype("float32")))
     path = tmp_path_factory.mktemp("backends") / "given.npz"

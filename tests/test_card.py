@@ -1,4 +1,4 @@
-"""The model card: its front matter is what the hubs read, its figures are those in results/."""
+"""The model card: model hubs can read its front matter, and its scores are those in results/."""
 
 import json
 

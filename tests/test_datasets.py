@@ -34,7 +34,7 @@ def save(path, array, **options):
 
 @pytest.fixture(scope="session")
 def pair():
-    """Two synthetic photographs for each set, to stand for its validation images."""
+    """Two synthetic photographs for each set, in place of its validation images."""
     return {dataset.name: synthetic.make(dataset, "validation") for dataset in (DRIVE, CHASEDB1)}
 
 
@@ -159,7 +159,7 @@ NAMES = [("images", "labels"), ("image", "label"), ("IMAGES", "LABELS")]
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @SETS
 def test_authors_layout(dataset, split, images, labels, pair, tmp_path):
-    """Also of the test images, whose paths the official layout knows too."""
+    """Also for the test images, whose paths are the same in the official layout."""
     folder = tmp_path / dataset.key.capitalize() / datasets.AUTHORS[split]
     names = dataset.splits[split][:2]
     for name, example in zip(names, pair[dataset.name], strict=True):
@@ -249,7 +249,7 @@ def test_every_file_of_the_official_layout_is_listed(dataset):
     assert len(datasets.published(dataset)) == (140 if dataset is DRIVE else 84)
 
 
-# ---- bad input: each case damages a copy of the official layout, and says what the message must hold
+# ---- bad input: each case damages a copy of the official layout; the message must hold the given words
 
 IMAGE = "DRIVE/training/images/23_training.tif"
 LABEL = "DRIVE/training/1st_manual/23_manual1.gif"
@@ -310,7 +310,7 @@ def converted(mode):
 
 
 def altered(function):
-    """Saves what `function` makes of the pixels (uint8), under the same name."""
+    """Applies `function` to the pixels (uint8) and saves them under the same name."""
 
     def change(path):
         picture = Image.open(path)

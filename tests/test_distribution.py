@@ -23,7 +23,7 @@ PATCHES = ("--recipe", "patches", "--epochs", "2", "--steps", "3", "--patch-size
 
 @pytest.fixture
 def launch():
-    """`launch(folder, *flags)` starts `tiny_training.py`; what still runs when the test ends is killed."""
+    """`launch(folder, *flags)` starts `tiny_training.py`; processes that still run when the test ends are killed."""
     processes = []
 
     def start(folder, *flags, devices=1, **environment):
@@ -58,7 +58,7 @@ def losses(folder):
 
 
 def moments(folder):
-    """Adam's averages of the gradients and of their squares: it would learn alike from gradients ten times as large."""
+    """Adam's moments: they show the scale of the gradients, on which the weights do not depend."""
     with h5py.File(folder / "latest.weights.h5") as file:
         stored = file["optimizer/vars"]
         return np.concatenate([stored[key][()].ravel() for key in stored if stored[key].ndim])
@@ -90,7 +90,7 @@ def epochs_done(folder):
         return len(json.loads(file.attrs["history"]))
 
 
-def test_a_death_is_said_and_the_run_goes_on(launch, tmp_path):
+def test_a_dead_worker_is_reported_and_the_run_resumes(launch, tmp_path):
     """The second worker dies after one epoch, and the chief after another."""
     flags = ("--keep-prob", "0.9")
     undisturbed = workers(launch, tmp_path / "undisturbed", *flags)
@@ -113,7 +113,7 @@ def test_a_death_is_said_and_the_run_goes_on(launch, tmp_path):
 
 
 def test_the_command_for_several_machines_runs_as_printed(tmp_path):
-    """benchmarks/README.md's, on free ports, cut short by a `python` that adds flags."""
+    """Runs the command in benchmarks/README.md on free ports; a `python` script adds flags that make it short."""
     text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     command = next(block for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if "TF_CONFIG" in block)
     for port, address in zip(("2222", "2223"), free_addresses(2), strict=True):

@@ -41,7 +41,7 @@ def test_stale_tables_are_named_and_made_anew(root):
 @pytest.mark.parametrize("path", FILES)
 def test_a_file_without_markers_is_named(root, path):
     (root / path).write_text("no table here\n")
-    with pytest.raises(UserError, match=rf"{path}: lacks the lines '<!-- .*: begin -->'"):
+    with pytest.raises(UserError, match=rf"{path}: must have each of the lines '<!-- .*: begin -->'"):
         documents.update(root)
     (root / path).unlink()
     with pytest.raises(UserError, match=path):

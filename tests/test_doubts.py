@@ -1,4 +1,4 @@
-"""A map that cannot be right is said to be so; usual photographs get no warning."""
+"""Doubtful maps get a warning; usual photographs get none."""
 
 import csv
 
@@ -19,7 +19,7 @@ def example():
 
 
 def said(image, label, confidence=0.85):
-    """What is said of a photograph whose vessels were found as labelled."""
+    """The warnings for a photograph whose vessels were found as labelled."""
     fov, diameter = field_of_view(image)
     found = Prediction(label.astype("float32"), fov, diameter, 1.0, confidence)
     return "; ".join(doubts(image, found, label & fov))
@@ -54,7 +54,7 @@ def test_unusual_photographs_get_a_warning(change, warning, example):
 
 @pytest.mark.parametrize(("change", "warning"), [
     (lambda label: label & False, "density 0.000"),
-    (lambda label: cv2.dilate(label.astype("uint8"), np.ones((9, 9), "uint8")) > 0, "which eyes do not have"),
+    (lambda label: cv2.dilate(label.astype("uint8"), np.ones((9, 9), "uint8")) > 0, "is implausible"),
 ])
 def test_densities_that_eyes_do_not_have_get_a_warning(change, warning, example):
     assert not said(example.image, example.label)

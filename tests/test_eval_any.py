@@ -1,6 +1,6 @@
-"""Scoring own photographs, other programs' maps, at other thresholds, and what weights have learned from.
+"""Scores of own photographs, of other programs' maps, at other thresholds, and of photographs seen in training.
 
-With a stand-in for the network: no TensorFlow.
+A replacement for the network makes TensorFlow unnecessary.
 """
 
 import json
@@ -78,7 +78,7 @@ def test_only_the_test_part_is_scored(command, root):  # noqa: F811
 
 @pytest.fixture
 def drive(root, monkeypatch):  # noqa: F811
-    """Stand-ins for the test images of DRIVE, and their files."""
+    """Replacements for the test images of DRIVE, and their files."""
     made = synthetic.make(DRIVE, "test")[:2]
     monkeypatch.setattr(datasets, "load", lambda *_: made)
     monkeypatch.setattr(datasets, "files", lambda *_: {one.name: {"image": root / f"images/{i}.png"}
@@ -157,7 +157,7 @@ def test_maps_of_any_program_are_scored_in_the_same_tables(command, drive, tmp_p
     assert (folder / "results/DRIVE/roc.png").exists() and command.diameters == []
 
 
-def test_black_and_white_maps_have_no_auc_and_it_is_said(command, drive, tmp_path, capsys):
+def test_black_and_white_maps_have_no_auc_and_a_message_says_so(command, drive, tmp_path, capsys):
     folder = write_maps(tmp_path / "unet", drive, binary=True)
     assert command("--maps", folder, dataset=DRIVE) == 0
     assert "black and white, and rank nothing: no AUC, no curves" in capsys.readouterr().out

@@ -72,7 +72,7 @@ def test_areas_do_not_depend_on_order_or_monotone_rescaling(seed, dtype):
 def test_score_by_hand():
     probability = np.array([0.9, 0.8, 0.5, 0.4, 0.3, 0.1], "float32")
     label = np.array([1, 0, 1, 1, 0, 0], bool)
-    scores = score(probability, label)  # two found, one missed, one false, two rightly left
+    scores = score(probability, label)  # two true positives, one false negative, one false positive, two true negatives
     assert scores == pytest.approx({
         "auc": 7 / 9, "average_precision": (1 + 2 / 3 + 3 / 4) / 3, "accuracy": 4 / 6, "sensitivity": 2 / 3,
         "specificity": 2 / 3, "f1": 2 / 3, "mcc": 1 / 3})
@@ -104,7 +104,7 @@ def test_single_class_has_no_areas(vessel):
     ([0.1, 0.9], [0.0, np.nan], None),
 ])
 def test_what_would_be_scored_wrongly_is_refused(probability, label, where):
-    with pytest.raises(ValueError, match=r"where must be bool|no number"):
+    with pytest.raises(ValueError, match=r"where must be bool|holds NaN"):
         score(np.array(probability), np.array(label), where)
 
 
@@ -138,11 +138,11 @@ def test_centreline_dice_by_hand():
     whole, half, elsewhere = line((5, 55)), line((5, 30)), np.roll(line((5, 55)), 12, axis=0)
     empty = np.zeros_like(whole)
     assert centreline_dice(whole, whole) == 1
-    # One pixel thick, it keeps the centre line (but for the bent ends), though it loses most pixels.
+    # One pixel thick, it keeps the centreline except for the bent ends, but loses most pixels.
     thin = np.zeros_like(whole)
     thin[19, 5:55] = True
     assert centreline_dice(thin, whole) > 0.98 and score(thin, whole)["f1"] == pytest.approx(0.5)
-    # Half the line: all of its skeleton lies on the label, about half of the label's lies on it.
+    # Half the line: its whole skeleton is on the label, and half of the label's skeleton is on it.
     assert centreline_dice(half, whole) == pytest.approx(2 / 3, abs=0.02)
     assert centreline_dice(half, whole) == centreline_dice(whole, half)
     for prediction, label in ((elsewhere, whole), (empty, whole), (whole, empty)):
@@ -184,7 +184,7 @@ def test_pixels_outside_the_field_of_view_change_only_the_whole_image():
     before = maps(examples)
     after = [np.where(examples[0].fov, before[0], 0).astype("float32")]
     found = evaluate(examples, before), evaluate(examples, after)
-    for key in set(METRICS) - {"cldice"}:  # whose skeletons are of the whole map
+    for key in set(METRICS) - {"cldice"}:  # its skeletons are those of the whole map
         assert found[0]["inside_fov"][key] == found[1]["inside_fov"][key]
     assert found[0]["whole_image"]["sensitivity"] > found[1]["whole_image"]["sensitivity"]
 
@@ -211,7 +211,7 @@ def test_environment_does_not_import_tensorflow(monkeypatch):
     assert record.environment()["commit"] is record.environment()["dirty"] is None
 
 
-# The command line, with a stand-in for the network: no TensorFlow.
+# The command line, with a replacement for the network, so that TensorFlow is not needed.
 
 
 class FakeModel:
@@ -239,7 +239,7 @@ def command(tmp_path, monkeypatch):
 
     def load_weights(model, path):
         if path.read_bytes() == b"other arrays":
-            raise ValueError(f"{path} holds 3 arrays that are not the 5 of rsan")
+            raise ValueError(f"{path} holds 3 arrays that do not match the 5 of rsan")
 
     def predict_photograph(model, image, diameters, fov):
         run.diameters.append(diameters)
@@ -250,7 +250,7 @@ def command(tmp_path, monkeypatch):
     def run(*flags, dataset=datasets.DRIVE):
         return evaluation.main(dataset, lambda: (build, load_weights), "Scores.", list(map(str, flags)))
 
-    run.diameters = []  # asked for, one tuple for each image of another set's network
+    run.diameters = []  # diameters that were asked for, one tuple for each image of another set's network
     run.predicted = predicted
     return run
 
@@ -304,7 +304,7 @@ def test_command_twice_gives_the_same_bytes(command, tmp_path):
     assert contents[0] == contents[1]
 
 
-def test_synthetic_is_loud_and_stays_in_its_run_folder(command, tmp_path, capsys):
+def test_synthetic_scores_are_marked_and_stay_in_their_run_folder(command, tmp_path, capsys):
     run = tmp_path / "runs" / "drive-synthetic-rsan-0"
     assert command("--synthetic") == 2
     assert "train_drive.py --synthetic" in capsys.readouterr().err
@@ -321,7 +321,7 @@ def read(tmp_path, *parts):
     return json.loads(tmp_path.joinpath(*parts).read_text(encoding="utf-8"))
 
 
-def test_release_takes_the_test_figures_along(command, tmp_path, capsys):
+def test_release_adds_the_test_scores(command, tmp_path, capsys):
     weights = save(tmp_path / "runs" / "drive-rsan-0", "best")
     assert release.main([str(weights.parent)]) == 2
     assert f"make them with `python eval_drive.py {weights}`" in capsys.readouterr().err
@@ -344,7 +344,7 @@ def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
     weights = save(tmp_path / "run", "best", **changes)
     for dataset in datasets.DATASETS:
         assert command(weights, dataset=dataset) == 0
-    if changes.get("dataset") == "CHASEDB1":  # the evaluation of its own set lies beside it, another's in a folder
+    if changes.get("dataset") == "CHASEDB1":  # scores on its own set are beside it, others in a folder
         assert (tmp_path / "run" / "results" / "DRIVE" / "metrics.json").exists()
     assert release.main([str(weights)]) == 0
     assert [path.name for path in sorted((tmp_path / "weights").iterdir())] == [f"{name}.json", f"{name}.weights.h5"]
@@ -364,9 +364,9 @@ def test_released_weights_are_replaced_only_when_asked(command, tmp_path, capsys
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"unfinished": True}, "the training has not ended"),
-    ({"dataset": "synthetic"}, "learned from synthetic"),
-    ({"dataset": "DRIVE+mine", "diameters": [500]}, "learned from DRIVE+mine"),
+    ({"unfinished": True}, "the training is unfinished"),
+    ({"dataset": "synthetic"}, "trained on synthetic"),
+    ({"dataset": "DRIVE+mine", "diameters": [500]}, "trained on DRIVE+mine"),
     ({"sha256": "0" * 64}, "not the file that best.json describes"),
 ])
 def test_what_is_not_released(command, tmp_path, capsys, changes, message):
@@ -386,7 +386,7 @@ def test_all_rows_of_a_set_come_from_one_command(command, tmp_path, monkeypatch)
     folders = {"rsan": None, "rsan_seed1": None, "rsan_of_CHASEDB1": datasets.CHASEDB1.diameter, "any_rsan": 800}
     results = tmp_path / "results" / "DRIVE"
     assert {path.name for path in results.iterdir()} == set(folders)
-    # None sees the set's own photographs as they are; the folder is read in the order of names.
+    # Networks of the set itself see photographs unscaled; the folder is read in the order of names.
     assert command.diameters == [(folders["any_rsan"],)] * 2 + [(folders["rsan_of_CHASEDB1"],)] * 2
     metrics = read(results, "rsan_of_CHASEDB1", "metrics.json")
     assert (metrics["dataset"], metrics["trained_on"]) == ("DRIVE", "CHASEDB1")
@@ -402,7 +402,7 @@ def test_results_that_would_overwrite_others_are_refused(command, tmp_path, caps
     assert "no weights with their JSON" in capsys.readouterr().err
 
 
-def test_weights_of_a_run_that_goes_on_are_scored_and_said_to_be_so(command, tmp_path, capsys):
+def test_weights_of_an_unfinished_run_are_scored_and_marked(command, tmp_path, capsys):
     assert command(save(tmp_path / "run", "best", unfinished=True)) == 0
     assert "rsan, unfinished" in capsys.readouterr().out
     assert "| rsan, unfinished (here) |" in (tmp_path / "run" / "results" / "table.md").read_text(encoding="utf-8")
@@ -426,12 +426,12 @@ def test_another_data_set_is_one_more_instance(command, tmp_path, monkeypatch, c
     (lambda folder: (save(folder), (folder / "drive_rsan.json").write_text("3")), "json: cannot be read"),
     (lambda folder: save(folder, model=None), "json: lacks model"),
     (lambda folder: save(folder, dataset="unknown"), "trained on unknown, whose fields of view have no known diameter"),
-    (lambda folder: save(folder, sha256="0" * 64), "go on with --allow-modified"),
+    (lambda folder: save(folder, sha256="0" * 64), "use --allow-modified"),
     (lambda folder: save(folder, content=b""), "the file is empty"),
-    (lambda folder: save(folder, content=b"other arrays"), "3 arrays that are not the 5"),
+    (lambda folder: save(folder, content=b"other arrays"), "3 arrays that do not match the 5"),
     (lambda folder: save(folder, model={"depth": 3}), "does not fit"),
 ])
-def test_what_the_user_can_mend_is_one_line_and_exit_code_2(command, tmp_path, capsys, prepare, message):
+def test_user_errors_are_one_line_and_exit_code_2(command, tmp_path, capsys, prepare, message):
     prepare(tmp_path / "weights")
     assert command() == 2
     output = capsys.readouterr()
@@ -469,7 +469,7 @@ def test_flips_are_averaged_and_marked(command, tmp_path, capsys, trained_on):
     weights = save(tmp_path / "weights", stem, dataset=trained_on)
     for image, found in list(command.predicted.items()):
         photograph = np.frombuffer(image, "uint8").reshape(*found.shape, 3)
-        for axes in ((0,), (1,), (0, 1)):  # mirrored, the stand-in sees nothing
+        for axes in ((0,), (1,), (0, 1)):  # the replacement finds nothing in mirror images
             command.predicted[np.flip(photograph, axes).tobytes()] = found * 0
     assert command(weights, "--flips") == 0
     assert "flips averaged" in capsys.readouterr().out

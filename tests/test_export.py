@@ -1,4 +1,4 @@
-"""The network in other formats, run by their own programs."""
+"""The network in other formats, run by the programs for these formats."""
 
 from pathlib import Path
 

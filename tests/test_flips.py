@@ -1,4 +1,4 @@
-"""Averaging over flips, with stand-ins for the network."""
+"""Averaging over flips, with replacements for the network."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Large folders: interruptions, shards, files that are not ours, names of any bytes."""
+"""Large folders: interruptions, shards, the user's files, file names with any bytes."""
 
 import csv
 import os
@@ -45,7 +45,7 @@ def test_existing_photographs_are_skipped_and_no_row_is_lost(folder, tmp_path, c
     (output / "d_mask.png").unlink()  # as an interruption leaves it
     before = (output / "b_mask.png").stat().st_mtime_ns
     assert run(output, folder, skip_existing=True) == 0
-    assert "4 of 4 photographs, 1 were there" in capsys.readouterr().out
+    assert "4 of 4 photographs, 1 skipped" in capsys.readouterr().out
     assert names(output / "vessels.csv") == ["b.png", "d.png", "a.png", "c.png", "d.png", "e.png"]
     assert (output / "b_mask.png").stat().st_mtime_ns == before
     assert run(output, folder / "a.png") == 0
@@ -83,7 +83,7 @@ def test_a_file_that_is_not_ours_is_never_touched(kind, folder, capsys):
     assert run(output, folder / "a.png", folder / "b.png") == 1
     assert own.read_bytes() == before and f"a_{kind}.png: exists" in capsys.readouterr().err
     assert (names(output / "vessels.csv") == ["b.png"] and not (output / "a_mask.png").exists()) or kind == "mask"
-    assert run(output, folder / "b.png") == 0  # what is ours is written anew
+    assert run(output, folder / "b.png") == 0  # our own files are overwritten
 
 
 def test_a_link_that_is_not_ours_is_never_followed(folder, tmp_path):
@@ -100,7 +100,7 @@ def test_a_table_that_is_not_ours_is_never_touched(folder, tmp_path, capsys):
     assert not (tmp_path / "a_mask.png").exists()
 
 
-def test_names_of_any_bytes_stop_nobody(eye, tmp_path):
+def test_file_names_may_hold_any_bytes(eye, tmp_path):
     photographs = tmp_path / "in"
     photographs.mkdir()
     Image.fromarray(eye).save(photographs / "a.png")

@@ -1,4 +1,4 @@
-"""The field of view and its diameter, in photographs with other surrounds, frames and cuts."""
+"""The field of view and its diameter, in photographs with different surrounds, frames and cuts."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Every kind of file that a decoder opens and could mean otherwise is read as the photograph that was written."""
+"""Files of every format, also those that decoders may misread, give the photograph that was written."""
 
 import cv2
 import numpy as np
@@ -12,12 +12,12 @@ from vessels.data import datasets, images, synthetic
 
 @pytest.fixture(scope="module")
 def eye():
-    """uint8 RGB, not square, so that a turned file cannot pass for an upright one."""
+    """uint8 RGB, not square, so that a turned image is noticed."""
     return np.ascontiguousarray(synthetic.make(datasets.DRIVE, "validation")[0].image[::2, 8:-8:2])
 
 
 ORIENTATION = 274
-TURNS = {  # how a photograph has to lie in the file for each orientation to show it upright
+TURNS = {  # how the pixels are stored in the file, for each orientation tag, so that the image is upright
     1: lambda image: image, 2: np.fliplr, 3: lambda image: np.rot90(image, 2), 4: np.flipud,
     5: lambda image: image.swapaxes(0, 1), 6: lambda image: np.rot90(image, 1),
     7: lambda image: np.rot90(image, 2).swapaxes(0, 1), 8: lambda image: np.rot90(image, -1),
@@ -120,7 +120,7 @@ GREY = {
     "red-free 12": lambda eye, path: tif(twelve(eye * np.array([0, 1, 0], "uint8")), path, **RGB),
     "16.pgm": lambda eye, path: opencv(sixteen(green(eye)), path),
 }
-APART = {"palette": 3, "YCbCr": 2, "CMYK": 1, "CMYK 16": 1}  # formats that round
+APART = {"palette": 3, "YCbCr": 2, "CMYK": 1, "CMYK 16": 1}  # largest differences in formats that round
 
 
 @pytest.mark.parametrize("kind", [*COLOUR, *(f"grey: {kind}" for kind in GREY)])

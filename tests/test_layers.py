@@ -1,4 +1,4 @@
-"""The layers as anyone's network uses them; tests/test_backends.py runs this file on Keras' other backends too."""
+"""The layers in anyone's network; tests/test_backends.py runs this file on Keras' other backends too."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def array_of(tensor):
 
 
 def gradient(function, x):
-    """Of a function of one array to a number, on any backend."""
+    """Gradient of a function from one array to a number, on any backend."""
     if BACKEND == "jax":
         import jax
 
@@ -142,9 +142,9 @@ def test_gradient_of_dropblock_is_what_it_multiplied_by(block_size, channels, sy
 
 
 @pytest.mark.parametrize("keep_prob", [1 - 1e-9, 1 - 1e-16, 1e-20])
-def test_dropblock_takes_shares_at_the_ends(keep_prob):
+def test_dropblock_accepts_extreme_keep_probs(keep_prob):
     y = array_of(DropBlock2D(keep_prob, seed=1)(np.ones((2, 64, 64, 16), "float32"), training=True))
-    # How many blocks may hide a place, each with probability 64 ** 2 / 58 ** 2 / 49.
+    # The number of blocks that may cover a position, each with probability 64 ** 2 / 58 ** 2 / 49.
     blocks = np.convolve(np.ones(58), np.ones(7))
     kept = 1 if keep_prob > 0.5 else ((1 - 64**2 / 58**2 / 49) ** np.outer(blocks, blocks)).mean()
     assert (y > 0).mean() == pytest.approx(kept, abs=0.02) and y.mean() == pytest.approx(1, abs=1e-5)
@@ -199,7 +199,7 @@ def small_network():
     ("float32", None), ("float32", (0.9, 0.5)), ("mixed_bfloat16", (0.85, 0.5)),
 ])
 def test_compiled_steps_learn_what_uncompiled_ones_do(policy, stage, monkeypatch):
-    numbers = some(100_000)  # XLA draws others than TensorFlow
+    numbers = some(100_000)  # XLA and TensorFlow draw different ones
     monkeypatch.setattr(keras.random, "uniform", lambda shape, seed: ops.reshape(
         ops.convert_to_tensor(numbers)[: shape[0] * shape[1]], shape))
     before = keras.config.dtype_policy()

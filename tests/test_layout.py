@@ -1,4 +1,4 @@
-"""The rooms of vessels/ follow the data: imports go one way, and nothing grows too long."""
+"""Imports in vessels/ go in one direction, and files and functions are short."""
 
 import ast
 
@@ -34,7 +34,7 @@ def room(module):
 
 
 def is_text_without_encoding(call):
-    """Reads or writes text by what the system prefers: on Windows not UTF-8."""
+    """Whether a call reads or writes text in the system's encoding, which is not UTF-8 on Windows."""
     name = getattr(call.func, "attr", getattr(call.func, "id", None))
     named = {keyword.arg for keyword in call.keywords}
     if name in ("read_text", "write_text"):

@@ -1,4 +1,4 @@
-"""Probability maps that any program has made: what is read, and what is said of what is no such map."""
+"""Probability maps that any program has made: which are read, and the messages for those that are not."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_one_map_without_a_vessel_does_not_make_the_others_black_and_white(tmp_p
     (np.full(SHAPE, np.nan, "float32"), ".tif", r"holds values outside \[0, 1\]"),
     (PROBABILITY - 0.5, ".tif", r"holds values outside \[0, 1\]"),
 ])
-def test_what_is_no_map_is_said(made, suffix, message, tmp_path):
+def test_what_is_no_map_is_refused(made, suffix, message, tmp_path):
     write(tmp_path, made, suffix)
     with pytest.raises(UserError, match=f"01_test{suffix}: .*{message}"):
         read_maps(tmp_path, EXAMPLES)
@@ -84,7 +84,7 @@ def test_a_missing_map_a_broken_one_and_two_of_a_name(tmp_path):
     with pytest.raises(UserError, match="none: no such folder"):
         read_maps(tmp_path / "none", EXAMPLES)
     write(tmp_path, eight(PROBABILITY), names=("01_test",))
-    with pytest.raises(UserError, match=r"lacks the map of left/eye; there is to be one left/eye\.png or \.tif"):
+    with pytest.raises(UserError, match=r"lacks the map of left/eye; there must be one left/eye\.png or \.tif"):
         read_maps(tmp_path, EXAMPLES)
     write(tmp_path, eight(PROBABILITY), ".tif", names=("01_test",))
     with pytest.raises(UserError, match=r"01_test\.png, 01_test\.tif all claim to be the map of 01_test"):

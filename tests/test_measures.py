@@ -22,7 +22,7 @@ def ring(radius, width):
 
 
 def tree(forks, width, length=110, degrees=-90, x=200.0, y=390.0):
-    """A trunk that forks so many times in a row, ever finer, shorter and 35 degrees to either side."""
+    """A trunk that forks the given number of times, each time finer, shorter and at 35 degrees to both sides."""
     towards = x + length * np.cos(np.deg2rad(degrees)), y + length * np.sin(np.deg2rad(degrees))
     drawn = line(width, degrees, length, (y + towards[1]) / 2, (x + towards[0]) / 2)
     for turn in (-35, 35) if forks else ():
@@ -47,7 +47,7 @@ def test_lines_at_any_angle_have_their_width_and_length(width, degrees):
     assert pixels_long(found) == pytest.approx(250, rel=0.02)
     assert found["width_px"] == pytest.approx(mask.sum() / 250, rel=0.02)
     assert found["width_px"] == pytest.approx(found["widest_px"])
-    assert found["width_px"] == pytest.approx(width, abs=0.3)  # no grid holds it exactly
+    assert found["width_px"] == pytest.approx(width, abs=0.3)  # pixels cannot show it exactly
     assert (found["branch_points"], found["ends"]) == (0, 2)
     assert found["tortuosity"] == pytest.approx(1, abs=0.005)
 
@@ -108,7 +108,7 @@ def test_blobs_are_no_vessels():
         speckled |= np.hypot(ROWS - row, COLUMNS - 100) < row / 20
     clean, speckled = measure(clean, EVERYWHERE), measure(speckled, EVERYWHERE)
     assert speckled.pop("density") > clean.pop("density")
-    del clean["fractal_dimension"], speckled["fractal_dimension"]  # of all that is marked
+    del clean["fractal_dimension"], speckled["fractal_dimension"]  # includes blobs, unlike the other measures
     assert speckled == clean
 
 
@@ -122,7 +122,7 @@ def test_fractal_dimensions_of_a_square_and_a_line(side):
 
 @pytest.mark.parametrize("scale", [0.5, 2])
 def test_half_and_double_size_change_nothing_by_more_than_a_twentieth(eye, scale):
-    soft = cv2.GaussianBlur(eye.label.astype("float32"), (0, 0), 0.8)  # as a network's map: few values are 0.5 exactly
+    soft = cv2.GaussianBlur(eye.label.astype("float32"), (0, 0), 0.8)  # like a network's map: few values are 0.5
     size = round(scale * soft.shape[1]), round(scale * soft.shape[0])
     scaled = [cv2.resize(array.astype("float32"), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
               for array in (soft, eye.fov)]
@@ -168,7 +168,7 @@ def test_micrometres_and_millimetres():
 
 
 def test_micrometres_from_the_angle_of_view():
-    reduced_eye = 1000 * np.deg2rad(1) * (24 - 1.82) / 1.336  # micrometres for a degree, by the refractive index
+    reduced_eye = 1000 * np.deg2rad(1) * (24 - 1.82) / 1.336  # micrometres for a degree
     assert microns_per_pixel(45, 537) == pytest.approx(45 * reduced_eye / 537, rel=1e-3)
     assert microns_per_pixel(30, 900, axial_length=26) == pytest.approx(1000 * 30 * 0.01306 * 24.18 / 900)
 

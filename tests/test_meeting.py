@@ -19,7 +19,7 @@ def free_addresses(number):
 
 
 @pytest.mark.parametrize("missing", [2, 0])
-def test_those_who_are_there_know_who_is_missing(missing, monkeypatch):
+def test_workers_know_who_is_missing(missing, monkeypatch):
     class EnoughError(Exception):
         pass
 
@@ -34,13 +34,14 @@ def test_those_who_are_there_know_who_is_missing(missing, monkeypatch):
     assert [type(each.exception()) for each in waiting] == [EnoughError, EnoughError]
 
 
-def test_it_is_said_each_minute_and_ten_are_enough(monkeypatch, capsys):
+def test_missing_workers_are_named_each_minute_for_ten_minutes(monkeypatch, capsys):
     monkeypatch.setattr(meeting.time, "monotonic", iter(range(0, 10_000, 20)).__next__)
     patience = meeting.Patience()
-    with pytest.raises(UserError, match=r"^a:1 did not come within ten minutes: start the same command there"):
+    with pytest.raises(UserError, match=r"^a:1 did not connect within ten minutes: start the same command there"):
         while True:
             patience.ask_for("a:1")
-    assert capsys.readouterr().out.splitlines() == [f"waiting for a:1 since {minutes} min" for minutes in range(1, 10)]
+    lines = [f"still waiting for a:1 after {minutes} min" for minutes in range(1, 10)]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_workers_meet_in_any_order_and_strangers_do_not_count():
@@ -59,5 +60,5 @@ def test_workers_meet_in_any_order_and_strangers_do_not_count():
 
 
 def test_a_port_that_is_taken_is_said_so():
-    with socket.create_server(("", 0)) as taken, pytest.raises(UserError, match="end what listens there"):
+    with socket.create_server(("", 0)) as taken, pytest.raises(UserError, match="stop the program that listens there"):
         meeting.meet([f"127.0.0.1:{taken.getsockname()[1]}", "127.0.0.1:1"], 0)

@@ -98,7 +98,7 @@ def test_three_training_steps_are_the_authors(small):
 @pytest.mark.parametrize("case", json.loads((GOLDEN / "dropblock_stats.json").read_text(encoding="utf-8")),
                          ids=lambda case: f"{case['height']}x{case['width']}")
 def test_dropblock_statistics_are_the_authors(case):
-    # Four times the authors' draws: what is left of the difference is mostly theirs.
+    # Four times as many draws as the authors': most of the remaining difference is from their draws.
     height, width, draws = case["height"], case["width"], 4 * case["draws"]
     layer = DropBlock2D(case["keep_prob"], case["block_size"], seed=1)
     ones = np.ones((case["batch"], height, width, case["channels"]), "float32")
@@ -147,7 +147,7 @@ def test_dropblock_in_a_graph_draws_anew_and_shares_channels_on_request():
 
 
 @pytest.mark.parametrize("keep_prob", [0, -0.1, 1.5])
-def test_dropblock_refuses_impossible_shares(keep_prob):
+def test_dropblock_refuses_impossible_keep_probs(keep_prob):
     with pytest.raises(ValueError, match="keep_prob must be in"):
         DropBlock2D(keep_prob)
 
@@ -192,7 +192,7 @@ def test_fused_network_is_the_unfused_one(variant):
         with how():
             results.append([probability, *gradients, *model.get_weights(), model(golden["x"][1])])
     for plain, quick in zip(*results, strict=True):
-        # Single values differ more: a ReLU whose input is zero but for rounding flips.
+        # Single values differ more: rounding decides on which side of zero the input of a ReLU is.
         assert np.linalg.norm(np.subtract(quick, plain)) <= 0.005 * np.linalg.norm(plain) + 1e-5
 
 
@@ -259,7 +259,7 @@ def test_weights_load_whatever_their_name(kind, name, tmp_path):
 
 
 class Trap:
-    """Unpickled, it makes a folder."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -281,10 +281,10 @@ NO_WEIGHTS = [
     (lambda path: path.write_bytes((GOLDEN / "train_before.h5").read_bytes()[:200_000]), "not a readable HDF5 file"),
     (lambda path: path.write_bytes(pickle.dumps(Trap(str(path.parent / "sprung")))), "not a readable HDF5 file"),
     (network_with_lambda, "not a readable HDF5 file"),
-    (lambda path: h5py.File(path, "w").close(), "0 arrays that are not the 218 of backbone"),
-    (lambda path: build_rsan(filters=4).save_weights(path), "225 arrays that are not the 218 of backbone"),
-    (lambda path: build_rsan(filters=8, variant="backbone").save_weights(path), "218 arrays that are not the 218"),
-    (lambda path: path.write_bytes((GOLDEN / "train_before.h5").read_bytes()), "225 arrays that are not the 218"),
+    (lambda path: h5py.File(path, "w").close(), "0 arrays that do not match the 218 of backbone"),
+    (lambda path: build_rsan(filters=4).save_weights(path), "225 arrays that do not match the 218 of backbone"),
+    (lambda path: build_rsan(filters=8, variant="backbone").save_weights(path), "218 arrays that do not match the 218"),
+    (lambda path: path.write_bytes((GOLDEN / "train_before.h5").read_bytes()), "225 arrays that do not match the 218"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What users rely on when they hand over their own photographs and labels as a CSV."""
+"""What users rely on when they list their own photographs and labels in a CSV."""
 
 import hashlib
 import shutil
@@ -122,7 +122,7 @@ def test_a_tenth_of_many_validates(root):
 
 def test_a_table_of_test_photographs_alone_says_so(root):
     path = table(root, f"{PAIRS[0]},test", header="image,label,split")
-    with pytest.raises(UserError, match=r"none of its 1 photographs is of split train, all are test"):
+    with pytest.raises(UserError, match=r"none of its 1 photographs has split train, all have test"):
         own.load(own.read(path).divided(), "train")
 
 
@@ -238,7 +238,7 @@ def test_another_photographs_label_is_refused(root):
 
 def test_a_second_observer_for_some_photographs_only_is_refused(root):
     path = table(root, f"{PAIRS[0]},second/0.png", f"{PAIRS[1]},", header="image,label,second")
-    with pytest.raises(UserError, match=r"mine\.csv, line 3: second is empty, in other lines it is not"):
+    with pytest.raises(UserError, match=r"mine\.csv, line 3: second is empty here but not in other lines"):
         own.load(own.read(path), "test")
 
 

@@ -1,4 +1,4 @@
-"""The results page and the Results figure, on drawn images; in Chromium where there is one."""
+"""The results page and the Results figure, on drawn images; also in Chromium if it is installed."""
 
 import html.parser
 import json
@@ -23,7 +23,7 @@ NAMES = ("01_test", "02_test", "03_test")
 
 @pytest.fixture
 def results(tmp_path):
-    """A results folder of both sets and all variants, and what `write_page` needs beside it."""
+    """A results folder of both sets and all variants, and the other arguments of `write_page`."""
     loaded = []
     for dataset in datasets.DATASETS:
         examples = [example(name, seed) for seed, name in enumerate(NAMES)]
@@ -53,7 +53,7 @@ class Tags(html.parser.HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_page_holds_everything_and_asks_for_nothing(results):
+def test_page_is_complete_and_self_contained(results):
     folder, loaded = results
     page.write_page(folder, loaded)
     text = (folder / "index.html").read_text(encoding="utf-8")
@@ -87,7 +87,7 @@ def test_parts_are_there_where_there_is_something_to_show(results):
 
 
 def add_foreign(folder):
-    """Puts RSAN of CHASE DB1 among DRIVE's results."""
+    """Adds RSAN of CHASE DB1 to DRIVE's results."""
     metrics = json.loads((folder / "DRIVE" / "rsan" / "metrics.json").read_text(encoding="utf-8"))
     (folder / "DRIVE" / "rsan_of_CHASEDB1").mkdir()
     text = json.dumps({**metrics, "trained_on": "CHASEDB1"})

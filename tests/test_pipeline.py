@@ -1,4 +1,4 @@
-"""Batches and whole-image prediction: what moves together, what stays where it was."""
+"""Batches and whole-image prediction: image and label move together, and predictions stay in place."""
 
 import cv2
 import keras
@@ -78,7 +78,7 @@ def dots(side=400):
 
 @pytest.mark.parametrize("strength", [Strength(noise=0), Strength(turned=0, noise=0), Strength(turned=1, noise=0)])
 def test_a_label_lies_on_its_image_to_a_part_of_a_pixel(strength):
-    """Vessels are one to three pixels wide: a label that is off by one is another's. Copied pixels agree exactly."""
+    """Vessels are one to three pixels wide, so a label must not be shifted by a pixel. Copied pixels agree exactly."""
     moved = []
     for x, y in (Patches([dots()], 128, 4, 3, seed=2, strength=strength)[i] for i in range(3)):
         for image, label in zip(x[..., 1], y[..., 0], strict=True):
@@ -139,7 +139,7 @@ def test_whole_images_come_once_an_epoch_in_a_new_order():
 
 
 def test_fit_sees_each_epoch_in_order():
-    """Keras peeks at the first batches and prefetches; what it trains on must follow from the epoch all the same."""
+    """Keras reads the first batches early and prefetches; the training data must still depend on the epoch only."""
     seen = []
     inputs = keras.Input((56, 56, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(inputs))
@@ -162,8 +162,8 @@ def test_fit_sees_each_epoch_in_order():
     assert epochs(1, 3) == whole[3:]
 
 
-def test_the_default_batches_are_those_that_the_released_weights_learned_from():
-    """Of any change to colour, scale, turns or flips, at least one of these figures tells."""
+def test_the_default_batches_are_those_of_the_released_weights():
+    """Any change to colour, scale, rotation or flips changes at least one of these numbers."""
     x, y = Patches(synthetic.make(DRIVE, "validation"), 64, 8, 10, seed=3, epoch=2)[4]
     assert x[:3].mean((1, 2, 3)) == pytest.approx([0.44261, 0.257829, 0.288714], abs=1e-3)
     assert x[:, 5, 7, 1] == pytest.approx([0.3178, 0.2302, 0.214, 0.279, 0.183, 0.2519, 0.176, 0.2229], abs=3e-3)

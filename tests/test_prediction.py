@@ -27,7 +27,7 @@ from rsan_model import build_rsan
 def network():
     keras.utils.set_random_seed(0)
     model = build_rsan(filters=4)
-    for weight in model.weights:  # as after training: no statistics of zero and one, no gentle initial weights
+    for weight in model.weights:  # as after training: no initial statistics of zero and one, no small initial weights
         if weight.path.endswith("kernel"):
             weight.assign(1.5 * weight)
         elif "moving" in weight.path or weight.path.endswith("gamma"):
@@ -110,7 +110,7 @@ def test_what_is_no_photograph_is_said_so(tmp_path, make, message):
 @pytest.mark.slow
 def test_halo_is_how_far_the_network_sees(monkeypatch):
     """An infinite value spreads through positive weights wherever there is a path, and nowhere else."""
-    monkeypatch.setattr("fused.FUSED", False)  # its spread-out kernels hold zeros, and infinity times zero is no number
+    monkeypatch.setattr("fused.FUSED", False)  # its kernels hold zeros, and infinity times zero is NaN
     model = build_rsan(filters=1)
     for weight in model.weights:
         if weight.path.endswith("kernel"):
@@ -150,12 +150,15 @@ def test_the_network_of_these_tests_tells_pixels_apart(network, eye):
 @given(st.integers(1, 400).map(lambda n: 8 * n), st.integers(43, 128).map(lambda n: 8 * n))
 def test_windows_cover_each_pixel_once_with_room_around(length, tile):
     used = np.zeros(length, int)
-    for start, first, end in maps.windows(length, tile):
-        used[first:end] += 1
-        assert start % 8 == 0 and start >= 0 and end <= min(start + tile, length)
+    windows = maps.windows(length, tile)
+    for start, end, first, last in windows:
+        used[first:last] += 1
+        assert start % 8 == end % 8 == 0 and 0 <= start <= first <= last <= end <= length and end - start <= tile
         assert start == 0 or first - start >= maps.HALO
-        assert start + tile >= length or start + tile - end >= maps.HALO
+        assert end == length or end - last >= maps.HALO
     assert (used == 1).all()
+    seen = sum(end - start for start, end, *_ in windows)
+    assert seen <= length + len(windows) * 8 + (len(windows) - 1) * 2 * maps.HALO
 
 
 @pytest.mark.parametrize("tile", [336, 500])
@@ -173,7 +176,7 @@ def test_every_size_is_seen_at_the_scale_of_training(eye, dataset, factor):
     assert probability.shape == fov.shape == image.shape[:2] and probability.dtype == np.float32
     assert not probability[~fov].any() and 0 <= probability.min() <= probability.max() <= 1
     assert np.ptp(np.flatnonzero(fov.any(0))) * scale == pytest.approx(dataset.diameter, rel=0.02)
-    # Scaled there and back, each pixel's probability lies where the pixel was.
+    # After scaling down and up, each pixel's probability is at the pixel's position.
     inside = cv2.erode(fov.astype("uint8"), np.ones((5, 5), "uint8"), borderValue=0) > 0
     assert np.abs(probability - (1 - image[..., 1] / 255))[inside].mean() < 0.02
 
@@ -215,9 +218,9 @@ def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsy
     assert run(output, folder) == 1
     lines = capsys.readouterr().err.splitlines()
     assert sum("bad.jpg" in line and "error" in line for line in lines) == 1
-    assert f"{folder}: left out 1 .txt; to try one, name it" in lines
+    assert f"{folder}: skipped 1 .txt; to try such a file, name it" in lines
     assert [line[:5] for line in lines if "scale" in line] == ["[2/4]", "[3/4]", "[4/4]"]
-    assert all(len(line) <= 80 for line in lines if "error" not in line and "left out" not in line)
+    assert all(len(line) <= 80 for line in lines if "error" not in line and "skipped" not in line)
 
     with (output / "vessels.csv").open() as file:
         rows = list(csv.DictReader(file))

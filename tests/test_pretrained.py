@@ -41,12 +41,12 @@ def test_the_network_is_the_one_that_was_trained():
 
 @pytest.mark.parametrize("asked", [{"keep_prob": 0.5}, {"filters": 4}, {"block_size": 3}, {"variant": "backbone"}])
 def test_what_contradicts_the_record_is_refused(asked):
-    with pytest.raises(ValueError, match=f"are of {next(iter(asked))}="):
+    with pytest.raises(ValueError, match=f"have {next(iter(asked))}="):
         build_rsan(weights="drive", **asked)
 
 
-def test_the_default_contradicts_too_where_it_is_asked_for():
-    with pytest.raises(ValueError, match="'drive_backbone' are of variant='backbone', not 'rsan'"):
+def test_an_explicit_default_may_contradict_the_record_too():
+    with pytest.raises(ValueError, match="'drive_backbone' have variant='backbone', not 'rsan'"):
         build_rsan(variant="rsan", weights="drive_backbone")
 
 
@@ -75,7 +75,7 @@ def test_the_signature_is_that_of_the_network_and_weights():
 
 
 class Darkness:
-    """Stands in for the network: what is dark within a bright eye is vessel."""
+    """Replaces the network: dark pixels inside a bright eye are vessels."""
 
     diameters = (537,)
 

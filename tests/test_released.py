@@ -1,4 +1,4 @@
-"""The weights in weights/: they give the figures that stand in results/."""
+"""The weights in weights/ give the scores in results/."""
 
 import json
 

@@ -26,7 +26,7 @@ def measured(variant="rsan", dataset="DRIVE", seed=0, recipe="patches", **change
 def test_table_fits_a_terminal(variant, recipe):
     text = tables.table(measured(variant, recipe=recipe, seed=1))
     assert max(map(len, text.splitlines())) <= 80
-    assert ("RSAN (paper)" in text) == (variant == "rsan")  # the paper's row is of its full network
+    assert ("RSAN (paper)" in text) == (variant == "rsan")  # the paper's row is for its full network
     narrow = tables.table(measured(variant), width=60)
     assert max(map(len, narrow.splitlines())) <= 60 and "AUC" in narrow and "clDice" not in narrow
 
@@ -77,7 +77,7 @@ def test_panel_shows_four_tiles_wide_enough_for_a_readme(dataset):
     pixels = np.asarray(picture)
     tile = min(dataset.size[1], 640)
     assert picture.width == 2 * tile + 10
-    if tile == dataset.size[1]:  # not scaled: photograph and label are there pixel by pixel
+    if tile == dataset.size[1]:  # not scaled: photograph and label appear unchanged
         assert (pixels[34 : 34 + dataset.size[0], :tile] == one.image).all()
         assert ((pixels[34 : 34 + dataset.size[0], -tile:, 0] == 255) == one.label).all()
 
@@ -130,7 +130,7 @@ def test_no_two_recipes_share_a_name_or_a_mean():
     assert names_of(networks) == [
         "rsan (here)", "rsan, mean ± std of 2 seeds", "rsan, authors' recipe (here)",
         "rsan, authors' recipe, mean ± std of 2 seeds", "rsan, epochs 7, seed 2 (here)", "rsan, copy.h5 (here)"]
-    # What an older version did not write down makes no other recipe.
+    # A key that an older version did not write does not make a different recipe.
     networks[1]["weights"]["recipe"]["augmentation"] = {"noise": 0.02}
     assert names_of(networks[:2]) == ["rsan (here)", "rsan, mean ± std of 2 seeds"]
     networks[0]["weights"]["recipe"]["augmentation"] = {"noise": 0.05}
@@ -145,7 +145,7 @@ def test_results_of_other_versions_can_be_read(tmp_path, monkeypatch):
     found = [metrics for _, metrics in tables.results_of(datasets.DRIVE, tmp_path)]
     assert names_of(found) == ["rsan (here)", "rsan, mean ± std of 2 seeds", "attention_u_net (here)",
                                "rsan, authors' recipe (here)"]
-    monkeypatch.setitem(tables.COLUMNS, "topology", "topology")  # a metric that they did not have
+    monkeypatch.setitem(tables.COLUMNS, "topology", "topology")  # a metric that older results lack
     assert tables.readme_table(tmp_path).splitlines()[2].endswith("| - |")
     assert "topology" in tables.table_markdown(found[0]) and "- ± -" in tables.table_markdown(found[0])
     assert tables.table({**found[0], "dataset": "STARE"}).startswith("\nSTARE, 2 test images")

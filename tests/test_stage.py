@@ -1,4 +1,4 @@
-"""keep_prob and momentum change between steps, and the compiled step stays; runs on Keras' other backends too."""
+"""keep_prob and momentum change between steps without a new compilation; runs on Keras' other backends too."""
 
 import keras
 import numpy as np
@@ -38,7 +38,7 @@ def test_the_share_changes_and_the_step_is_compiled_once(traces):
     for keep_prob in (0.9, 1, 0.8, 0.95, 1):
         set_stage(model, keep_prob)
         assert model.layers[1].keep_prob == model.layers[1].get_config()["keep_prob"] == keep_prob
-        dropped = 1 - np.exp(keep_prob - 1)  # what overlaps is dropped once
+        dropped = 1 - np.exp(keep_prob - 1)  # overlapping blocks drop a value only once
         assert float(model.train_on_batch(x, x)) == pytest.approx(dropped, abs=0.006 * (keep_prob < 1))
     if BACKEND != "torch":
         assert len(traces) == traced
@@ -76,7 +76,7 @@ def test_an_input_draws_what_a_constant_does(policy):
     fused.StepInput(changing.setting)
     for _ in range(2):
         a, b = (ops.convert_to_numpy(ops.cast(layer(x, training=True), "float32")) for layer in (constant, changing))
-        assert ((a == 0) != (b == 0)).mean() < 1e-3  # a gap that rounding turns moves those after it
+        assert ((a == 0) != (b == 0)).mean() < 1e-3  # if rounding changes a gap, the seeds after it move
     assert (ops.convert_to_numpy(changing(x, training=False)) == 1).all()
 
 
@@ -124,7 +124,7 @@ def test_the_step_lowers_for_gpus():
     set_stage(model, 0.9, 0.9)
     rng = np.random.default_rng(0)
     x, y = rng.random((2, 16, 24, 3), "float32"), rng.random((2, 16, 24, 1), "float32").round()
-    model.train_on_batch(x, y)  # makes all variables
+    model.train_on_batch(x, y)  # creates all variables
     state = [[variable.value for variable in variables] for variables in (
         model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)]
     exported = jax.export.export(jax.jit(model.train_step), platforms=["cpu", "cuda"])(state, (x, y))

@@ -1,4 +1,4 @@
-"""Where this stands: published figures with how they were scored, and ours beside them."""
+"""Comparison with published scores: how they were scored, and ours beside them."""
 
 import json
 import os
@@ -46,12 +46,12 @@ def test_published_rows_stand_below_ours_scored_alike(results):
     for scored, found in standing.blocks(datasets.DRIVE, results).items():
         rows = [dict(zip(standing.HEAD, cells, strict=True)) for _, cells in found]
         own = [row for row in rows if row["comparable"] == "ours"]
-        assert [(row["pixels"], row["F1"]) for row in own] == [
+        assert [(row["pooling"], row["F1"]) for row in own] == [
             ("pooled", f"{metrics[scored]['f1']:.4f}"), ("mean over images", f"{metrics['mean'][scored]['f1']:.4f}")]
         above = None
         for row in rows:
             above = row if row["comparable"] == "ours" else above
-            assert row["comparable"] != "yes" or row["pixels"] == above["pixels"], row["network"]
+            assert row["comparable"] != "yes" or row["pooling"] == above["pooling"], row["network"]
         assert len(rows) > 4
 
 

@@ -22,7 +22,7 @@ def test_counts_and_names(split, count):
 def test_looks_like_the_data_set(dataset):
     start = time.perf_counter()
     examples = synthetic.make(dataset, "validation")
-    assert time.perf_counter() - start < 10  # 0.5 s for each is usual: only a runaway fails
+    assert time.perf_counter() - start < 10  # 0.5 s for each is usual; fails only if it is much slower
     for example in examples:
         assert example.image.shape == (*dataset.size, 3) and example.image.dtype == np.uint8
         for mask in (example.label, example.second, example.fov):

@@ -1,4 +1,4 @@
-"""What Windows and macOS lack is not needed: the scripts run without it, in folders with awkward names."""
+"""The scripts need nothing that Windows or macOS lack, and run in folders with unusual names."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def test_from_training_to_a_photograph_in_folders_with_awkward_names(tmp_path):
 
 
 @pytest.mark.parametrize(("system", "opens", "said"), [
-    ("nt", 3, None), ("nt", 1000, "close what has it open"), ("posix", 1, "make room")])
+    ("nt", 3, None), ("nt", 1000, "close the program that has it open"), ("posix", 1, "make room")])
 def test_a_file_that_is_open_elsewhere_is_waited_for_on_windows_then_named(system, opens, said, tmp_path, monkeypatch):
     from vessels import UserError, files
 

@@ -112,8 +112,8 @@ def test_a_finished_run_is_not_trained_again(finished, capsys):
     ("data_sha256", {"21_training.tif": "0"}, "other data sha256 (21_training.tif)"),
     ("validation_sha256", {"23_training.tif": "0"}, "other validation sha256 (23_training.tif)"),
 ])
-def test_what_began_otherwise_is_not_gone_on_with(key, value, said, finished, tmp_path, capsys):
-    """And what the refused run's folder holds stays as it is."""
+def test_a_run_of_another_configuration_is_not_resumed(key, value, said, finished, tmp_path, capsys):
+    """The content of the run folder does not change."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -178,7 +178,7 @@ def test_the_authors_recipe_is_the_one_of_their_scripts(script, batch_size, keep
 
 @pytest.mark.slow
 def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoch(tmp_path, monkeypatch):
-    """Cut where the phases meet and resumed, the run still ends in the bits of an undisturbed one."""
+    """A run that is stopped between the phases and resumed ends, bit by bit, as an undisturbed one."""
     flags = "--epochs", "3", "--batch-size", "2"
     steps, save = [], loop.save_weights
 
@@ -230,8 +230,8 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path
         (["--vessel-weight", "inf"], "--vessel-weight must be at least"),
         (["--learning-rate", "fast"], "invalid float"),
         (["--colour", "red"], "unrecognized arguments"),
-        (["--recipe", "authors", "--patch-size", "64"], "--patch-size means nothing to --recipe authors"),
-        (["--recipe", "authors", "--steps", "64"], "--steps means nothing to --recipe authors"),
+        (["--recipe", "authors", "--patch-size", "64"], "--patch-size has no effect with --recipe authors"),
+        (["--recipe", "authors", "--steps", "64"], "--steps has no effect with --recipe authors"),
     ],
 )
 def test_impossible_flags_are_refused(flags, message, capsys):
@@ -307,7 +307,7 @@ def test_a_vessel_pixel_counts_as_often_as_asked(vessel_weight):
     np.testing.assert_allclose(found, [[[-vessel_weight * np.log(0.6), -np.log(0.7)]]], rtol=1e-5)
 
 
-def test_the_last_fifth_settles_the_normalization():
+def test_the_last_fifth_adapts_the_normalization():
     model = build()
     callback = learning.stage_callback(dataclasses.replace(RECIPE, epochs=10), rsan_model.set_stage)
     model.compile("sgd", "mse")

@@ -1,4 +1,4 @@
-"""The notebook: as it stands, and run from top to bottom."""
+"""The notebook: its saved outputs, and a run from top to bottom."""
 
 import nbclient
 import nbformat
@@ -13,7 +13,7 @@ def notebook():
     return nbformat.read(PATH, as_version=4)
 
 
-def test_it_stands_as_it_was_run_and_is_small(notebook):
+def test_outputs_are_complete_and_the_file_is_small(notebook):
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
@@ -29,5 +29,5 @@ def test_no_photograph_that_may_not_be_redistributed(notebook):
 
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook):
-    # Raises where a cell does.
+    # Raises an error if a cell does.
     nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": ROOT}}).execute()

@@ -11,7 +11,7 @@ from vessels.training import recipe
 
 import rsan_model
 
-# The authors' recipe, as it compiles but one training step.
+# The authors' recipe, because it compiles only one training step.
 RECIPE = recipe.Recipe(epochs=24, steps=100, batch_size=16, patch_size=128, keep_prob=0.88)
 FLAGS = ["--synthetic", "--recipe", "authors", "--epochs", "3", "--batch-size", "4", "--learning-rate", "1e-4"]
 

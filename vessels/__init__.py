@@ -5,26 +5,25 @@ import os
 import sys
 import tempfile
 
-# Read when TensorFlow is imported: oneDNN halves the training step on processors where TensorFlow leaves
-# it off (those without VNNI or AMX). A setting of the user's own stands.
+# TensorFlow reads this on import. oneDNN halves the time of a training step on processors where TensorFlow
+# does not use it by default (those without VNNI or AMX). A value set by the user is kept.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Of a GPU's memory, TensorFlow and JAX take what they need as they need it: other programs live on it too.
+# TensorFlow and JAX must not reserve all memory of a GPU: other programs may use it too.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 class UserError(Exception):
-    """Something is wrong with the input or the command line: one line that names the file and the remedy.
+    """An error in the input or on the command line; the message is one line with the file and the remedy.
 
-    Scripts print it and exit with 2.
+    Scripts print it and exit with code 2.
     """
 
 
 @contextlib.contextmanager
 def quiet_imports():
-    """Keeps back what TensorFlow and CUDA print on stderr while they are imported and look for devices; what they say
-    when that fails is shown.
+    """Hides what TensorFlow and CUDA print on stderr while they are imported and look for devices, unless that fails.
 
     Raises:
         UserError: Keras does not know $KERAS_BACKEND, or that backend is not installed.
@@ -49,7 +48,7 @@ def quiet_imports():
 
 
 def exit_code(command, stopped="stopped"):
-    """What `command()` returns; 2 after a UserError, 130 after Ctrl-C, each with a line on stderr."""
+    """Returns `command()`, or 2 after a UserError and 130 after Ctrl-C, both with a line on stderr."""
     try:
         return command()
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Files that are read with a reason if they cannot be, and that appear whole or not at all."""
+"""Reads files, with a clear error if that fails, and writes files completely or not at all."""
 
 import hashlib
 import os
@@ -8,12 +8,12 @@ from pathlib import Path
 from vessels import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTIAL = ".partial"  # how the names of half-written files end
+PARTIAL = ".partial"  # suffix of half-written files
 WINDOWS = os.name == "nt"
 
 
 def write_atomically(path, content):
-    """Writes str or bytes beside `path`, then renames: a reader or a crash never meets half a file.
+    """Writes str or bytes to a temporary file, then renames it to `path`, so that no half-written file is ever read.
 
     Raises:
         UserError: The disk is full, or the folder may not be written to.
@@ -31,12 +31,12 @@ def write_atomically(path, content):
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        remedy = "close what has it open" if WINDOWS and isinstance(error, PermissionError) else "make room"
+        remedy = "close the program that has it open" if WINDOWS and isinstance(error, PermissionError) else "make room"
         raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy} or choose --output-dir") from None
 
 
 def replace(temporary, path):
-    """Renames. Windows refuses while any program, a virus scanner or a viewer, has `path` open: that may pass."""
+    """Renames, with retries: Windows refuses while a program, such as a virus scanner, has `path` open."""
     for _ in range(20):
         try:
             return temporary.replace(path)

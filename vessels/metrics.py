@@ -9,27 +9,27 @@ METRICS = ("auc", "average_precision", "accuracy", "sensitivity", "specificity",
 
 
 def score(probability, label, where=None, threshold=0.5):
-    """Metrics of a set of pixels, equal to scikit-learn's.
+    """Metrics over a set of pixels, with the same values as scikit-learn's.
 
     Args:
-        probability: float array of any shape, in [0, 1]; or a bool map (an observer's), which has
-            no ranking: its `auc` and `average_precision` are None.
+        probability: float array of any shape, in [0, 1]; or a bool array (such as an observer's
+            label), which does not rank the pixels, so that `auc` and `average_precision` are None.
         label: bool array of that shape.
         where: bool array of that shape, the pixels that count; by default all.
-        threshold: What counts as vessel: `probability >= threshold`.
+        threshold: A pixel counts as vessel if `probability >= threshold`.
 
     Returns:
         dict of `auc`, `average_precision`, `accuracy`, `sensitivity`, `specificity`, `f1`, `mcc`: float,
-        or None where the figure is not defined (no vessel pixel, or nothing else).
+        or None if a metric is undefined (no vessel pixels, or only vessel pixels).
 
     Raises:
-        ValueError: `where` is not bool, or something is no number.
+        ValueError: `where` is not bool, or an array holds NaN.
     """
     probability = np.asarray(probability)
     for name, array in (("probability", probability), ("label", np.asarray(label))):
         if array.dtype.kind == "f" and np.isnan(array).any():
-            raise ValueError(f"{name} holds what is no number (NaN)")
-    if where is not None and np.asarray(where).dtype != bool:  # it would be taken for indices
+            raise ValueError(f"{name} holds NaN")
+    if where is not None and np.asarray(where).dtype != bool:  # integers would be used as indices
         raise ValueError(f"where must be bool, got {np.asarray(where).dtype}")
     label, where = np.asarray(label, bool), slice(None) if where is None else where
     probability, label = probability[where].ravel(), label[where].ravel()
@@ -60,8 +60,8 @@ def binary(found, threshold):
 def curve(probability, label):
     """`(false positives, true positives, thresholds)` at each distinct probability, thresholds falling.
 
-    One curve serves both areas, and `np.sort` is eight times faster here than the argsort that
-    scikit-learn's functions each make: 0.4 s for 6.6 million pixels.
+    AUC and average precision share this curve, and `np.sort` is eight times faster here than the
+    argsort in each of scikit-learn's functions: 0.4 s for 6.6 million pixels.
     """
     ranked, vessels = np.sort(probability), np.sort(probability[label])
     first = np.r_[0, 1 + np.flatnonzero(np.diff(ranked))]
@@ -71,9 +71,9 @@ def curve(probability, label):
 
 
 def best_threshold(examples, probabilities):
-    """The multiple of 0.05 at which F1 inside the field of view is highest, as the mean over the images: float.
+    """The multiple of 0.05 with the highest F1 inside the field of view, as a mean over the images: float.
 
-    Not of all pixels together, where the larger photographs would decide. Arguments as for `evaluate`.
+    If all pixels were pooled, large photographs would count more. Arguments as for `evaluate`.
     """
     def f1(threshold):
         return np.mean([score(found[example.fov] >= threshold, example.label[example.fov])["f1"] or 0
@@ -89,16 +89,17 @@ def ratio(a, b):
 def centreline_dice(prediction, label, where=None):
     """Centreline Dice (Shit et al., CVPR 2021, equation 3) of two bool maps `(height, width)`.
 
-    Skeletons are of the whole maps; with `where`, bool, only its pixels are counted. None where neither map
-    has a vessel.
+    The skeletons are those of the whole maps; with `where` (bool), only skeleton pixels inside it count. None if
+    neither map has a vessel.
     """
     return cldice(skeleton_counts(prediction, label, [True if where is None else where])[0])
 
 
 def skeleton_counts(prediction, label, regions):
-    """int `(regions, 4)`, what centreline Dice is made of and what can be summed over images.
+    """int `(regions, 4)`: the counts for centreline Dice, which can be summed over images.
 
-    Skeleton pixels of `prediction` on the label, all of them, and the same with the two exchanged.
+    They are the skeleton pixels of `prediction` that lie on the label, all skeleton pixels of `prediction`,
+    and the same two counts with prediction and label exchanged.
     """
     thin, thin_label = skeletonize(prediction), skeletonize(label)
     parts = thin & label, thin, thin_label & prediction, thin_label
@@ -118,15 +119,15 @@ def evaluate(examples, probabilities, threshold=0.5):
 
     Args:
         examples: list of `Example`.
-        probabilities: Their maps, float32 `(height, width)` in [0, 1].
-        threshold: What counts as vessel: `probability >= threshold`.
+        probabilities: Their probability maps, float32 `(height, width)` in [0, 1].
+        threshold: A pixel counts as vessel if `probability >= threshold`.
 
     Returns:
         dict with `whole_image`, `inside_fov` (pooled over all pixels), `per_image`, `mean` and `std` over the
-        images, and `second_observer` (None unless all images have one); figures rounded to six digits.
+        images, and `second_observer` (None unless all images have one); values are rounded to six digits.
 
     Raises:
-        ValueError: A map is not of its image's size, or holds what is no probability.
+        ValueError: A map differs from its image in size, or holds values outside [0, 1].
     """
     for example, probability in zip(examples, probabilities, strict=True):
         if probability.shape != example.label.shape:
@@ -147,7 +148,7 @@ def evaluate(examples, probabilities, threshold=0.5):
 
 
 def score_maps(examples, maps, threshold):
-    """`(per image, pooled)`: a list of, and one, `{protocol: scores}`."""
+    """`(per_image, pooled)`: `{protocol: scores}` of each image, in a list, and of all pixels together."""
     labels = [example.label for example in examples]
     regions = [(np.ones_like(example.fov), example.fov) for example in examples]
     counts = [skeleton_counts(binary(found, threshold), label, inside)
@@ -165,7 +166,7 @@ def score_maps(examples, maps, threshold):
 
 
 def over_images(statistic, per_image):
-    """`statistic` of each figure over the images where it is defined."""
+    """`statistic` of each metric over the images for which it is defined."""
     def of(protocol, key):
         values = [scores[protocol][key] for scores in per_image if scores[protocol][key] is not None]
         return float(statistic(values)) if values else None

@@ -1,4 +1,4 @@
-"""The JSON beside weights: what they were made from and by, written, read and checked."""
+"""Writes, reads and checks the record: the JSON beside weights that says from what and how they were made."""
 
 import dataclasses
 import importlib.metadata
@@ -17,7 +17,7 @@ from vessels.files import ROOT, sha256, write_atomically
 
 
 def environment():
-    """dict of what a figure may depend on: commit, versions, processor; None where not known."""
+    """dict of what results may depend on: commit, versions, processor and so on; None if unknown."""
     def version(package):
         try:
             return importlib.metadata.version(package)
@@ -31,7 +31,7 @@ def environment():
         except (OSError, subprocess.CalledProcessError):
             return None
 
-    # But for what an evaluation and its report write themselves.
+    # Evaluations and reports write these files themselves.
     changes = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results", ":!/weights",
                   ":!/README.md")
     keras = sys.modules.get("keras")
@@ -65,7 +65,7 @@ def device():
 
 
 def compute_in_full_float32():
-    """From here on, GPUs since Ampere do not round to TF32 before they multiply: that moves probabilities by .01."""
+    """Stops GPUs (since Ampere) from rounding to TF32 before they multiply, which changes probabilities by .01."""
     import keras
 
     backend = keras.config.backend()
@@ -79,7 +79,7 @@ def compute_in_full_float32():
 
 
 def may_round_to_tf32():
-    """Whether a GPU that can would round to TF32; None before a backend is imported."""
+    """Whether a GPU that supports TF32 would round to it; None before a backend is imported."""
     keras = sys.modules.get("keras")
     backend = keras and keras.config.backend()
     if backend == "tensorflow":
@@ -94,7 +94,7 @@ def record_path(weights):
 
 
 def load_network(build, load_weights, weights, record):
-    """The network that `record` describes, with its weights, in full float32; UserError where they do not fit."""
+    """The network that `record` describes, with its weights, in full float32; UserError if they do not fit."""
     compute_in_full_float32()
     try:
         model = build(**record["model"])
@@ -105,10 +105,10 @@ def load_network(build, load_weights, weights, record):
 
 
 def write_record(run_dir, dataset, recipe, history, config, parameters, complete=False, threshold=None):
-    """Writes best.json beside best.weights.h5: all that evaluation needs and a reader would ask for.
+    """Writes best.json beside best.weights.h5: all that evaluation and readers need.
 
-    `config` is what config.json holds. Unless `complete`, the record is marked as unfinished. A `threshold` was chosen
-    on validation images.
+    `config` is the content of config.json. The record is marked as unfinished unless `complete`. `threshold` is the
+    one that was chosen on validation images, or None.
     """
     weights = run_dir / "best.weights.h5"
     record = {
@@ -138,7 +138,7 @@ def write_record(run_dir, dataset, recipe, history, config, parameters, complete
 
 
 def finished(weights):
-    """Whether the record beside `weights` describes them, and a whole run."""
+    """Whether the record beside `weights` describes this file and a finished run."""
     try:
         record = json.loads(record_path(weights).read_text(encoding="utf-8"))
         return not record.get("unfinished") and record["sha256"] == sha256(weights)
@@ -147,9 +147,9 @@ def finished(weights):
 
 
 def keras_2_record(weights, dataset):
-    """What is known of weights in the form of Keras 2, as the authors' scripts write them: dict; None of other files.
+    """Record of weights in the format of Keras 2, as the authors' scripts write them: dict; None for other files.
 
-    They have no JSON; `dataset` is the name of the set that they are taken to have learned from.
+    Such files have no JSON. `dataset` is the name of the set on which they are assumed to be trained.
     """
     try:
         with h5py.File(weights) as file:
@@ -164,10 +164,10 @@ def keras_2_record(weights, dataset):
 def read_record(weights, allow_modified=False, dataset=None):
     """The JSON beside `weights`, a Path, after checking that it is whole and describes them: dict.
 
-    Weights in the form of Keras 2 need none where `dataset` names what they learned from; see `keras_2_record`.
+    Weights in the format of Keras 2 need no JSON if `dataset` is given; see `keras_2_record`.
 
     Raises:
-        UserError: Either file is missing or broken, or (unless `allow_modified`) the SHA-256 is another.
+        UserError: A file is missing or broken, or (unless `allow_modified`) the SHA-256 differs.
     """
     path = record_path(weights)
     if not weights.exists():
@@ -178,8 +178,8 @@ def read_record(weights, allow_modified=False, dataset=None):
     except FileNotFoundError:
         if dataset and (known := keras_2_record(weights, dataset)):
             return known
-        raise UserError(f"{path}: missing, it says what network {weights.name} belongs to; restore it, or "
-                        "name other weights") from None
+        raise UserError(f"{path}: missing; it says which network {weights.name} belongs to; restore it, "
+                        "or name other weights") from None
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); restore it") from None
     if missing:
@@ -187,31 +187,31 @@ def read_record(weights, allow_modified=False, dataset=None):
     digest = sha256(weights)
     if digest != record["sha256"] and not allow_modified:
         raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
-                        f"{record['sha256'][:12]}...); restore it, or go on with --allow-modified")
+                        f"{record['sha256'][:12]}...); restore it, or use --allow-modified")
     return {**record, "sha256": digest}
 
 
 def learned_from(record):
-    """`{file: SHA-256}` of all that weights learned from, those that they started from included."""
+    """`{file: SHA-256}` of all training data of weights, including those of the weights that they started from."""
     return {**record.get("started_from", {}).get("data_sha256", {}), **record.get("data_sha256", {})}
 
 
 def read_start(weights, variant):
-    """What a record says of weights that a run of `variant` goes on from: their name, SHA-256 and their data's.
+    """Name, SHA-256 and training data of the weights from which a run of `variant` starts: dict.
 
     Raises:
-        UserError: As `read_record` does; or they are of another network, or nobody knows what they learned from.
+        UserError: As `read_record`; or they belong to another network, or their training data are unknown.
     """
     record = read_record(weights)
     if record["variant"] != variant:
-        raise UserError(f"{weights}: is of {record['variant']}, not {variant}; give --variant {record['variant']}")
+        raise UserError(f"{weights}: belongs to {record['variant']}, not {variant}; give --variant {record['variant']}")
     if "data_sha256" not in record:
-        raise UserError(f"{record_path(weights)}: does not say what {weights.name} learned from; restore it")
+        raise UserError(f"{record_path(weights)}: does not say what {weights.name} was trained on; restore it")
     return {"file": weights.name, "sha256": record["sha256"], "data_sha256": learned_from(record)}
 
 
 def known_diameters(weights, record):
-    """How wide fields of view are that the network knows, in pixels: as its record says, else its data set's; tuple."""
+    """Widths in pixels to which fields of view are scaled: tuple, from the record, else from the training set."""
     known = {dataset.name: dataset.diameters for dataset in datasets.DATASETS}
     diameters = record.get("diameters", known.get(record["dataset"]))
     if not diameters:
@@ -221,6 +221,6 @@ def known_diameters(weights, record):
 
 
 def record_and_diameters(weights):
-    """`(record, diameters)` of weights that are to see anyone's photographs; see `read_record`, `known_diameters`."""
+    """`(record, diameters)` of weights for anyone's photographs; see `read_record`, `known_diameters`."""
     record = read_record(weights)
     return record, known_diameters(weights, record)

@@ -1,4 +1,4 @@
-"""Copies the weights of finished trainings to weights/, with the figures of their test images in the JSON.
+"""Copies the weights of finished trainings to weights/, and adds their test scores to the JSON.
 
     python train_drive.py
     python eval_drive.py runs/drive-rsan-0
@@ -18,9 +18,9 @@ from vessels.record import read_record, record_path
 
 
 def target(record):
-    """Where weights are released to, by set, network, recipe (but the default) and seed (but 0): a `Path`.
+    """Path of released weights. The name holds set, network, recipe (unless it is the default) and seed (unless 0).
 
-    As `drive_rsan`, `drive_rsan_authors_seed1`, and `any_rsan` of a network that learned from several sets.
+    Examples are `drive_rsan` and `drive_rsan_authors_seed1`, or `any_rsan` for a network trained on several sets.
     """
     key = {dataset.name: dataset.key for dataset in datasets.DATASETS}.get(record["dataset"], "any")
     recipe, seed = record["recipe"].get("recipe", "patches"), record["seed"]
@@ -29,27 +29,27 @@ def target(record):
 
 
 def release(weights, replace=False):
-    """Copies `weights` and their JSON. Returns where to, a `Path`.
+    """Copies `weights` and their JSON. Returns the path of the copy.
 
     Raises:
-        UserError: The training has not ended, learned from other images than the sets', or has not been scored; or
-            other weights have that name and are not to be replaced.
+        UserError: The training is unfinished, used images outside the published sets, or has not been scored; or
+            other weights have that name and `replace` is False.
     """
     record = read_record(weights)
     sets = {dataset.name: dataset for dataset in datasets.DATASETS}
     names = record["dataset"].split("+")
     if not set(names) <= set(sets):
-        raise UserError(f"{weights}: learned from {record['dataset']}; what is released learned from "
-                        f"{' or '.join(sets)}")
+        raise UserError(f"{weights}: trained on {record['dataset']}; only weights trained on "
+                        f"{' or '.join(sets)} are released")
     if record.get("unfinished"):
-        raise UserError(f"{weights}: the training has not ended; go on with it before its release")
+        raise UserError(f"{weights}: the training is unfinished; finish it before its release")
     folder = weights.parent / "results"
     folders = {name: folder / name for name in names} if len(names) > 1 else {names[0]: folder}
     test = {name: figures(folder / "metrics.json", record, f"python eval_{sets[name].key}.py {weights}")
             for name, folder in folders.items()}
     copy = target(record)
     if copy.exists() and sha256(copy) != record["sha256"] and not replace:
-        raise UserError(f"{copy}: other weights have this name; put {weights} in their place with --replace")
+        raise UserError(f"{copy}: other weights have this name; replace them by {weights} with --replace")
     write_atomically(copy, weights.read_bytes())
     record["test"] = test if len(names) > 1 else test[names[0]]
     write_atomically(record_path(copy), json.dumps(record, indent=1) + "\n")
@@ -57,7 +57,7 @@ def release(weights, replace=False):
 
 
 def figures(path, record, command):
-    """The pooled scores that an evaluation left: dict by protocol; UserError if they are not of these weights."""
+    """The pooled scores in a metrics.json: dict by protocol; UserError if they belong to other weights."""
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         if metrics["weights"]["sha256"] == record["sha256"]:
@@ -71,7 +71,7 @@ def main(argv=None):
     """The command line `python -m vessels.release`: 0, or 2 after an error that names the remedy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or weights with their JSON")
-    parser.add_argument("--replace", action="store_true", help="put them in the place of weights of the same name")
+    parser.add_argument("--replace", action="store_true", help="replace released weights of the same name")
     arguments = parser.parse_args(argv)
 
     def command():

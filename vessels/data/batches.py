@@ -6,7 +6,6 @@ import cv2
 import keras
 import numpy as np
 
-from vessels.data.datasets import Example
 from vessels.data.images import pad
 
 # With one worker, Keras leaves batches to tf.data's autotuning, whose thread can sleep through the end of an epoch: a
@@ -127,7 +126,7 @@ class AnyCamera:
         jpeg: Quality; of a third of the patches.
     """
 
-    diameter: tuple[float, float] = (350, 1050)
+    diameter: tuple[float, float] = (380, 1250)
     gamma: tuple[float, float] = (-0.8, 0.8)
     saturation: tuple[float, float] = (0.5, 1.4)
     grey: float = 0.1
@@ -155,14 +154,18 @@ def scaled(example, wanted):
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     image, label, fov = (cv2.resize(plane, size, interpolation=how) for plane in (
         example.image * example.fov[..., None], example.label.astype("float32"), example.fov.astype("float32")))
-    return Example(example.name, image, label >= 0.5, fov >= 0.5, diameter=example.diameter and wanted)
+    return dataclasses.replace(example, image=image, label=label >= 0.5, fov=fov >= 0.5, second=None,
+                               diameter=example.diameter and wanted)
 
 
 class AnyCameraPatches(Patches):
     """Patches as any camera might have taken them: any scale, any angle, other colours, light and sharpness.
 
-    Args, item and random stream as those of `Patches`; `strength` is an `AnyCamera`. What lies outside the field
+    Args and random stream as those of `Patches`; `strength` is an `AnyCamera`. What lies outside the field
     of view is black, as it is for prediction.
+
+    Item: `(x, y, weight)`, the first two as there, `weight` float32 `(batch, patch, patch)`: a vessel pixel's is its
+    example's `vessel_weight`, all others' are 1.
     """
 
     def __init__(self, examples, *arguments, strength=ANY_CAMERA, **keywords):
@@ -173,6 +176,11 @@ class AnyCameraPatches(Patches):
                                   255 * example.fov.astype("uint8")]) for example in examples]
         self.diameters = [diameter(example) for example in examples]
 
+    def __getitem__(self, index):
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        images, labels, weights = zip(*(self.patch(rng) for _ in range(self.batch_size)), strict=True)
+        return np.stack(images), np.stack(labels)[..., None], np.stack(weights)
+
     def patch(self, rng):
         which = rng.integers(len(self.examples))
         centre = self.centres[which][rng.integers(len(self.centres[which]))][::-1]
@@ -182,7 +190,8 @@ class AnyCameraPatches(Patches):
         planes = warp_patch(self.planes[which], centre, self.patch_size, scale, angle, flip)
         inside = planes[..., 4] >= 128
         image = any_camera(rng, planes[..., :3].astype("float32") / 255, inside, self.strength)
-        return image, (planes[..., 3] >= 128).astype("float32")
+        label = (planes[..., 3] >= 128).astype("float32")
+        return image, label, 1 + np.float32(self.examples[which].vessel_weight - 1) * label
 
 
 def warp_patch(planes, centre, size, scale, angle, flip):
@@ -194,7 +203,9 @@ def warp_patch(planes, centre, size, scale, angle, flip):
     left, top = max(x - reach, 0), max(y - reach, 0)
     part = planes[top : y + reach, left : x + reach]
     if scale > 1:  # as far as the mean over `scale` pixels, with which photographs are scaled down, smooths
+        label = part[..., 3].copy()
         part = cv2.GaussianBlur(part, (0, 0), np.sqrt((scale**2 - 1) / 12))
+        part[..., 3] = label  # a smoothed label would lose the thinnest vessels
     offset = np.array([x - left, y - top]) - linear @ ([(size - 1) / 2] * 2)
     return cv2.warpAffine(part, np.column_stack([linear, offset]), (size, size),
                           flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)

@@ -16,17 +16,17 @@ def estimate_fov(image):
 
 
 def field_of_view(image):
-    """Where a fundus photograph shows the retina, and how large the whole disc is.
+    """Finds the field of view of a fundus photograph, and the diameter of its circle.
 
-    What stands out from the colour of the corners, its largest piece, convex: a disc that the frame may cut, inside
-    the circle that its rim shows. A photograph without a surround is field of view all over.
+    The field of view is the convex hull of the largest region that differs in colour from the image's corners,
+    within the circle that fits its rim. The image's edges may cut it. Without a surround, it is the whole image.
 
     Args:
         image: uint8 `(height, width, 3)`, RGB.
 
     Returns:
-        `(fov, diameter)`: bool `(height, width)`, and the diameter in pixels, a float: of the circle, where a rim
-        shows, though the frame may cut it on all sides; None where there is no surround.
+        `(fov, diameter)`: bool `(height, width)`, and the diameter in pixels of the whole circle, even if the
+        image's edges cut it on all sides: a float, or None if no rim is visible.
     """
     height, width = image.shape[:2]
     fov = np.zeros((height, width), bool)
@@ -48,7 +48,7 @@ def field_of_view(image):
         (x, y), radius = (circle[0] + 0.5) / scale - 0.5, circle[1] / scale
         disc = np.zeros_like(canvas)
         cv2.circle(disc, (round(16 * x), round(16 * y)), round(16 * 1.004 * radius), 1, cv2.FILLED, shift=4)
-        if (disc & canvas).sum() < 0.98 * canvas.sum():  # light scattered round the disc, as old slides have it
+        if (disc & canvas).sum() < 0.98 * canvas.sum():  # old slides have scattered light around the disc
             canvas &= disc
         diameter = 2 * radius
     fov[top:bottom, left:right] = canvas
@@ -56,9 +56,9 @@ def field_of_view(image):
 
 
 def within_frame(image):
-    """`(top, bottom, left, right)`: the photograph without rows and columns along its sides of one colour but black."""
+    """`(top, bottom, left, right)`: the image without rows and columns at its sides that have one colour, not black."""
     box = [0, image.shape[0], 0, image.shape[1]]
-    for _ in range(4):  # a frame around a surround, and the other way round
+    for _ in range(4):  # a frame may enclose a surround, and a surround a frame
         before = list(box)
         part = image[box[0] : box[1], box[2] : box[3]]
         for axis in (0, 1):
@@ -74,7 +74,7 @@ def within_frame(image):
 
 
 def above_surround(small):
-    """float32 `(height, width)`: how far each pixel stands out from the surround; None where there is none."""
+    """float32 `(height, width)`: how much each pixel differs from the surround; None if there is no surround."""
     side = max(min(small.shape[:2]) // 50, 4)
     corners = np.stack([np.median(small[y, x], axis=(0, 1)) for y in (slice(side), slice(-side, None))
                         for x in (slice(side), slice(-side, None))])
@@ -93,9 +93,9 @@ def above_surround(small):
 
 
 def disc_outline(above):
-    """float32 `(points, 1, 2)`, x and y: the convex outline of the largest piece of what stands out, or None."""
+    """float32 `(points, 1, 2)`, x and y: convex hull of the largest region that differs from the surround, or None."""
     bright = np.percentile(above[above > 10], 75)
-    # Nearly half of what is reached a few pixels further in: some rims are dark, others blurred.
+    # The threshold depends on the brightness a few pixels further inside: some rims are dark, others blurred.
     reach = max(above.shape[1] // 40, 3)
     nearby = cv2.dilate(above, np.ones((reach, reach), "uint8"))
     inside = ((above > 0.45 * nearby) & (above > 0.12 * bright)).astype("uint8")
@@ -109,23 +109,23 @@ def disc_outline(above):
 
 
 def rim_circle(above, outline):
-    """`(centre, radius)` of the circle along which the photograph grows dark outwards, or None where none shows.
+    """`(centre, radius)` of the circle outside of which the photograph becomes dark, or None if there is none.
 
-    From the middle of `outline`, each direction's steepest fall; a circle through those, by RANSAC, since lettering,
-    notches, bright lesions and light scattered outside mislead some of them.
+    Finds the steepest fall of brightness along each ray from the middle of `outline`, and fits a circle to these
+    points. RANSAC ignores points that lettering, notches, bright lesions or scattered light put in a wrong place.
     """
     (x, y), reach = cv2.minEnclosingCircle(outline)
     far = int(1.15 * reach)
     rays = cv2.warpPolar(above, (far, ANGLES), (x, y), far, cv2.WARP_POLAR_LINEAR | cv2.WARP_FILL_OUTLIERS)
     angles = np.arange(ANGLES) * 2 * np.pi / ANGLES
     directions = np.column_stack([np.cos(angles), np.sin(angles)])
-    # How far each ray runs inside the photograph.
+    # Where a ray leaves the photograph, the brightness falls without any rim.
     limit = np.array([above.shape[1] - 1, above.shape[0] - 1])
     with np.errstate(divide="ignore"):
         ends = np.where(directions > 0, (limit - (x, y)) / directions, -np.array([x, y]) / directions).min(axis=1)
     width = max(far // 100, 2)
     total = np.cumsum(np.pad(rays, ((0, 0), (1, 0))), axis=1)
-    mean = (total[:, width:] - total[:, :-width]) / width  # of `width` pixels from each on
+    mean = (total[:, width:] - total[:, :-width]) / width  # over `width` pixels from each position on
     floor = 0.03 * np.percentile(above, 90) + 2
     fall = (mean[:, : -width - 1] + floor) / (mean[:, width + 1 :] + floor)
     radii = np.arange(fall.shape[1]) + width
@@ -142,7 +142,7 @@ def rim_circle(above, outline):
     centre, radius = np.asarray(model.center), float(model.radius)
     sectors = np.count_nonzero(np.histogram(angles[found][inliers], 12, (0, 2 * np.pi))[0])
     beyond = np.linalg.norm(outline[:, 0] - centre, axis=1) > 1.05 * radius
-    # A few corners of a cut disc could be anything's; all of the outline lies inside the right circle then.
+    # A few short arcs may fit a wrong circle. The right one encloses the whole outline.
     if sectors < 3 or (sectors < 8 and beyond.any()) or not 0.3 * reach < radius < 2 * reach:
         return None
     return centre, radius

@@ -1,5 +1,4 @@
-"""Image files as arrays, the only decoder: published data sets, which must be what they should be, and anyone's
-photographs."""
+"""Decodes all image files: those of the published data sets, with strict checks, and anyone's photographs."""
 
 import io
 import warnings
@@ -14,24 +13,24 @@ from PIL import Image, ImageOps
 from vessels import UserError
 from vessels.files import read_bytes
 
-EXAMPLE = Path(skimage.__file__).parent / "data" / "retina.jpg"  # of skimage.data.retina(), ships with scikit-image
+EXAMPLE = Path(skimage.__file__).parent / "data" / "retina.jpg"  # the file of skimage.data.retina()
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".ppm"}
 MEGAPIXELS = 40
 
 
 def decode(path):
-    """Pixels of an image file, or of its first page, upright and of the file's own depth.
+    """Pixels of an image file, or of its first page, turned upright, in the file's own bit depth.
 
     Returns:
-        `(height, width)` of grey or `(height, width, 3)` of RGB, whole numbers or float; 0 is black
-        whatever the file calls it, and what is transparent is black.
+        Grey `(height, width)` or RGB `(height, width, 3)`, integers or floats. 0 is black, even if white is 0 in
+        the file; transparent pixels are black.
 
     Raises:
-        UserError: It cannot be read or decoded, or has more than 40 megapixels.
+        UserError: The file cannot be read or decoded, or has more than 40 megapixels.
     """
     content = read_bytes(Path(path))
     if content[128:132] == b"DICM":
-        raise UserError(f"{path}: a DICOM file; export the photograph as PNG or TIFF (DCMTK's dcm2img does)")
+        raise UserError(f"{path}: a DICOM file; export the photograph as PNG or TIFF (e.g. with DCMTK's dcm2img)")
     try:
         with warnings.catch_warnings(action="ignore"):
             if content[:3] in (b"II*", b"II+", b"MM\0"):
@@ -41,12 +40,12 @@ def decode(path):
         raise
     except Image.DecompressionBombError:
         _refuse_huge(path, float("inf"))
-    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
+    except Exception as error:  # decoders raise many kinds of errors for a broken file
         raise undecodable(path, error) from None
 
 
 def undecodable(path, error):
-    return UserError(f"{path}: cannot be decoded, is it cut short or no image at all? "
+    return UserError(f"{path}: cannot be decoded; is it truncated, or not an image? "
                      f"Restore the original ({type(error).__name__})")
 
 
@@ -56,7 +55,7 @@ def _refuse_huge(path, pixels):
 
 
 def _decode_tiff(content, path):
-    """tifffile knows every layout of TIFF; Pillow and OpenCV know the compressions that it lacks."""
+    """Uses tifffile, which reads every layout of TIFF; Pillow and OpenCV read the compressions that it lacks."""
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page, series = file.pages[0], file.series[0]
         _refuse_huge(path, page.imagewidth * page.imagelength)
@@ -66,7 +65,7 @@ def _decode_tiff(content, path):
         if kind in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE", "SEPARATED") and bits % 8 == 0:
             try:
                 array = page.asarray()
-                # tifffile and ImageJ write colours as pages, or lines as pages, where nobody tells them better.
+                # By default, tifffile and ImageJ may write each colour channel, or each row, as a page.
                 if series.kind in ("shaped", "imagej", "ome") and series.ndim == 3 and page.ndim == 2:
                     if series.shape[0] in (3, 4):
                         array, axes = series.asarray(), "SYX"
@@ -95,7 +94,7 @@ def _decode_tiff(content, path):
 def _decode_other(content, path):
     with Image.open(io.BytesIO(content)) as picture:
         _refuse_huge(path, picture.width * picture.height)
-        # Of these, Pillow would keep eight bits of each colour without a word: of a 12-bit camera's, next to nothing.
+        # Pillow would silently keep only the upper 8 bits of these: almost nothing of a 12-bit camera's values.
         if picture.format in ("PPM", "JPEG2000") or ";16" in str(picture.tile):
             return _upright(_on_black(_opencv(content)), picture.getexif().get(274, 1))
         picture = ImageOps.exif_transpose(picture)
@@ -112,7 +111,7 @@ def _opencv(content):
 
 
 def _on_black(array, premultiplied=False):
-    """Grey or RGB without the transparency that may come after it."""
+    """Grey or RGB: removes an alpha channel, so that transparent pixels become black."""
     if array.ndim == 2:
         return array
     colours = 3 if array.shape[2] >= 3 else 1
@@ -131,9 +130,9 @@ def _upright(array, orientation):
 
 
 def white_level(array):
-    """What value of these pixels is white: 1 for fractions, else 255, 511, ..., by the bits in use.
+    """The value that means white: 1 for floats in [0, 1], else 255, 511, ..., by the number of bits in use.
 
-    12-bit cameras write 16-bit files, and write labels or dead pixels into them that are brighter than any retina.
+    12-bit cameras write 16-bit files, in which lettering or dead pixels may be brighter than any retina.
     """
     if array.dtype == np.uint8:
         return 255
@@ -142,14 +141,14 @@ def white_level(array):
     used = sample[sample > 0]
     for level in [1] * (array.dtype.kind == "f") + [2**bits - 1 for bits in range(8, 33)]:
         above = used[used > level]
-        # What is brighter is little, and far away.
+        # Lettering and dead pixels are few, and much brighter than the rest.
         if above.size <= 0.05 * used.size and (above <= 2 * level + 1).sum() <= 0.0005 * used.size:
             break
     return level
 
 
 def eight_bit(array, path):
-    """uint8 of what `decode` returns. Raises `UserError` where many values are negative."""
+    """Converts what `decode` returns to uint8. Raises `UserError` if many values are negative."""
     if array.dtype == np.uint8:
         return array
     if (array < 0).mean() > 0.01:
@@ -161,13 +160,13 @@ def eight_bit(array, path):
 
 
 def _decode_strictly(path, modes, expected, size):
-    """What `decode` gives, of a file that is what its name says, of one of Pillow's `modes` and of `size`."""
+    """`decode(path)`; UserError if the format is not that of the suffix, or mode or size are not as expected."""
     path = Path(path)
     read_bytes(path)
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             named, frames = Image.registered_extensions().get(path.suffix.lower()), getattr(picture, "n_frames", 1)
-            # Pillow reads 16-bit colour as 8-bit without a word, but the raw mode of its decoder tells.
+            # Pillow silently reads 16-bit colour as 8-bit; only the raw mode of its decoder shows it.
             mode, form = picture.mode + " 16-bit" * (";16" in str(picture.tile)), picture.format
     except Exception as error:
         raise undecodable(path, error) from None
@@ -178,12 +177,12 @@ def _decode_strictly(path, modes, expected, size):
     array = decode(path)
     if size and array.shape[:2] != tuple(size):
         shape = f"{array.shape[1]}x{array.shape[0]} pixels, not {size[1]}x{size[0]}"
-        raise UserError(f"{path}: {shape}, is it of another set or resized? Restore the original")
+        raise UserError(f"{path}: {shape}; is it of another set, or resized? Restore the original")
     return array
 
 
 def read_image(path, size=None):
-    """uint8 `(height, width, 3)`, RGB. Raises `UserError` for all else than 8-bit RGB of `size`, or black."""
+    """uint8 `(height, width, 3)`, RGB. Raises `UserError` if it is not 8-bit RGB of `size`, or is all black."""
     image = _decode_strictly(path, ("RGB",), "8-bit RGB", size)
     if image.max() < 16:
         raise UserError(f"{path}: the image is all black; restore the original")
@@ -191,10 +190,10 @@ def read_image(path, size=None):
 
 
 def read_mask(path, size=None):
-    """bool `(height, width)`. Raises `UserError` for anything but black and white of `size`.
+    """bool `(height, width)`. Raises `UserError` if it is not black and white and of `size`.
 
-    White is 255 or, where that is the largest value, 1. DRIVE's second observer holds 3 and 253, from its
-    palette: so much is let pass, other grey levels tell of a lossy or scaled copy.
+    White is 255, or 1 if that is the largest value. DRIVE's second observer holds 3 and 253, from its palette;
+    this deviation is accepted. Other grey levels mean that the file is a lossy or scaled copy.
     """
     mask = _decode_strictly(path, ("L", "P", "1"), "black and white", size)
     mask = mask if mask.ndim == 2 else np.asarray(Image.fromarray(mask).convert("L"))
@@ -203,16 +202,16 @@ def read_mask(path, size=None):
     grey = mask[(mask > 3) & (mask < 252)]
     if grey.size:
         raise UserError(f"{path}: holds the grey value {grey[0]} where only black (0) and white (255) are "
-                        "expected, was it scaled or saved as JPEG? Restore the original")
+                        "expected; was it scaled or saved as JPEG? Restore the original")
     return mask > 127
 
 
 def read_photograph(path):
     """A photograph as uint8 `(height, width, 3)`, RGB, turned upright.
 
-    JPEG, PNG, TIFF (the first page), GIF (the first frame), BMP, PPM, or what else Pillow and OpenCV decode, of any
-    depth: values above those in use (12 bits in 16) are left out of the scale. Transparency becomes black; colour of
-    which only one channel is used, as red-free photographs are saved, becomes the grey that it is.
+    Reads JPEG, PNG, TIFF (first page), GIF (first frame), BMP, PPM and other formats of Pillow and OpenCV, of any bit
+    depth; the bits in use (such as 12 of 16) are scaled to 8. Transparent pixels become black. If only one colour
+    channel is used, as in many red-free photographs, the image becomes grey.
 
     Raises:
         UserError: It cannot be read, has more than 40 megapixels or a side of fewer than 64 pixels, or is all black.
@@ -231,7 +230,7 @@ def read_photograph(path):
 
 
 def pad(image, height, width):
-    """Centres `image` on a black canvas; an odd pixel goes to the right and to the bottom (authors' code)."""
+    """Centres `image` on a black canvas; an odd pixel goes to the right or bottom, as in the authors' code."""
     top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
     if min(top, left) < 0:
         raise ValueError(f"an image of {image.shape[:2]} does not fit into {(height, width)}")

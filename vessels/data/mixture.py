@@ -1,4 +1,4 @@
-"""Several sets to learn from together: DRIVE, CHASE DB1 and anyone's tables, read as one."""
+"""Several data sets that are used together: DRIVE, CHASE DB1 and anyone's CSVs."""
 
 import dataclasses
 from pathlib import Path
@@ -10,9 +10,10 @@ from vessels.files import sha256
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """What training asks of a data set, for the general network: `diameters` is how wide, in pixels, it wants fields
-    of view to be (validation takes the first, prediction the one at which the network is most confident), `sources`
-    are names of data sets and paths of CSVs, `parts` what was found there.
+    """The data sets on which the general network is trained, in the form of one.
+
+    `sources`: names of data sets and paths of CSVs. `parts`: what was read from them. `diameters`: widths in pixels
+    to which fields of view are scaled (validation uses the first, prediction the one with the highest confidence).
     """
 
     sources: tuple[str, ...] = tuple(dataset.name for dataset in datasets.DATASETS)
@@ -28,13 +29,13 @@ class Mixture:
 
     @property
     def key(self):
-        """As in names of runs: "any" for what the general network learns from."""
+        """Start of a run's name: "any" for the data of the general network, else "any-" and the sources."""
         names = [Path(source).stem.lower() for source in self.sources]
         return "any" if self.sources == Mixture.sources else "any-" + "-".join(names)
 
 
 def find(source):
-    """A `Dataset` by its name, else a `Table` by its path; UserError where there is neither."""
+    """The `Dataset` of this name, or the `Table` at this path; UserError if there is neither."""
     for dataset in datasets.DATASETS:
         if source.lower() in (dataset.name.lower(), dataset.key):
             return dataset
@@ -45,10 +46,10 @@ def find(source):
 
 
 def read(mixture, seed=0):
-    """`mixture` with the parts that its sources name; tables without validation photographs are divided by `seed`.
+    """`mixture` with `parts` read from its sources; `seed` divides tables that lack validation photographs.
 
     Raises:
-        UserError: As `own.read` does; a photograph is in two of the sources.
+        UserError: As `own.read`; or a photograph is in two of the sources.
     """
     parts = [find(source) for source in mixture.sources]
     parts = [part.divided(seed) if isinstance(part, own.Table) else part for part in parts]
@@ -62,18 +63,18 @@ def read(mixture, seed=0):
              for name, digest in datasets.published(part).items()}
     for row in rows:
         if row.digests["image"] in owned:
-            raise UserError(f"{row.place}: {row.files['image']} is {owned[row.digests['image']]}; take one of the two "
-                            "out")
+            raise UserError(f"{row.place}: {row.files['image']} is {owned[row.digests['image']]}; remove one of "
+                            "the two")
     return dataclasses.replace(mixture, parts=tuple(parts))
 
 
 def load(mixture, split, data_dir=None):
     """Reads a split of all parts, in their order, into memory: list of `Example`, as `datasets.load` and `own.load`.
 
-    A table may lack training or validation photographs, where another part has some.
+    A table may lack training or validation photographs if another part has some.
 
     Raises:
-        UserError: As they do; or too few to train on.
+        UserError: As `datasets.load` and `own.load`; or there are too few photographs to train on.
     """
     examples = []
     for part in mixture.parts:
@@ -82,12 +83,12 @@ def load(mixture, split, data_dir=None):
         elif part.part("train+validation"):
             examples += own.load(part, split) if part.part(split) else []
         else:
-            own.load(part, "train")  # says that there is nothing to learn from
+            own.load(part, "train")  # raises a UserError that says what is missing
     least = 1 if split == "validation" else 2
     if len(examples) < least:
         tables = ", ".join(mixture.sources)
         raise UserError(f"{tables}: {len(examples)} photographs to {'validate' if least == 1 else 'learn from'}, "
-                        f"{least} are the least; add some, or give DRIVE or CHASEDB1 with them")
+                        f"at least {least} needed; add some, or give DRIVE or CHASEDB1 with them")
     return examples
 
 

@@ -1,9 +1,9 @@
-"""Anyone's own photographs and labels, handed over as a CSV, as the same examples that data sets are read into.
+"""Reads anyone's own photographs and labels, listed in a CSV, as the same `Example`s as the data sets.
 
     image,label,fov,second,split
     images/01.png,labels/01.png,masks/01.gif,,train
 
-`image` and `label` are required. Without `fov` the field of view is estimated, `second` is a second observer's label,
+`image` and `label` are required. Without `fov`, the field of view is estimated; `second` is a second observer's label;
 `split` is train, validation or test. Paths are relative to the CSV.
 """
 
@@ -29,8 +29,8 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One photograph of a CSV: `place` is "mine.csv, line 2", `split` may be "", `files` and their SHA-256,
-    `digests`, are by kind ("image", "label", "fov", "second").
+    """One photograph of a CSV. `place`: such as "mine.csv, line 2", for messages. `split`: may be "". `files` and
+    `digests` (their SHA-256): by kind, "image", "label", "fov" or "second".
     """
 
     place: str
@@ -41,25 +41,26 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A CSV as read: where it is, and its photographs by their names."""
+    """The content of a CSV: its path, and its photographs by name."""
 
     path: Path
     rows: dict[str, Row]
 
-    key = "any"  # of the script that scores it
+    key = "any"  # in the name of the script that scores it
+    vessel_weight = 1.0  # as `datasets.Dataset` has it
 
     @property
     def name(self):
-        return self.path.stem.replace("+", "_")  # which joins the names of sets
+        return self.path.stem.replace("+", "_")  # "+" joins the names of sets
 
     title = name
 
     def part(self, split):
-        """The rows of `split` ("train", "validation", "test", "train+validation"); all, where the CSV has no splits."""
+        """The rows of `split` ("train", "validation", "test", "train+validation"); all, if the CSV has no splits."""
         return {name: row for name, row in self.rows.items() if row.split in ("", *split.split("+"))}
 
     def divided(self, seed=0):
-        """The same with a tenth of its training photographs, at least one, for validation, unless it names some."""
+        """The same with a tenth of its training photographs (at least one) for validation, if it has none yet."""
         rows = {name: dataclasses.replace(row, split=row.split or "train") for name, row in self.rows.items()}
         training = [name for name, row in rows.items() if row.split == "train"]
         if training and not any(row.split == "validation" for row in rows.values()):
@@ -72,10 +73,10 @@ class Table:
 def read(path):
     """Reads a CSV: a `Table`.
 
-    Separated by commas, semicolons or tabs, in UTF-8, with or without a byte order mark; blank lines are passed over.
+    It is separated by commas, semicolons or tabs, in UTF-8 with or without a byte order mark; blank lines are skipped.
 
     Raises:
-        UserError: Names the CSV and its line: not such a table, a file that is missing, or one that is there twice.
+        UserError: The table is malformed, or a file is missing or listed twice. The message names the line.
     """
     path = Path(path).expanduser()
     if path.stem.lower() in ("synthetic", *(dataset.name.lower() for dataset in DATASETS)):
@@ -86,8 +87,8 @@ def read(path):
     for column in (*columns, *REQUIRED):
         if column not in (*REQUIRED, *OPTIONAL) or columns.count(column) != 1:
             problem = "more than one" if columns.count(column) > 1 else "no" if column in REQUIRED else "an unknown"
-            raise UserError(f"{path}, line 1: {problem} column '{column}'; the first line is to hold image and label, "
-                            "and may hold fov, second and split")
+            raise UserError(f"{path}, line 1: {problem} column '{column}'; the first line must have the columns image "
+                            "and label, and may have fov, second and split")
     rows = []
     for number, values in lines:
         place = f"{path}, line {number}"
@@ -99,7 +100,7 @@ def read(path):
         raise UserError(f"{path}: lists no photograph; add a line for each")
     if len({row.split == "" for row in rows}) > 1:
         place = next(row.place for row in rows if not row.split)
-        raise UserError(f"{place}: split is empty, in other lines it is not; fill in all of them or none")
+        raise UserError(f"{place}: split is empty here but not in other lines; fill in all or none")
     check_once(rows)
     return Table(path, dict(zip(names([row.files["image"] for row in rows]), rows, strict=True)))
 
@@ -124,18 +125,18 @@ def cells(path):
 def read_row(place, folder, values):
     split = values.pop("split", "").lower()
     if split not in ("", *SPLITS):
-        raise UserError(f"{place}: split is '{split}'; it is to be one of {', '.join(SPLITS)}")
+        raise UserError(f"{place}: split is '{split}'; it must be one of {', '.join(SPLITS)}")
     for kind in REQUIRED:
         if not values[kind]:
-            raise UserError(f"{place}: {kind} is empty; fill it in or take the line out")
-    # As Windows writes paths.
+            raise UserError(f"{place}: {kind} is empty; fill it in or remove the line")
+    # Windows separates folders by backslashes.
     files = {kind: folder / Path(value.replace("\\", "/")).expanduser() for kind, value in values.items() if value}
     with named(place):
         return Row(place, split, files, {kind: sha256(path) for kind, path in files.items()})
 
 
 def names(paths):
-    """What photographs are called in results: as their files, with folders or suffix where files share that."""
+    """Names of photographs in results: of their files, with folders and suffix only where needed to tell them apart."""
     common = os.path.commonpath([path.parent for path in paths])
     whole = [Path(os.path.relpath(path, common)) for path in paths]
     without_suffix = [path.with_suffix("").as_posix() for path in whole]
@@ -146,7 +147,7 @@ def names(paths):
 
 
 def check_once(rows):
-    """Raises UserError where a photograph or a label is in two rows, by its content; masks may be shared."""
+    """Raises UserError if two rows have a photograph or label of the same content; masks may be shared."""
     seen = {}
     for row in rows:
         for kind in sorted(set(row.digests) - {"fov"}):
@@ -154,7 +155,7 @@ def check_once(rows):
             if (other_kind, other) != (kind, row):
                 apart = f"; it must not be both {other.split} and {row.split}" if row.split != other.split else ""
                 raise UserError(f"{row.place}: {row.files[kind]} is the same file as the {other_kind} of "
-                                f"{other.place}{apart}; take one out")
+                                f"{other.place}{apart}; remove one")
 
 
 def load(table, split):
@@ -165,19 +166,19 @@ def load(table, split):
         split: "train", "validation", "test", or "train+validation".
 
     Returns:
-        list of `Example`, of their photographs' own sizes.
+        list of `Example`, each of its photograph's own size.
 
     Raises:
-        UserError: Names the CSV and its line: a file is unreadable, or not what it should be.
+        UserError: A file is unreadable or fails a check. The message names the CSV and its line.
     """
     rows = table.part(split)
     if not rows:
         given = " and ".join(sorted({row.split for row in table.rows.values()}))
-        raise UserError(f"{table.path}: none of its {len(table.rows)} photographs is of split "
-                        f"{split.replace('+', ' or ')}, all are {given}; change the column split")
+        raise UserError(f"{table.path}: none of its {len(table.rows)} photographs has split "
+                        f"{split.replace('+', ' or ')}, all have {given}; change the column split")
     if split == "test" and len({"second" in row.files for row in rows.values()}) > 1:
         place = next(row.place for row in rows.values() if "second" not in row.files)
-        raise UserError(f"{place}: second is empty, in other lines it is not; fill in all of them or none")
+        raise UserError(f"{place}: second is empty here but not in other lines; fill in all or none")
     return [example(name, row) for name, row in rows.items()]
 
 
@@ -191,10 +192,10 @@ def example(name, row):
         found, diameter = field_of_view(image)
         fov = masks.get("fov", found)
         if "fov" in masks:
-            # A disc, cut by the frame or not, holds the middle of what encloses it; what surrounds a disc does not.
+            # A field of view contains the middle of its bounding box; an inverted mask does not.
             left, top, width, height = cv2.boundingRect(fov.astype("uint8"))
             if fov.mean() < 0.05 or not fov[top + height // 2, left + width // 2]:
-                raise UserError(f"{row.files['fov']}: covers {fov.mean():.0%} of the photograph and not its middle, "
+                raise UserError(f"{row.files['fov']}: covers {fov.mean():.0%} of the photograph and not its middle; "
                                 "is it empty or inverted? Correct it, or leave fov empty to have it estimated")
         return Example(name, image, masks["label"], fov, masks.get("second"), diameter)
 
@@ -207,7 +208,7 @@ def checksums(table, split):
 
 @contextlib.contextmanager
 def named(place):
-    """Puts `place` before what a UserError says."""
+    """Puts `place` in front of the message of a UserError."""
     try:
         yield
     except UserError as error:

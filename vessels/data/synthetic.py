@@ -1,6 +1,6 @@
 """Procedural fundus photographs with exact vessel labels, so that everything runs with no download.
 
-They look like fundus photographs and are none: scores on them say that the code works, and nothing more.
+They only look like fundus photographs: scores on them show that the code works, and nothing more.
 """
 
 import heapq
@@ -17,10 +17,10 @@ FINE = 2  # vessels are drawn this many times larger, so that their edges are ex
 
 
 def make(dataset, split, seed=0):
-    """Photographs of the size of a data set's, the same each time for the same seed.
+    """Photographs in the size of a data set; the same seed always gives the same photographs.
 
     Args:
-        dataset: A `datasets.Dataset`: only its `size` counts.
+        dataset: A `datasets.Dataset`; only its `size` is used.
         split: "train" (8 images), "validation" (2), "test" (4), or "train+validation".
         seed: Each split and each seed gives other images.
 
@@ -36,10 +36,10 @@ def make(dataset, split, seed=0):
 
 def _example(name, size, rng):
     height, width = size
-    unit = min(size) / 565  # all lengths below are in pixels of DRIVE
+    unit = min(size) / 565  # the lengths below are in pixels of DRIVE
     radius = 0.478 * min(size)
     centre = np.array([width / 2, height / 2]) + rng.normal(0, 2 * unit, 2)
-    side = rng.choice([-1, 1])  # of the disc: left and right eyes
+    side = rng.choice([-1, 1])  # side of the optic disc: left and right eyes
     disc = centre + np.array([side * rng.uniform(0.62, 0.72), rng.uniform(-0.12, 0.05)]) * radius
     macula = disc + np.array([-side * rng.uniform(0.7, 0.78), rng.uniform(0.05, 0.12)]) * radius
 
@@ -61,7 +61,7 @@ def _example(name, size, rng):
 
 
 def _draw(size, strokes):
-    """Coverage in [0, 1]: of strokes, each `(points, radii, value)`, the wider ones over the finer."""
+    """Draws strokes, each `(points, radii, value)`, wide ones over fine ones: float32 `(height, width)`."""
     height, width = size
     canvas = np.zeros((height * FINE, width * FINE), "float32")
     segments = [(r, p, q, value) for points, radii, value in strokes
@@ -75,7 +75,7 @@ def _draw(size, strokes):
 def _blood(rng, size, unit, branches):
     """How much green light the vessels absorb: float32 `(height, width)`.
 
-    More blood in wider vessels and in veins absorbs more; arteries reflect along their middle.
+    Wider vessels and veins absorb more; vessels, above all arteries, have a bright reflex along their middle.
     """
     strength = {vein: rng.uniform(0.85, 1.1) * (0.5 if vein else 0.36) for vein in (False, True)}
     depth = _draw(size, [(points, radii, strength[vein] * (1 - math.exp(-0.75 * np.mean(radii) / unit)))
@@ -87,7 +87,7 @@ def _blood(rng, size, unit, branches):
 
 
 def _tissue(rng, unit, x, y, centre, radius, disc, macula, depth):
-    """Light from the retina, the disc and the fovea, less what blood absorbs: float `(height, width, 3)`."""
+    """Light from the retina, the optic disc and the fovea, minus what blood absorbs: float `(height, width, 3)`."""
     height, width = depth.shape
 
     def clouds(scale):
@@ -107,7 +107,8 @@ def _tissue(rng, unit, x, y, centre, radius, disc, macula, depth):
     fovea = spot(macula, 0.16 * radius) + 0.6 * spot(macula, 0.05 * radius)
 
     tint = np.array([rng.uniform(195, 235), rng.uniform(100, 128), rng.uniform(45, 70)])
-    channels = []  # colour of the disc, darkness of the fovea and what blood absorbs, of red, green and blue
+    channels = []
+    # For red, green and blue: colour of the disc, darkness of the fovea, absorption by blood.
     per_channel = (290, 238, 155), (0.10, 0.22, 0.25), (0.42, 1.0, 0.7)
     for base, pale, dark, absorbed in zip(tint, *per_channel, strict=True):
         tissue = base * (1 + texture * (1 + absorbed)) * (1 - dark * fovea)
@@ -119,8 +120,8 @@ def _tissue(rng, unit, x, y, centre, radius, disc, macula, depth):
 def _grow(rng, unit, centre, radius, disc, macula, side):
     """Two trees, arteries and veins, from the disc: list of `(points (n, 2), radii, is a vein)`.
 
-    The widest tip grows first. It wanders, tapers and sheds side branches, the cubes of the radii adding up
-    (Murray's law); it ends at the rim, near the fovea, when too fine, or ahead of a vessel of its own kind.
+    The widest tip grows first. It changes direction at random, tapers and forms side branches, whose cubed radii
+    add up (Murray's law). It ends at the rim, near the fovea, when too fine, or before a vessel of its own kind.
     """
     tree = _Tree(rng, unit, centre, radius, disc, macula, side)
     branches = []
@@ -132,12 +133,12 @@ def _grow(rng, unit, centre, radius, disc, macula, side):
 
 
 class _Tree:
-    """`tips` that may still grow, the widest first."""
+    """Vessel trees while they grow: `tips` may still grow, the widest first."""
 
     def __init__(self, rng, unit, centre, radius, disc, macula, side):
         self.rng, self.unit, self.centre, self.radius = rng, unit, centre, radius
         self.disc, self.macula, self.side = disc, macula, side
-        self.taken = {False: {}, True: {}}  # which branch holds a cell
+        self.taken = {False: {}, True: {}}  # the branch in each cell of a grid, for arteries and for veins
         self.order = itertools.count()
         self.tips, self.reach, self.spread = [], {}, {}
         for vein in (False, True):
@@ -167,7 +168,7 @@ class _Tree:
             wander = 0.8 * wander + rng.normal(0, 0.018 + 0.022 * (width < 1.6 * unit))
             mx, my = px - self.macula[0], py - self.macula[1]
             off = math.hypot(mx, my) / radius
-            # Wide temporal vessels bend round the macula, until well past it.
+            # Wide temporal vessels arch around the macula until they are well past it.
             if arcade and side * mx > -self.spread[arcade, vein] * radius:
                 course = math.atan2(my, mx) + arcade * side * (math.pi / 2 + off - self.reach[arcade, vein])
             heading += wander + (0.09 if arcade else 0.05) * math.sin(course - heading)
@@ -196,7 +197,7 @@ class _Tree:
         return int(px / (4 * self.unit)), int(py / (4 * self.unit))
 
     def meets(self, px, py, heading, vein, own):
-        """Whether another branch than `own` of the same kind lies ahead."""
+        """Whether a branch of the same kind, other than `own`, is close ahead."""
         ahead = (self.cell(px + k * math.cos(heading), py + k * math.sin(heading))
                  for k in (2.5 * self.unit, 5 * self.unit, 7.5 * self.unit))
         return any(self.taken[vein].get(place) not in {None, *own} for place in ahead)

@@ -1,23 +1,23 @@
-"""From a photograph to a map, and to numbers."""
+"""From a photograph to a probability map, and to measures."""
 
 from vessels.prediction.maps import predict_photograph
 
 
 def segment(model, image, diameters=None):
-    """Vessel probability of each pixel of a photograph of any size and camera.
+    """Vessel probability of each pixel of a photograph of any size, from any camera.
 
-    The field of view is found, and the photograph scaled so that the network sees it as wide as it has learned.
+    The photograph is scaled so that its field of view is as wide as in the network's training.
 
     Args:
-        model: The network, as `build_rsan(weights="any")` gives it.
+        model: The network, as `build_rsan(weights="any")` returns it.
         image: uint8 `(height, width, 3)`, RGB.
-        diameters: How wide the network should see the field of view, in pixels, of several the one at which it is most
-            confident; by default, `model.diameters`.
+        diameters: Widths in pixels to which the field of view may be scaled; the one at which the network is most
+            confident is used. By default, `model.diameters`.
 
     Returns:
         float32 `(height, width)` in [0, 1], 0 outside the field of view.
 
     Raises:
-        ValueError: `image` is something else.
+        ValueError: `image` is not uint8 `(height, width, 3)`.
     """
     return predict_photograph(model, image, diameters or model.diameters).probability

@@ -1,4 +1,4 @@
-"""What makes a map doubtful: a photograph that is no usual one, or a network that is not sure."""
+"""Reasons to doubt a map: the photograph is unusual, or the network is not confident."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ from vessels.data.fov import above_surround
 
 # The labels of DRIVE, CHASE DB1 and LES-AV cover .06 to .17 of the field of view.
 DENSITY = 0.04, 0.22
-# The general network's is .77 to .81 on photographs of DRIVE and CHASE DB1, .40 to .54 on their negatives.
+# The general network's confidence is .77 to .81 on DRIVE and CHASE DB1, and .40 to .54 on their negatives.
 CONFIDENCE = 0.65
 
 
@@ -25,19 +25,19 @@ def doubts(image, found, mask):
     density = mask.sum() / found.fov.sum()
     _, _, width, height = cv2.boundingRect(fov.astype("uint8"))
     reasons = {
-        "no rim shows, so its scale is a guess": found.diameter is None,
+        "no rim is visible, so the scale is a guess": found.diameter is None,
         "more than one eye?": discs(small) > 1 or max(width, height) > 1.7 * min(width, height),
         "nearly black": np.percentile(small[fov].max(axis=1), 95) < 40,
-        "bluer than any retina; are red and blue swapped, or is it a negative?": blue > 1.05 * red,
-        "its lines are bright; is it a negative, or an angiogram?": dark_lines(small, fov) < 1,
-        f"density {density:.3f}, which eyes do not have": not DENSITY[0] <= density <= DENSITY[1],
-        f"confidence {found.confidence:.2f}, which is low": found.confidence < CONFIDENCE,
+        "bluer than a retina; are red and blue swapped, or is it a negative?": blue > 1.05 * red,
+        "bright lines instead of dark ones; is it a negative, or an angiogram?": dark_lines(small, fov) < 1,
+        f"vessel density {density:.3f} is implausible": not DENSITY[0] <= density <= DENSITY[1],
+        f"confidence {found.confidence:.2f} is low": found.confidence < CONFIDENCE,
     }
     return [reason for reason, holds in reasons.items() if holds]
 
 
 def discs(image):
-    """How many large pieces of similar size stand out from the surround: int, 1 for a usual photograph."""
+    """Number of large regions of similar size that differ from the surround: int, 1 for a usual photograph."""
     above = above_surround(cv2.GaussianBlur(image, (0, 0), 2).astype("float32"))
     if above is None:
         return 1
@@ -48,7 +48,7 @@ def discs(image):
 
 
 def dark_lines(image, fov):
-    """How much fine dark structure there is for each bright one, a float: more than 1 where vessels are dark."""
+    """Ratio of fine dark structures to fine bright ones, a float: more than 1 if vessels are dark."""
     size = int(np.sqrt(fov.sum())) // 36 | 1  # wider than vessels
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     inside = cv2.erode(np.pad(fov.astype("uint8"), 1), np.ones((2 * size, 2 * size), "uint8"))[1:-1, 1:-1] > 0

@@ -1,4 +1,4 @@
-"""The prediction network in formats that run without Keras."""
+"""Exports the network to formats that run without Keras."""
 
 import contextlib
 import tempfile
@@ -20,7 +20,7 @@ if keras.backend.backend() == "tensorflow":
 
 
 def main(build, load_weights, plain, arguments):
-    """What `predict.py --export` does; `build` and `load_weights` as in `evaluation.main`, `plain` as in `export`.
+    """The command predict.py --export; `build` and `load_weights` as in `evaluation.main`, `plain` as in `export`.
 
     `arguments` holds `export`, `output_dir` and `weights`.
     Returns the exit code: 0; 2 after an error that names the remedy.
@@ -29,7 +29,7 @@ def main(build, load_weights, plain, arguments):
         record, _ = record_and_diameters(arguments.weights)
         model = load_network(build, load_weights, arguments.weights, record)
         difference = export(model, arguments.export, arguments.output_dir, plain)
-        print(f"written {arguments.output_dir}: at most {difference:.1e} from Keras' probabilities")
+        print(f"written {arguments.output_dir}: its probabilities differ from Keras' by at most {difference:.1e}")
         return 0
 
     return exit_code(command)
@@ -66,20 +66,20 @@ RUNNERS = {"onnx": onnx, "litert": litert, "saved_model": saved_model}
 
 
 def export(model, kind, path, plain=contextlib.nullcontext):
-    """Writes the network to `path`, after it has given Keras' probabilities for scikit-image's photograph.
+    """Writes the network to `path` if it gives the same probabilities as Keras for scikit-image's photograph.
 
     Args:
         model: The network: float32 `(batch, height, width, 3)` in [0, 1], sides that are multiples of 8, to
-            `(batch, height, width, 1)`. What is written takes the same, as an input named "photograph".
+            `(batch, height, width, 1)`. The written network takes the same, as an input named "photograph".
         kind: "onnx", "litert" or "saved_model" (a folder).
-        path: Where to.
-        plain: Makes a context in which the network holds no kernels that only Keras runs.
+        path: File or folder to write.
+        plain: Returns a context in which the network uses no kernels that exported formats lack.
 
     Returns:
         The largest difference between the two probabilities of a pixel, float.
 
     Raises:
-        UserError: A package is missing, the place cannot be written to or exists, or the probabilities differ.
+        UserError: A package is missing, `path` exists or cannot be written, or the probabilities differ.
     """
     path = Path(path)
     if keras.backend.backend() != "tensorflow":
@@ -87,14 +87,14 @@ def export(model, kind, path, plain=contextlib.nullcontext):
     if path.suffix != SUFFIXES.get(kind, path.suffix):
         raise UserError(f"{path}: for {kind}, the name must end in {SUFFIXES[kind]}")
     if path.is_dir() or (kind == "saved_model" and path.exists()):
-        raise UserError(f"{path}: exists; name another place with -o")
+        raise UserError(f"{path}: exists; choose another path with -o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
             difference = write(model, kind, Path(folder) / path.name, plain)
             (Path(folder) / path.name).replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); name another place with -o") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another path with -o") from None
     return difference
 
 
@@ -113,7 +113,7 @@ def write(model, kind, path, plain):
     if found.shape != wanted.shape:
         raise UserError(f"{path.name}: not written: it gives the shape {found.shape}, not {wanted.shape}")
     difference = float(np.abs(found - wanted).max())
-    if not difference <= TOLERANCE:  # nor if it is no number
+    if not difference <= TOLERANCE:  # also true for NaN
         raise UserError(f"{path.name}: not written: the exported network's probabilities differ from Keras' by "
                         f"{difference:.1e}, and {TOLERANCE:.0e} is allowed")
     return difference

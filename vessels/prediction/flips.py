@@ -1,4 +1,4 @@
-"""Averaging over mirror images at prediction."""
+"""Averaging over mirror images, a test-time augmentation."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ FLIPS = ((), (0,), (1,), (0, 1))
 
 
 def average_flips(predict, *images):
-    """Mean of the maps of a photograph and of its three mirror images, each turned back.
+    """Mean of the maps of a photograph and of its three mirror images, each flipped back.
 
     Args:
-        predict: Gives float32 `(height, width)` in [0, 1] for `images`, or for mirror images of them.
-        images: The photograph, uint8 `(height, width, 3)`, and what else `predict` takes with that height and width,
-            as the field of view.
+        predict: Function of `images`, or of their mirror images; returns float32 `(height, width)` in [0, 1].
+        images: The photograph, uint8 `(height, width, 3)`, and other arrays of that height and width that `predict`
+            needs, such as the field of view.
 
     Returns:
         float32 `(height, width)` in [0, 1].

@@ -1,4 +1,4 @@
-"""What large folders need: a table that rows are added to, files that are not the user's, threads, progress."""
+"""Support for large folders: a table that grows by rows, protection of the user's files, threads, progress."""
 
 import collections
 import csv
@@ -15,27 +15,27 @@ import cv2
 from vessels import UserError
 from vessels.files import write_atomically
 
-WORKERS = 3  # while the network looks at one photograph, the next is read and scaled, the last measured and written
+WORKERS = 3  # while the network sees one photograph, the next is read and the previous one measured and written
 
 _TEXT = b"tEXtSoftware\0rsan predict.py"
-# What tells our PNG files from the user's: a comment, and the end of every PNG.
+# Marks our PNG files, so that the user's are not overwritten: a comment before the last chunk, IEND.
 _MARK = (struct.pack(">I", len(_TEXT) - 4) + _TEXT + struct.pack(">I", zlib.crc32(_TEXT))
          + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND")))
 
 
 def printable(name):
-    """str of a file name that may hold bytes which are no text; those as `\\udce9`."""
+    """str of a file name; bytes that are not valid text become `\\udce9` and the like."""
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def write_png(path, array):
-    """Writes uint8 or uint16, grey or RGB, marked as ours. Raises `UserError` where it cannot be written."""
+    """Writes uint8 or uint16, grey or RGB, with our mark. Raises `UserError` if it cannot be written."""
     png = cv2.imencode(".png", array if array.ndim == 2 else array[..., ::-1])[1].tobytes()
     write_atomically(path, png[:-12] + _MARK)
 
 
 def refuse_foreign(path):
-    """Raises `UserError` where there is something that `write_png` did not write."""
+    """Raises `UserError` if `path` exists and was not written by `write_png`."""
     try:
         with path.open("rb") as file:
             if file.read()[-len(_MARK):] == _MARK:
@@ -45,21 +45,21 @@ def refuse_foreign(path):
             return
     except OSError:
         pass
-    raise UserError(f"{path}: exists and is none of predict.py's; rename it, or name another --output-dir")
+    raise UserError(f"{path}: exists and was not written by predict.py; rename it, or choose another --output-dir")
 
 
 class Table:
-    """vessels.csv, or a shard's part of it, to which rows are added; a crash costs no row but the last.
+    """vessels.csv, or one shard's part of it. Rows are appended; a crash loses at most the last one.
 
     Only the first shard's table has a header, so that `cat vessels-*-of-16.csv` is the whole table.
 
     Args:
-        folder: Where it lies.
+        folder: Folder of the table, a `Path`.
         header: Names of the columns.
-        shard: `(number, how many)`.
+        shard: `(number, count)`, such as (3, 16) for the third of 16.
 
     Raises:
-        UserError: A table of other columns is there already, or it cannot be read or written.
+        UserError: The file exists with other columns, or cannot be read or written.
     """
 
     def __init__(self, folder, header, shard=(1, 1)):
@@ -67,10 +67,10 @@ class Table:
         name = "vessels.csv" if shards == 1 else f"vessels-{number:0{len(str(shards))}}-of-{shards}.csv"
         self.folder, self.header, self.path = folder, header, folder / name
         content = self.read(self.path) if self.path.exists() else ""
-        whole = content[: content.rfind("\n") + 1]  # without half a row
+        whole = content[: content.rfind("\n") + 1]  # a crash may leave half a row
         first = next(csv.reader(whole.splitlines()), list(header))
         if first != list(header) if number == 1 else len(first) != len(header):
-            raise UserError(f"{self.path}: has other columns than predict.py writes; move it away, or name another "
+            raise UserError(f"{self.path}: has other columns than predict.py writes; move it, or choose another "
                             "--output-dir")
         if whole != content:
             write_atomically(self.path, whole)
@@ -82,10 +82,10 @@ class Table:
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); name another --output-dir") from None
+            raise UserError(f"{path}: cannot be read ({error}); choose another --output-dir") from None
 
     def append(self, row):
-        """Adds a dict as a row; what it lacks stays empty."""
+        """Adds a dict as a row; columns that it lacks stay empty."""
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow([row.get(name, "") for name in self.header])
         try:
@@ -103,7 +103,7 @@ class Table:
 
 
 def in_order(function, items):
-    """What `function` gives for each of `items`, in their order, computed in `WORKERS` threads."""
+    """Yields `function(item)` for each of `items`, in order, computed in `WORKERS` threads."""
     with ThreadPoolExecutor(WORKERS) as pool:
         waiting = collections.deque()
         try:
@@ -118,13 +118,13 @@ def in_order(function, items):
 
 
 class Progress:
-    """Tells how far a folder is, on stderr: a line that changes on a terminal, else a line for each photograph."""
+    """Shows progress on stderr: on a terminal one line that changes, else a line for each photograph."""
 
     def __init__(self, total):
         self.total, self.done, self.began, self.live = total, 0, time.time(), sys.stderr.isatty()
 
     def photograph(self, name, found):
-        """Another photograph is done: its name, shortened where the line is full, and what was found."""
+        """Reports a finished photograph: its name, shortened to fit the line, and `found`, the result in words."""
         self.done += 1
         if self.live and self.done < self.total:
             left = (time.time() - self.began) / self.done * (self.total - self.done)
@@ -138,7 +138,7 @@ class Progress:
         self.say(f"error: {error}")
 
     def say(self, text):
-        """A line that stays."""
+        """Prints a line that progress does not overwrite."""
         self.line(self.counter() + text, False)
 
     def close(self):

@@ -13,6 +13,7 @@ from vessels.prediction.flips import average_flips
 # of the attention: 7 (1 + 2 + 4 + 8 + 4 + 2 + 1) = 154; the three transposed convolutions add 2 + 4 + 8 = 14 to the
 # left and upwards. tests/test_prediction.py measures it.
 HALO = 168
+TILE = 1152  # sees the general network's wider view in one pass
 MARGIN = 16  # of black around the eye, in pixels that the network sees
 # Widths of the whole disc, as multiples of the longer side of a photograph that shows no rim.
 NO_RIM = (1.0, 1.25, 1.6)
@@ -45,7 +46,7 @@ def check_photograph(image):
         raise ValueError(f"a photograph must be uint8 (height, width, 3), RGB; got {image.dtype} {image.shape}")
 
 
-def predict_tiled(model, image, tile=1024):
+def predict_tiled(model, image, tile=TILE):
     """Vessel probability of each pixel, in one pass where the image fits into a tile, else tile by tile.
 
     Tiles overlap so far that what is used of them equals a pass over the whole image, to rounding.
@@ -53,7 +54,8 @@ def predict_tiled(model, image, tile=1024):
     Args:
         model: The network; takes float `(1, height, width, 3)` in [0, 1].
         image: uint8 `(height, width, 3)`, RGB.
-        tile: Side of the squares, which bounds the memory: a multiple of 8 and more than 336, or a ValueError.
+        tile: Side of the largest part seen at once, which bounds the memory: a multiple of 8 and more than 336, or a
+            ValueError.
 
     Returns:
         float32 `(height, width)` in [0, 1].
@@ -63,19 +65,27 @@ def predict_tiled(model, image, tile=1024):
     height, width = image.shape[:2]
     padded = pad(image, -(-height // 8) * 8, -(-width // 8) * 8)
     result = np.empty(padded.shape[:2], "float32")
-    for y, top, bottom in windows(padded.shape[0], tile):
-        for x, left, right in windows(padded.shape[1], tile):
-            part = padded[None, y : y + tile, x : x + tile].astype("float32") / 255
+    for y, y_end, top, bottom in windows(padded.shape[0], tile):
+        for x, x_end, left, right in windows(padded.shape[1], tile):
+            part = padded[None, y:y_end, x:x_end].astype("float32") / 255
             found = np.asarray(model.predict_on_batch(part))[0, ..., 0]
             result[top:bottom, left:right] = found[top - y : bottom - y, left - x : right - x]
     return crop(result, height, width)
 
 
 def windows(length, tile):
-    """`(start, first, end)` along one side: where each tile starts, and from where to where it is used."""
-    step = tile - 2 * HALO if length > tile else length
-    return [(max(min(first - HALO, length - tile), 0), first, min(first + step, length))
-            for first in range(0, length, step)]
+    """`(start, end, first, last)` along one side: from where to where each tile reaches, and is used.
+
+    As few tiles as cover it, and those no larger than they must be; all numbers are multiples of 8, as `length` is.
+    """
+    if length <= tile:
+        return [(0, length, 0, length)]
+    count = -(-(length - 2 * HALO) // (tile - 2 * HALO))
+    step = -(-(length - 2 * HALO) // count // 8) * 8
+    starts = [min(i * step, length - 2 * HALO - step) for i in range(count)]
+    edges = [0, *(start + HALO for start in starts[1:]), length]
+    return [(start, start + step + 2 * HALO, first, last)
+            for start, first, last in zip(starts, edges, edges[1:], strict=False)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +107,7 @@ class Prediction:
     confidence: float
 
 
-def predict_photograph(model, image, diameters, fov=None, tile=1024, careful=False, threshold=0.5):
+def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=False, threshold=0.5):
     """Vessels in an RGB photograph of any size, seen at the scale that the network knows.
 
     Args:
@@ -131,7 +141,7 @@ def predict_photograph(model, image, diameters, fov=None, tile=1024, careful=Fal
     return Prediction(found, fov, diameter, scales[best], sure)
 
 
-def predict_scaled(model, image, fov, scale, tile=1024, flips=False):
+def predict_scaled(model, image, fov, scale, tile=TILE, flips=False):
     """float32 `(height, width)` in [0, 1]: the map of `image` seen at `scale`, 0 outside `fov`."""
     def see(part):
         return predict_tiled(model, part, tile)

@@ -1,28 +1,28 @@
-"""What people measure in a map of vessels: density, length, width, branching, tortuosity, fractal dimension.
+"""Measures of a vessel map: density, length, width, branching, tortuosity, fractal dimension.
 
-The vessels' centre lines are Lee's skeleton (Lee, Kashyap and Chu 1994), since Zhang's loses lines at 45 degrees.
-Branches of it run between branch points and ends. An end branch that sticks out of the vessel it sits on by less
-than that vessel's radius is roughness of the edge and left out; so are blobs, less than twice as long as wide.
+The vessels' centrelines are Lee's skeleton (Lee, Kashyap and Chu 1994), because Zhang's loses lines at 45 degrees.
+A branch is the part of a skeleton between two branch points or ends. An end branch that extends beyond the edge of
+its vessel by less than that vessel's radius is roughness and is left out, as are blobs less than twice as long as wide.
 
 - `density`: vessel pixels / pixels of the field of view (Chu et al. 2016, vessel area density).
-- `length_density`: length of the centre lines, smoothed and drawn out to the vessels' tips, times `diameter` /
-  area of the field (Chu et al. 2016, vessel skeleton density, without its dependence on pixels).
-- `width_px`, `width_permille`: area of the vessels / length of their centre lines (Chu et al. 2016, vessel
-  diameter index). On lines of 2 to 20 pixels, at any angle, within 2 % of their drawn area by length.
-- `widest_px`, `widest_permille`: the same of the widest branches, as many as make up a tenth of the length; each
-  has the pixels that are nearer to it than to others. Vessels that touch side by side count as one.
-- `branch_points`: where three or more branches meet. Those nearer to each other than their vessels' radii reach
-  count once, so a crossing at a right angle is one, at a sharp angle two: where both vessels run as one.
+- `length_density`: length of the centrelines, smoothed and extended to the vessels' tips, times `diameter` /
+  area of the field of view (Chu et al. 2016, vessel skeleton density, but independent of the pixel size).
+- `width_px`, `width_permille`: area of the vessels / length of their centrelines (Chu et al. 2016, vessel
+  diameter index). For lines drawn 2 to 20 pixels wide at any angle, within 2 % of drawn area / length.
+- `widest_px`, `widest_permille`: the same for the widest branches that make up a tenth of the length. Each pixel
+  belongs to the nearest branch. Vessels that touch side by side count as one.
+- `branch_points`: where three or more branches meet. Two that are closer than the sum of their vessels' radii count
+  once. A crossing at a right angle is one point; at a sharp angle it is two, as both vessels share a section.
 - `ends`: ends of branches, those at the rim of the field of view included.
 - `tortuosity`: mean of arc / chord (Lotmar, Freiburghaus and Bracher 1979; Hart et al. 1999) over the branches
   whose arc and chord are longer than their width. A skeleton ends about half a width before its vessel's tip, so
-  a half circle of radius r and width w reads low, by about w / (pi r).
-- `fractal_dimension`: slope of log(boxes that hold vessel) over -log(side), sides of 1/64, 1/32, 1/16 and 1/8 of
-  `diameter`, for each the grid that needs the fewest (box counting of the vessels' area; Mainster 1990).
+  the value of a half circle of radius r and width w is too low by about w / (pi r).
+- `fractal_dimension`: slope of log(number of boxes with vessel) over -log(side), for sides of 1/64, 1/32, 1/16 and
+  1/8 of `diameter`, each with the grid that needs the fewest boxes (box counting on the vessels' area; Mainster 1990).
 
-The same map at double size, or at half where the finest vessels keep two pixels, gives all but the two counts
-within 5 %. Finer vessels break when they are halved: DRIVE's labels (one pixel) lose a quarter of their length,
-and with it gain width. Branch points and ends change by a tenth at double size; halved, neither holds.
+At double size, a map gives the same values within 5 %, except for the two counts, which change by a tenth. At half
+size, the same holds if the finest vessels remain two pixels wide, but the two counts are not comparable. Finer vessels
+break: DRIVE's labels (down to one pixel wide) lose a quarter of their length, and their mean width grows.
 
 Bennett, Rudnicka, Edgar 1994: Improvements on Littmann's method of determining the size of retinal features by fundus
 photography. Chu et al. 2016: Quantitative assessment of the retinal microvasculature using optical coherence
@@ -55,28 +55,28 @@ UNITS = {
     "width_um": "micrometres",
     "widest_um": "micrometres",
 }
-CELLS = 256  # of the grid that boxes are made of, along the field's diameter
-BOXES = (4, 8, 16, 32)  # their sides in cells: 1/64 to 1/8 of the diameter
+CELLS = 256  # cells of the box-counting grid along the field's diameter
+BOXES = (4, 8, 16, 32)  # sides of the boxes in cells: 1/64 to 1/8 of the diameter
 
 
 def measure(mask, fov, diameter=None, microns_per_pixel=None):
-    """Measures the vessels of one photograph; the module says how.
+    """Measures the vessels of one photograph, as the module's docstring defines.
 
     Args:
-        mask: bool `(height, width)`, the vessels; what is outside `fov` does not count.
+        mask: bool `(height, width)`, the vessels; pixels outside `fov` do not count.
         fov: bool `(height, width)`, the field of view.
-        diameter: Of the field's circle, in pixels; without it, the longer side of the box around `fov`.
-        microns_per_pixel: Of the retina, see `microns_per_pixel`; adds `length_density_mm` (skeleton length / area of
-            the field), `width_um` and `widest_um`.
+        diameter: Diameter of the field's circle in pixels; by default, the longer side of the box around `fov`.
+        microns_per_pixel: Micrometres of retina per pixel, see the function of this name; adds `length_density_mm`
+            (centreline length / area of the field), `width_um` and `widest_um`.
 
     Returns:
-        dict with the keys of `UNITS`, in that order: int for the counts, else float; NaN where there is no vessel.
+        dict with the keys of `UNITS`, in that order: int for the counts, else float; NaN without a vessel.
 
     Raises:
         ValueError: `mask` and `fov` differ in shape, or the field of view is empty.
     """
     if mask.shape != fov.shape or not fov.any():
-        raise ValueError(f"a field of view of the mask's shape {mask.shape} is needed, not empty; it has {fov.shape}")
+        raise ValueError(f"the field of view is empty, or its shape {fov.shape} is not the mask's, {mask.shape}")
     rows, columns = np.flatnonzero(fov.any(axis=1)), np.flatnonzero(fov.any(axis=0))
     diameter = diameter or float(max(np.ptp(rows), np.ptp(columns)) + 1)
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -112,40 +112,40 @@ def _tortuosity(skeleton, widths):
 
 
 def microns_per_pixel(degrees, diameter, axial_length=24.0):
-    """Micrometres of retina for each pixel, a float, from the camera's angle: an estimate.
+    """Estimates the micrometres of retina per pixel, a float, from the camera's angle of view.
 
-    1000 degrees 0.01306 (axial_length - 1.82) / diameter: 0.01306 mm for each degree and millimetre is pi / 180 by the
-    refractive index 1.336, and 1.82 mm lie before the eye's second principal point (Bennett, Rudnicka and Edgar 1994,
-    their method a). It holds at the middle of the photograph.
+    The formula is 1000 * degrees * 0.01306 * (axial_length - 1.82) / diameter (method a of Bennett, Rudnicka and Edgar
+    1994). 0.01306 is pi / 180 divided by the refractive index 1.336. 1.82 mm is the distance from the front of the eye
+    to its second principal point. The estimate holds in the middle of the photograph.
 
     Args:
         degrees: Angle of view across the whole circle of the field, as the camera's maker states it.
-        diameter: Of that circle, in pixels.
-        axial_length: Of the eye, in mm. 24 is an assumption, an adult's; each millimetre more makes 4.5 % more.
+        diameter: Diameter of that circle in pixels.
+        axial_length: Length of the eye in mm. 24 is assumed, as in adults; each further millimetre adds 4.5 %.
     """
     return 1000 * degrees * 0.01306 * (axial_length - 1.82) / diameter
 
 
 @dataclasses.dataclass(frozen=True)
 class _Skeleton:
-    """Centre lines. A branch is a path along pixels; those at branch points belong to each that starts there."""
+    """Centrelines. A branch is a path along pixels; a branch point belongs to all branches that start there."""
 
     pixels: np.ndarray  # (pixels, 2): row and column
     radius: np.ndarray  # (pixels,): distance to the background
     degree: np.ndarray  # (pixels,): how many neighbours it is joined to
     path: np.ndarray  # (steps,): pixels of one branch after the other
-    branch: np.ndarray  # (steps,): which branch that is
-    ends: np.ndarray  # (branches, 2): its first and last pixel
+    branch: np.ndarray  # (steps,): index of the branch of each pixel in `path`
+    ends: np.ndarray  # (branches, 2): first and last pixel of each branch
     length: np.ndarray  # (branches,)
 
     @property
     def tips(self):
-        """(branches, 2): how much further than its skeleton the vessel reaches, at both ends."""
+        """(branches, 2): how far the vessel extends beyond its skeleton at both ends."""
         return np.where(self.degree[self.ends] == 1, self.radius[self.ends] - 0.5, 0)
 
 
 def _skeleton(mask, smoothed):
-    """`_Skeleton` of a mask with an empty rim, without spurs and blobs."""
+    """`_Skeleton` of a mask whose border is empty; without spurs and blobs."""
     radius = cv2.distanceTransform(mask.astype("uint8"), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     lines = skeletonize(mask, method="lee")
     while True:
@@ -169,7 +169,7 @@ def _trace(lines, radius, smoothed):
     degree = np.bincount(edges.ravel(), minlength=len(pixels))
 
     # Each branch gets its own copy of the pixels where it meets others, so that every piece is a path. A ring
-    # that meets none is cut somewhere.
+    # without branch points is cut at one pixel.
     cut = degree > 2
     part = _pieces(edges, len(pixels))
     ring = np.bincount(part, degree != 2) == 0
@@ -179,7 +179,7 @@ def _trace(lines, radius, smoothed):
     edges[copied] = len(pixels) + np.arange(copied.sum())
     part = _pieces(edges, len(origin))
 
-    # Depth first, from a root that is joined to one end of each piece, goes through the pieces one by one.
+    # A depth-first search from a root that is joined to one end of each piece follows the pieces one by one.
     tips = np.flatnonzero(np.bincount(edges.ravel(), minlength=len(origin)) == 1)
     starts = tips[np.unique(part[tips], return_index=True)[1]]
     root = len(origin)
@@ -200,16 +200,17 @@ def _edges(lines, pixels):
     edges = []
     for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
         joined = lines[y + dy, x + dx]
-        if dy and dx:  # diagonal neighbours are joined where no path leads round the corner
+        if dy and dx:  # diagonal neighbours are joined unless a pixel beside them joins both
             joined &= ~(lines[y + dy, x] | lines[y, x + dx])
         edges.append(np.stack([np.flatnonzero(joined), number[y + dy, x + dx][joined]]))
     return np.concatenate(edges, axis=1)
 
 
 def _lengths(points, branch, first, last, smoothed):
-    """Length of each branch: steps from pixel to pixel are longer than the line, so it is a moving mean's."""
+    """Length of each branch along the moving mean of its pixels; a path from pixel to pixel would be too long."""
     here = np.arange(len(points))
-    reach = np.minimum(np.minimum(here - first[branch], last[branch] - here), smoothed)  # so that ends stay in place
+    # Shorter near the ends, so that these stay in place.
+    reach = np.minimum(np.minimum(here - first[branch], last[branch] - here), smoothed)
     total = np.concatenate([np.zeros((1, 2)), np.cumsum(points, axis=0)])
     smooth = (total[here + reach + 1] - total[here - reach]) / (2 * reach + 1)[:, None]
     step = np.hypot(*np.diff(smooth, axis=0, prepend=smooth[:1]).T)
@@ -226,7 +227,7 @@ def _pieces(edges, nodes):
 
 
 def _areas(skeleton, mask):
-    """Pixels of the mask that are nearest to each branch: float `(branches,)`. Blobs without a branch are left out."""
+    """Number of mask pixels nearest to each branch: float `(branches,)`. Blobs without a branch are left out."""
     if not skeleton.path.size:
         return np.zeros(0)
     lines = np.zeros(mask.shape, bool)

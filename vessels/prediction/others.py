@@ -1,4 +1,4 @@
-"""Probability maps that any program has made, to be scored as this network's are."""
+"""Reads probability maps of any program, so that they can be scored in the same way."""
 
 import numpy as np
 
@@ -9,18 +9,18 @@ SUFFIXES = (".png", ".tif", ".tiff")
 
 
 def read_maps(folder, examples):
-    """The maps of `examples` in `folder`, by the photographs' names: PNG or TIFF, of 8 or 16 bit or floating point.
+    """The maps of `examples` in `folder`, named as the photographs: PNG or TIFF, 8 or 16 bit or floating point.
 
     Args:
         folder: A `Path`.
         examples: list of `Example`.
 
     Returns:
-        list of float32 `(height, width)` in [0, 1], the largest whole number being 1; or, where all are black and
-        white and rank nothing, of bool.
+        list of float32 `(height, width)` in [0, 1]; the largest value of an integer type becomes 1. If all maps are
+        black and white, and so do not rank the pixels, list of bool.
 
     Raises:
-        UserError: A map is missing, of another size, no map of one channel, or holds what is no probability.
+        UserError: A map is missing, has another size or several channels, or holds values outside [0, 1].
     """
     maps = [read_map(folder, example) for example in examples]
     if all(np.isin(found, (0, found.max())).all() for found in maps):
@@ -30,24 +30,24 @@ def read_maps(folder, examples):
 
 def read_map(folder, example):
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name the one that holds the maps")
+        raise UserError(f"{folder}: no such folder; name the folder of the maps")
     place = (folder / example.name).parent
     wanted = {f"{(folder / example.name).name}{suffix}".lower() for suffix in SUFFIXES}
     paths = sorted(path for path in place.glob("*") if path.name.lower() in wanted)
     if len(paths) != 1:
         listed = f"{', '.join(path.name for path in paths)} all claim to be" if paths else "lacks"
-        raise UserError(f"{folder}: {listed} the map of {example.name}; there is to be one {example.name}.png or .tif")
+        raise UserError(f"{folder}: {listed} the map of {example.name}; there must be one {example.name}.png or .tif")
     (path,) = paths
     found = decode(path)
     if found.ndim == 3:
         if np.ptp(found, axis=2).any():
-            raise UserError(f"{path}: is in colour; write the probability of vessel alone, as grey")
+            raise UserError(f"{path}: is in colour; save the vessel probability alone, in grey")
         found = found[..., 0]
     if found.shape != example.label.shape:
         sizes = ["x".join(map(str, array.shape[::-1])) for array in (found, example.label)]
-        raise UserError(f"{path}: {sizes[0]} pixels, not {sizes[1]} as the photograph; write it in that size")
+        raise UserError(f"{path}: {sizes[0]} pixels, not {sizes[1]} as the photograph; save it in that size")
     if found.dtype in (np.uint8, np.uint16):
         return (found / np.float32(np.iinfo(found.dtype).max)).astype("float32")
     if not (found.min() >= 0 and found.max() <= 1):  # NaN is neither
-        raise UserError(f"{path}: holds values outside [0, 1]; write probabilities")
+        raise UserError(f"{path}: holds values outside [0, 1]; save probabilities")
     return found.astype("float32")

@@ -17,15 +17,15 @@ from vessels.prediction.maps import predict_photograph
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 from vessels.record import load_network, record_and_diameters
 
-SKY_BLUE = np.array([86, 180, 233])  # Okabe and Ito's palette: told from a red retina by colour-blind readers too
+SKY_BLUE = np.array([86, 180, 233])  # of Okabe and Ito: colour-blind readers can tell it from a red retina
 KINDS = ("probability", "mask", "overlay")
 HEADER = ("file", "width", "height", "scale", "confidence", "seconds", "warning", *UNITS)
 
 
 def collect(paths):
-    """Photographs that `paths` name, files or folders (not what is in folders within): list of `Path`.
+    """The photographs in `paths`, files or folders (without their subfolders): list of `Path`.
 
-    Raises `UserError` where there is none, or where the results of two would have one name.
+    Raises `UserError` if there are none, or if the results of two would have the same name.
     """
     found = {}
     for path in paths:
@@ -36,7 +36,7 @@ def collect(paths):
             others = collections.Counter(file.suffix.lower() for file in files if file.suffix.lower() not in SUFFIXES)
             if others:
                 listed = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items()))
-                print(f"{path}: left out {listed}; to try one, name it", file=sys.stderr)
+                print(f"{path}: skipped {listed}; to try such a file, name it", file=sys.stderr)
         if not inside:
             raise UserError(f"{path}: no photograph there; name files, or folders of {', '.join(sorted(SUFFIXES))}")
         for photograph in inside:
@@ -48,10 +48,10 @@ def collect(paths):
 
 
 def main(build, load_weights, arguments):
-    """What `predict.py` does with photographs; `build` and `load_weights` as in `evaluation.main`.
+    """The command behind `predict.py`; `build` and `load_weights` as in `evaluation.main`.
 
-    `arguments` holds what `predict.parse` gives. Returns the exit code: 0; 1 if a photograph failed; 2 after an error
-    that keeps all of them from being predicted.
+    `arguments` is the result of `predict.parse`. Returns the exit code: 0; 1 if a photograph failed; 2 after an error
+    that stopped all.
     """
     def command():
         number, shards = arguments.shard
@@ -66,7 +66,7 @@ def main(build, load_weights, arguments):
         diameters = (arguments.diameter,) if arguments.diameter else diameters
         predictor = Predictor(model, diameters, threshold, arguments)
         predicted = predict_all(predictor, left, table)
-        skipped = f", {len(photographs) - len(left)} were there" if len(left) < len(photographs) else ""
+        skipped = f", {len(photographs) - len(left)} skipped" if len(left) < len(photographs) else ""
         print(printable(f"{predicted} of {len(left)} photographs{skipped}: results in {arguments.output_dir}/"))
         return int(predicted < len(left))
 
@@ -79,7 +79,7 @@ def places(folder, photograph):
 
 
 class OneAtATime:
-    """A network that several threads share."""
+    """A network that several threads share; it predicts one batch at a time."""
 
     def __init__(self, model):
         self.model, self.lock = model, threading.Lock()
@@ -99,7 +99,7 @@ class Predictor:
     arguments: object  # of `main`
 
     def __call__(self, path):
-        """Writes the three images. Returns the photograph's row of the table, a dict, or the error that it gave."""
+        """Writes the three images. Returns the photograph's row of the table, a dict, or the error that it caused."""
         files = places(self.arguments.output_dir, path)
         try:
             for file in files.values():
@@ -131,7 +131,7 @@ class Predictor:
 
 
 def predict_all(predictor, photographs, table):
-    """Writes what `predict.py` says for each photograph. Returns how many could be read: int."""
+    """Predicts all photographs; adds rows to `table` and shows progress. Returns how many succeeded: int."""
     predicted, last, progress = 0, time.time(), Progress(len(photographs))
     for path, row in zip(photographs, in_order(predictor, photographs), strict=True):
         if isinstance(row, Exception):

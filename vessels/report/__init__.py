@@ -1,1 +1,1 @@
-"""What people read and look at: tables, plots and the results page."""
+"""Tables, plots and the results page."""

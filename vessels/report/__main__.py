@@ -1,8 +1,8 @@
-"""All tables of README.md, results/README.md and results/ablation.md, and the results page, anew.
+"""Updates all tables of README.md, results/README.md, results/ablation.md and weights/README.md, and the results page.
 
-    python -m vessels.report            # the tables, from results/*/*/metrics.json; where the images and the maps
-                                        # of eval_*.py are, results/index.html and results/figure.png
-    python -m vessels.report --check    # exit code 1 where a table is stale
+    python -m vessels.report            # the tables, from results/*/*/metrics.json; and, if the images and the maps
+                                        # of eval_*.py are available, results/index.html and results/figure.png
+    python -m vessels.report --check    # writes nothing; exit code 1 if a table is out of date
 """
 
 import argparse
@@ -13,10 +13,10 @@ from vessels.report import documents, page
 
 
 def main(argv=None):
-    """The command line `python -m vessels.report`: 0; 1 for a stale table or what was left out; 2 for what to mend."""
+    """Runs `python -m vessels.report`: 0; 1 if a table is out of date or a file was left out; 2 after an error."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is out of date")
     check = parser.parse_args(argv).check
     try:
         stale = documents.update(check=check)
@@ -25,7 +25,7 @@ def main(argv=None):
         return 2
     if check:
         if stale:
-            print(f"stale: {', '.join(stale)}; make them anew with `python -m vessels.report`", file=sys.stderr)
+            print(f"out of date: {', '.join(stale)}; update with `python -m vessels.report`", file=sys.stderr)
         return int(bool(stale))
     lines = page.write()
     print("\n".join(lines))

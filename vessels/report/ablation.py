@@ -1,4 +1,4 @@
-"""What attention and DropBlock are worth: each network against the backbone, with intervals."""
+"""The effect of attention and DropBlock: each network compared with the backbone, with intervals."""
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -9,13 +9,13 @@ from vessels.report import tables
 
 KEYS = {"f1": "F1", "auc": "AUC"}
 RECIPES = {"patches": "default", "authors": "authors'"}
-HEAD = ("network", "set", "recipe", *KEYS.values(), "its trainings", "the backbone's")
+HEAD = ("network", "set", "recipe", *KEYS.values(), "trainings", "backbone trainings")
 
 
 def groups(all_metrics):
-    """The networks of one set that may be compared: `[{variant: [metrics of each seed]}]`, a recipe each.
+    """The networks of one set that may be compared: `[{variant: [metrics of each seed]}]`, one dict per recipe.
 
-    Left out are networks of another set, averages over flips, unfinished runs, and recipes without a backbone.
+    Networks trained on another set, averages over flips, unfinished runs, and recipes without a backbone are left out.
     """
     found = []
     for metrics in all_metrics:
@@ -32,7 +32,7 @@ def groups(all_metrics):
 
 
 def scores_of_images(seeds, key):
-    """float `(seeds, images)`: `key` of each test image inside the field of view, by the images' names."""
+    """float `(seeds, images)`: `key` of each test image inside the field of view, sorted by image name."""
     scores = [{one["image"]: one["inside_fov"][key] for one in metrics["per_image"]} for metrics in seeds]
     return np.array([[one[name] for name in sorted(one)] for one in scores], float)
 
@@ -40,8 +40,8 @@ def scores_of_images(seeds, key):
 def difference(scores, reference):
     """Mean difference of two networks over test images and trainings, with its 95 % interval.
 
-    `scipy.stats.bootstrap`: percentiles of 9,999 draws of images, each with the scores of both networks, and of each
-    network's trainings; where there is one training, it is always drawn.
+    `scipy.stats.bootstrap` draws the images (each with the scores of both networks) and the trainings of each network
+    9,999 times with replacement, and takes percentiles. A single training is always drawn.
 
     Args:
         scores, reference: float `(trainings, images)`, of the same images in the same order.
@@ -54,7 +54,7 @@ def difference(scores, reference):
         ours, theirs = (side[drawn[..., :, None], images[..., None, :]].mean((-2, -1)) for side, drawn in sides)
         return ours - theirs
 
-    # Bootstrap wants two things to draw from at least.
+    # `bootstrap` needs at least two items to draw from.
     trainings = [np.resize(np.arange(len(side)), max(len(side), 2)) for side in (scores, reference)]
     found = bootstrap((np.arange(scores.shape[1]), *trainings), statistic, vectorized=True, method="percentile",
                       rng=np.random.default_rng(0)).confidence_interval
@@ -62,11 +62,11 @@ def difference(scores, reference):
 
 
 def comparisons(results_dir):
-    """Every network of every recipe against the backbone of that recipe.
+    """Compares every network with the backbone of the same recipe.
 
     Returns:
         list of dicts: `recipe`, `set`, `network`, `trainings`, `reference` (the backbone's trainings), `images`, and
-        in `f1` and `auc` what `difference` gives.
+        `f1` and `auc`, each a result of `difference`.
 
     Raises:
         UserError: Two networks were scored on different images.
@@ -96,15 +96,15 @@ def cells(comparison):
 
 
 def conclusion(compared):
-    """What comparisons of one recipe and set decide: str, two sentences."""
+    """Summary of the comparisons of one recipe and set: str, a sentence for each metric."""
     sentences = []
     for key, title in KEYS.items():
         spans = {one["network"]: one[key] for one in compared}
-        told = [f"that of {network} is {'higher' if low > 0 else 'lower'}"
+        told = [f"{network} is {'higher' if low > 0 else 'lower'} than the backbone"
                 for network, (_, low, high) in spans.items() if low > 0 or high < 0]
         reach = 1000 * max(abs(end) for _, low, high in spans.values() for end in (low, high))
-        verdict = " and ".join(told) or "no network is told apart from the backbone"
-        sentences.append(f"In {title}, {verdict}; the intervals reach {reach:.1f} thousandths from zero.")
+        verdict = " and ".join(told) or "no network can be distinguished from the backbone"
+        sentences.append(f"In {title}, {verdict}; the intervals extend up to {reach:.1f} thousandths from zero.")
     first = compared[0]
     return f"{first['set']}, {first['recipe']} recipe, {first['images']} images. {' '.join(sentences)}"
 

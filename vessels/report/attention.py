@@ -1,4 +1,4 @@
-"""What spatial attention does to a photograph in a trained network: the picture behind predict.py --attention."""
+"""Draws what spatial attention does in a trained network: the command behind predict.py --attention."""
 
 import dataclasses
 import io
@@ -15,20 +15,20 @@ from vessels.files import write_atomically
 from vessels.prediction.maps import predict_photograph
 from vessels.prediction.photographs import collect
 
-# Told apart by colour-blind readers too, from light to dark and from one hue to another.
+# Colour-blind readers can read both: one goes from dark to light, one from one hue to another.
 ATTENTION, FEATURES = "cividis", "PuOr"
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """What one layer of spatial attention does to a photograph, in maps `(height, width)` of its level's size.
+    """The effect of one layer of spatial attention on a photograph; maps are `(height, width)` of its level.
 
     Attributes:
-        name: Where in the network, as "encoder 2", "bottom" or "decoder 1"; level 1 has the photograph's own pixels.
-        channels: How many feature maps it sees, an int.
-        attention: float32 in [0, 1], NaN outside the field of view: what every channel is multiplied by.
-        before, after: float32, NaN outside the field of view: the mean over the channels of what goes in and comes out.
-        on_vessels, elsewhere: Mean of the attention where the network finds vessels, and where it does not, floats.
+        name: Position in the network, such as "encoder 2", "bottom" or "decoder 1"; level 1 has full resolution.
+        channels: Number of feature channels, an int.
+        attention: The attention map, float32 in [0, 1], NaN outside the field of view.
+        before, after: Channel mean of the layer's input and output, float32, NaN outside the field of view.
+        on_vessels, elsewhere: Mean attention where the network finds vessels, and where it finds none, floats.
     """
 
     name: str
@@ -75,7 +75,7 @@ def attention_blocks(model, kind, image, diameters):
 
 
 def draw(blocks):
-    """JPEG bytes: a column for each of `blocks`; all attention on one scale, and all features on another."""
+    """JPEG bytes: a column for each of `blocks`. All attention maps share a colour scale, and so do all features."""
     figure = Figure(figsize=(2 * len(blocks) + 0.8, 6.6), layout="compressed")
     axes = figure.subplots(3, len(blocks), squeeze=False)
     side = max(block.before.shape[1] for block in blocks)
@@ -101,7 +101,7 @@ def draw(blocks):
 
 
 def main(build, kind, arguments):
-    """What `predict.py --attention` does; `build(weights=path)` makes the network, `kind` is as above.
+    """The command behind `predict.py --attention`; `build(weights=path)` makes the network, `kind` is as above.
 
     `arguments` holds `photographs`, `output_dir` and `weights`.
     Returns the exit code: 0; 2 after an error that names the remedy.

@@ -1,10 +1,10 @@
-"""The figures of the model card weights/README.md, from results/*/*/metrics.json."""
+"""The scores in the model card weights/README.md, from results/*/*/metrics.json."""
 
 import json
 
 from vessels.report.tables import COLUMNS, cell, markdown_row, title
 
-# As the hubs name them.
+# The names that model hubs use.
 METRICS = {"auc": "roc_auc", "accuracy": "accuracy", "sensitivity": "recall", "specificity": "specificity", "f1": "f1"}
 
 
@@ -19,7 +19,7 @@ def by_weights(results_dir):
 
 
 def model_index(results_dir):
-    """YAML of the front matter, as the hubs read it: RSAN's figures inside the field of view. str, before a comment."""
+    """YAML front matter for model hubs: RSAN's scores inside the field of view. str; ends with "# "."""
     lines = []
     for name, all_metrics in by_weights(results_dir).items():
         if all_metrics[0]["variant"] != "rsan":
@@ -30,14 +30,15 @@ def model_index(results_dir):
             lines += ["  - task: {type: image-segmentation}",
                       f"    dataset: {{name: {title(dataset)}, type: {dataset.lower()}, split: test}}",
                       "    metrics:"]
-            lines += [f"    - {{type: {kind}, value: {cell(metrics['inside_fov'][key])}, name: {key} inside the field}}"
+            scores = metrics["inside_fov"]
+            lines += [f"    - {{type: {kind}, value: {cell(scores[key])}, name: {key} inside the field of view}}"
                       for key, kind in METRICS.items()]
     return "\n".join(["model-index:", *lines] if lines else ["model-index: []"]) + "\n# "
 
 
 def figures(results_dir):
-    """Markdown: every weights file on each set, inside the field of view, and its worst image. str."""
-    head = ("weights", "scored on", *(COLUMNS[key] for key in METRICS), "F1 of the images", "the worst of them")
+    """Markdown table of every weights file on each set: scores inside the field of view, and the worst image. str."""
+    head = ("weights", "scored on", *(COLUMNS[key] for key in METRICS), "F1, mean ± std of images", "worst image, F1")
     lines = [markdown_row(*head), markdown_row(*["---"] * len(head))]
     for name, all_metrics in by_weights(results_dir).items():
         for metrics in all_metrics:

@@ -1,10 +1,10 @@
-"""The tables in Markdown files, between markers: made from results, told when they are stale."""
+"""Updates the tables between markers in Markdown files, and finds those that are out of date."""
 
 from vessels import UserError
 from vessels.files import ROOT, write_atomically
 from vessels.report import ablation, agreement, card, standing, tables
 
-# What stands between `<!-- name: begin -->` and `<!-- name: end -->` in which file: made from the results folder.
+# For each file, what makes the text between `<!-- name: begin -->` and `<!-- name: end -->` from the results folder.
 DOCUMENTS = {
     "README.md": {"results": standing.short_table},
     "results/README.md": {"networks": tables.readme_table, "where this stands": standing.markdown,
@@ -15,11 +15,11 @@ DOCUMENTS = {
 
 
 def filled(path, text, name, content):
-    """`text`, of the file `path`, with `content` between the markers of `name`; UserError without one pair of them."""
+    """`text`, of the file `path`, with `content` between the markers of `name`; UserError unless there is one pair."""
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     if (text.count(begin), text.count(end)) != (1, 1):
-        raise UserError(f"{path}: lacks the lines '{begin.strip()}' and '{end}', once each; put them where the table "
-                        "belongs")
+        raise UserError(f"{path}: must have each of the lines '{begin.strip()}' and '{end}' once; put them where the "
+                        "table belongs")
     before, after = text.split(begin)
     return before + begin + content + end + after.split(end)[1]
 
@@ -28,7 +28,7 @@ def update(root=ROOT, check=False):
     """Puts what `DOCUMENTS` lists into the files below `root`, from `root/results`; with `check`, writes nothing.
 
     Returns:
-        list of str, the files that were stale.
+        list of str, the files that were out of date.
 
     Raises:
         UserError: There is no such file, or no pair of markers in it.

@@ -1,4 +1,4 @@
-"""Where the released networks stand: in eight rows, and beside what others published, with how each row was scored."""
+"""Compares the released networks with published ones, in eight rows and in full, and says how each was scored."""
 
 import json
 
@@ -8,17 +8,17 @@ from vessels.report import tables
 
 FIGURES = ("auc", "accuracy", "sensitivity", "specificity", "f1")
 HOW = ("pooling", "threshold", "test_time", "split", "comparable", "caveat")
-HEAD = ("network", *(tables.COLUMNS[key] for key in FIGURES), "pixels", "comparable", "how it was scored", "caveat")
+HEAD = ("network", *(tables.COLUMNS[key] for key in FIGURES), "pooling", "comparable", "how it was scored", "caveat")
 POOLINGS = ("pooled", "mean over images", "not stated")
 
 
 def published():
-    """results/published.json: rows of each set's name, each with how it was scored; in "field" what holds for all."""
+    """Content of results/published.json: rows for each set, with how they were scored; "field": general remarks."""
     return json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8"))
 
 
 def ours(dataset, results_dir):
-    """The set's own RSAN of seed 0, of each recipe: rows as in results/published.json, pooled and as means."""
+    """Rows, as in results/published.json, of RSAN trained on this set with seed 0, per recipe: pooled and means."""
     rows = []
     for _, metrics in tables.results_of(dataset, results_dir):
         recipe = metrics["weights"]["recipe"]
@@ -38,9 +38,10 @@ def ours(dataset, results_dir):
 
 
 def blocks(dataset, results_dir):
-    """The tables of one set: `{protocol: [(kind, cells)]}`, empty without results of ours.
+    """The tables of one set: `{protocol: [(kind, cells)]}`, empty if we have no results.
 
-    Each published row stands below ours that was scored alike; kind is "ours", "yes" or "no", for comparable.
+    A published row follows our row that was scored in the same way. `kind` is "ours", or whether the row is
+    comparable, "yes" or "no".
     """
     if not (found := ours(dataset, results_dir)):
         return {}
@@ -59,7 +60,7 @@ def cells(row):
 
 
 def markdown(results_dir):
-    """The tables of all sets and what holds for all of them, in Markdown: str, empty where there are no results."""
+    """The tables of all sets and the general remarks, in Markdown: str, empty if there are no results."""
     lines = []
     for dataset in datasets.DATASETS:
         for scored, found in blocks(dataset, results_dir).items():
@@ -69,8 +70,8 @@ def markdown(results_dir):
 
 
 def short_table(results_dir):
-    """Markdown, four rows a set: ours beside the paper's, scored as the paper did, and ours beside the second
-    observer's, scored as most others do. str, empty where there are no results.
+    """Markdown, four rows for each set: ours and the paper's, scored as in the paper, then ours and the second
+    observer's, scored as by most others. str, empty if there are no results.
     """
     head = "set", "scored", "network", *(tables.COLUMNS[key] for key in FIGURES)
     lines = [tables.markdown_row(*head), tables.markdown_row(*["---"] * len(head))]

@@ -15,26 +15,26 @@ COLUMNS = {"auc": "AUC", "accuracy": "acc.", "sensitivity": "sens.", "specificit
 
 
 def title(name):
-    """A set's name for people; of several sets that a network learned from together, "DRIVE+CHASEDB1", both."""
+    """Name of a set for readers; for several sets, such as "DRIVE+CHASEDB1", all their names."""
     titles = {**{dataset.name: dataset.title for dataset in datasets.DATASETS}, "synthetic": "SYNTHETIC"}
     return " and ".join(titles.get(part, part) for part in name.split("+"))
 
 
 def own(metrics):
-    """Whether the network learned from the set that it is scored on, alone or with others."""
+    """Whether the network was trained on the set on which it is scored, alone or with others."""
     return metrics["dataset"] in metrics["trained_on"].split("+")
 
 
 def marks(metrics):
-    """What stands behind the network's name, that nobody takes its figures for others: str, empty for most."""
+    """Suffix of a network's name that warns of unusual scoring: str, empty for most networks."""
     seen, threshold = metrics.get("seen_in_training", []), metrics.get("threshold", 0.5)
     return (f", threshold {threshold:g}" * (threshold != 0.5)
             + f", {len(seen)} of the photographs SEEN IN TRAINING" * bool(seen))
 
 
 def network(metrics):
-    """Its name in tables: str, as "rsan", "rsan, authors' recipe" or, where it learned from another set, "rsan of
-    CHASE DB1".
+    """Name of the network in tables: str, such as "rsan", "rsan, authors' recipe" or, if it was trained on another
+    set, "rsan of CHASE DB1".
     """
     if "maps" in metrics:
         return f"maps of {metrics['maps']}{marks(metrics)}"
@@ -48,7 +48,7 @@ def network(metrics):
 
 
 def rows(metrics, protocol, name=None):
-    """`[(name, scores)]` of the table: ours, the paper's (empty if not scored so), the second observer's."""
+    """`[(name, scores)]` of the table: ours, the paper's (empty for the other protocol), the second observer's."""
     seed = metrics["weights"]["recipe"]["seed"]
     ours = (name or network(metrics)) + f", seed {seed}" * bool(seed) + " (here)" * own(metrics)
     found = [(ours, metrics[protocol])]
@@ -96,8 +96,8 @@ def table_markdown(metrics):
 
 
 def results_of(dataset, results_dir):
-    """`[(folder, metrics)]` of a data set: its own networks, recipe by recipe, each from rsan on, seed by seed; then
-    those of several sets, then another set's.
+    """`[(folder, metrics)]` of a data set: first networks trained on this set, sorted by recipe, variant (rsan first)
+    and seed; then those trained on several sets, then those of another set.
     """
     def place(found):
         metrics = found[1]
@@ -112,15 +112,15 @@ def results_of(dataset, results_dir):
 
 
 def differences(one, other):
-    """What two recipes differ in, but network and seed: list of str, as "epochs 7" of `one`. What only one of them
-    says, the other is too old to say.
+    """Differences of two recipes, except in variant and seed: list of str, such as "epochs 7" for `one`. A key that
+    only one recipe has is ignored, because the other recipe is older than the key.
     """
     keys = [key for key in one if key in other and key not in ("variant", "seed") and one[key] != other[key]]
     return [f"other {key}" if isinstance(one[key], dict) else f"{key} {one[key]}" for key in keys]
 
 
 def grouped(all_metrics):
-    """`[(name, [metrics of each seed])]`: one recipe of one network each, and no two of one name."""
+    """`[(name, [metrics of each seed])]`: one entry for each network and recipe; no name occurs twice."""
     groups = {}
     for metrics in all_metrics:
         recipe, name = metrics["weights"]["recipe"], network(metrics)
@@ -133,8 +133,8 @@ def grouped(all_metrics):
 
 
 def all_rows(all_metrics, protocol):
-    """Rows of a table of several networks: ours, with mean and standard deviation where there are several seeds of
-    one, then what each would repeat: the paper and the second observer.
+    """Rows of a table of several networks: all of ours, with mean and standard deviation if there are several seeds;
+    then, once for all networks, the paper and the second observer.
     """
     def spread(values):
         return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" if None not in values else None
@@ -149,7 +149,7 @@ def all_rows(all_metrics, protocol):
 
 
 def readme_table(results_dir=ROOT / "results"):
-    """Markdown of all `<results_dir>/<set>/<network>/metrics.json`: str, empty where there are none."""
+    """Markdown of all `<results_dir>/<set>/<network>/metrics.json`: str, empty if there are none."""
     head = "set", "scored", "network", *COLUMNS.values()
     lines = [markdown_row(*head), markdown_row(*["---"] * len(head))]
     for dataset in datasets.DATASETS:

@@ -1,8 +1,8 @@
 """Training on several devices or machines, by the backend's own engine: `tf.distribute` or `keras.distribution`.
 
-A batch is shared out evenly, normalization takes its statistics over all of it, and the gradients of the shares are
-summed: what is learned is what one device learns. But for DropBlock, on TensorFlow: each device draws its own blocks,
-and scales by what they leave of its share.
+A batch is divided evenly, batch normalization uses the statistics of the whole batch, and the gradients of all parts
+are summed, so that the result is that of one device. The exception is DropBlock on TensorFlow: each device draws its
+own blocks, and rescales its part of the batch by itself.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ if keras.backend.backend() == "tensorflow":
 
 @dataclasses.dataclass
 class Engine:
-    """Where a run computes.
+    """The devices and processes of a run.
 
     Attributes:
         strategy: A `tf.distribute.Strategy`, or None.
-        replicas: How many devices share a batch, in all processes.
-        workers, worker: How many processes there are, and which of them this is.
+        replicas: Number of devices that share a batch, in all processes.
+        workers, worker: Number of processes, and the index of this one.
     """
 
     strategy: object = None
@@ -38,7 +38,7 @@ class Engine:
 
     @property
     def chief(self):
-        """Whether it is this process that validates and writes."""
+        """Whether this process validates and writes files."""
         return self.worker == 0
 
     def scope(self):
@@ -46,11 +46,11 @@ class Engine:
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def adapt(self, model):
-        """`model`, just built, as this engine trains it."""
+        """Returns the new `model` in a form that this engine can train."""
         return MultiWorkerModel(model.inputs, model.outputs, name=model.name) if self.workers > 1 else model
 
     def part_random_streams(self, states):
-        """Gives each replica random streams of its own, from those that all of them hold."""
+        """Makes the random streams of the replicas differ; all replicas start with the same ones."""
         if self.strategy:
             for state in states:
                 local = self.strategy.experimental_local_results(state.value)
@@ -58,33 +58,33 @@ class Engine:
                     copy.assign_add([self.worker * len(local) + i, 0])
 
     def agree(self, run):
-        """Raises UserError unless all workers are about to go on with the same `run`, a str that describes it."""
+        """Raises UserError unless all workers give the same `run`, a str that describes flags and checkpoint."""
         if self.workers > 1:
             sums = self.strategy.gather(keras.ops.convert_to_tensor([zlib.crc32(run.encode())], "int64"), axis=0)
             if len(set(sums.numpy())) > 1:
-                raise UserError("the workers have other flags, or see other checkpoints: give all of them the same "
-                                "command, and an --output-dir on a disk that they share")
+                raise UserError("the workers have different flags, or see different checkpoints: give all of them the "
+                                "same command, and an --output-dir on a disk that they share")
 
 
 class MultiWorkerModel(keras.Model):
-    """Two steps of `fit` that Keras 3.15 takes wrongly where workers have one device each."""
+    """Replaces two steps of `fit` that fail in Keras 3.15 if each worker has one device."""
 
     def train_step(self, data):
         # Keras averages the workers' metrics along an axis that scalars do not have.
         return {name: keras.ops.reshape(value, (1,)) for name, value in super().train_step(data).items()}
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Keras builds the metrics with a mean of the workers' batches that it cannot take.
+        # Keras builds the metrics with a mean over the workers' batches, which fails.
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=(self.inputs[0], self.outputs[0]))
 
 
 def start(name, batches):
-    """Starts the engine `name`, "mirrored", "multiworker", or None for one device; before anything is computed.
+    """Starts the engine `name`: "mirrored", "multiworker", or None for one device. Call it before any computation.
 
     Raises:
-        UserError: The backend or TF_CONFIG do not allow it, or the devices cannot share batches of the sizes
-            `batches` evenly.
+        UserError: The backend or TF_CONFIG does not allow it, or a batch size in `batches` cannot be divided
+            evenly among the devices.
     """
     backend = keras.backend.backend()
     if name is None:
@@ -115,7 +115,7 @@ def start_tensorflow(name):
         for worker in workers:
             address(worker)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError("--strategy multiworker needs TF_CONFIG, the same on each machine but for the index: "
+        raise UserError("--strategy multiworker needs TF_CONFIG, the same on all machines except for the index: "
                         '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}') from None
     print(f"worker {task['index']} of {len(workers)}", flush=True)
     meet(workers, task["index"])
@@ -126,11 +126,11 @@ def start_tensorflow(name):
 
 @contextlib.contextmanager
 def lost_workers():
-    """Turns TensorFlow's complaints into a UserError."""
+    """Turns TensorFlow's errors into a UserError."""
     try:
         yield
     except tf.errors.OpError as error:
-        # After the place in the graph comes a paragraph with the reason.
+        # The reason is in the last paragraph, after the place in the graph.
         reason = re.sub(r"{{.*?}} ?", "", str(error.message).strip().split("\n\n")[-1].splitlines()[0])
-        raise UserError(f"TensorFlow stopped: {type(error).__name__}, {reason}; if a worker is gone, give all of them "
-                        "their commands again: they go on from the last whole epoch") from None
+        raise UserError(f"TensorFlow stopped: {type(error).__name__}, {reason}; if a worker is gone, repeat the "
+                        "commands of all workers: they resume from the last complete epoch") from None

@@ -1,4 +1,4 @@
-"""What a network learns by: the loss, the learning rate, and how DropBlock comes and goes."""
+"""The loss, the learning rate, and the schedules of DropBlock and batch normalization."""
 
 import math
 
@@ -8,7 +8,7 @@ import keras
 def loss_of(recipe):
     """The loss, a function of labels and probabilities; its name goes into the record.
 
-    It is the binary cross-entropy of each pixel, in which a vessel pixel counts `vessel_weight` times.
+    It is the binary cross-entropy of each pixel; a vessel pixel counts `vessel_weight` times.
     """
     def weighted_crossentropy(label, probability):
         weight = 1 + (recipe.vessel_weight - 1) * label[..., 0]
@@ -18,10 +18,10 @@ def loss_of(recipe):
 
 
 def phases(recipe, steps):
-    """`[(first epoch, epoch after the last, learning rate)]`, each phase with an Adam of its own.
+    """`[(first epoch, epoch after the last, learning rate)]`, each phase with a new Adam.
 
-    Patches: one, 50 steps of warm-up, then a cosine to 1e-5. Authors: two; their script is run to the end of the
-    first, then by hand once more from its weights, newly compiled, at a tenth of the rate.
+    "patches" has one phase: 50 steps of warm-up, then a cosine decay to 1e-5. "authors" has two: the authors run
+    their script once, then again by hand from the resulting weights, newly compiled, at a tenth of the rate.
     """
     if recipe.recipe == "authors":
         boundary = recipe.epochs * 2 // 3
@@ -35,10 +35,11 @@ def phases(recipe, steps):
 
 
 def settling(recipe, epoch):
-    """Whether `epoch` (from 0) is in the last fifth, when normalization learns what prediction will meet.
+    """Whether `epoch` (from 0) is in the last fifth, in which batch normalization adapts to prediction.
 
-    DropBlock is off then: after each DropBlock, normalization has learned the larger variance of what it scales
-    up (arXiv:1801.05134). And the moving averages reach ten times further back, as those of small batches waver.
+    DropBlock is off then, because it scales up the values that it keeps, so that batch normalization learns a larger
+    variance than in prediction (arXiv:1801.05134). The moving averages cover ten times as many steps, because those
+    of small batches fluctuate.
     """
     return epoch >= max(math.floor(0.8 * recipe.epochs), 1)
 
@@ -52,7 +53,7 @@ def ramped_keep_prob(recipe, epoch):
 
 
 def stage_callback(recipe, set_stage):
-    """Calls `set_stage(model, keep_prob, momentum)` at the beginning of each epoch; None leaves what was built."""
+    """Callback: `set_stage(model, keep_prob, momentum)` at the start of each epoch; None keeps a value."""
     def enter(epoch, logs=None):
         set_stage(callback.model, ramped_keep_prob(recipe, epoch), 0.99 if settling(recipe, epoch) else None)
 

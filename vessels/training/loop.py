@@ -52,6 +52,8 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
         "validation_sha256": checksums["validation"], "diameters": dataset.diameters,
         **{key: checksums[key] for key in ("started_from",) if key in checksums},
     }
+    if recipe.recipe == "any":
+        config["vessel_weights"] = {part.name: part.vessel_weight for part in dataset.parts}
     if engine.chief:
         lock = lock_run(run_dir)
         describe(run_dir, config, {"strategy": strategy, "replicas": engine.replicas})

@@ -1,4 +1,4 @@
-"""Workers meet before TensorFlow starts, whose own waiting names nobody, hears no Ctrl-C and has no end."""
+"""Waits for all workers before TensorFlow starts, which waits forever, ignores Ctrl-C and names no missing worker."""
 
 import contextlib
 import selectors
@@ -13,11 +13,11 @@ MINUTE = 60  # seconds
 def meet(workers, index):
     """Returns as soon as all `workers`, a list of "host:port", have called this, each with its own `index`.
 
-    The first one listens at its address, to which TensorFlow's server comes afterwards, and tells the others who is
-    missing. Each minute, a line says who that is.
+    The first worker listens at its address, where TensorFlow's server will be afterwards, and tells the others who is
+    missing. Each worker prints this every minute.
 
     Raises:
-        UserError: Somebody is missing after ten minutes, or the first one's port is taken.
+        UserError: A worker is missing after ten minutes, or the first worker's port is in use.
     """
     patience = Patience()
     if index == 0:
@@ -33,10 +33,10 @@ class Patience:
     def ask_for(self, absent):
         minutes = int((time.monotonic() - self.began) / MINUTE)
         if minutes >= 10:
-            raise UserError(f"{absent} did not come within ten minutes: start the same command there, with the same "
-                            "addresses in TF_CONFIG, and see that the machines reach each other")
+            raise UserError(f"{absent} did not connect within ten minutes: start the same command there, with the "
+                            "same addresses in TF_CONFIG, and check that the machines can reach each other")
         if minutes > self.said:
-            print(f"waiting for {absent} since {minutes} min", flush=True)
+            print(f"still waiting for {absent} after {minutes} min", flush=True)
         self.said = minutes
 
 
@@ -45,11 +45,11 @@ def receive(workers, patience):
         try:
             server = stack.enter_context(socket.create_server(("", address(workers[0])[1])))
         except OSError as error:
-            raise UserError(f"{workers[0]}: {error.strerror}; end what listens there, or choose another port in "
-                            "TF_CONFIG") from None
+            raise UserError(f"{workers[0]}: {error.strerror}; stop the program that listens there, or choose another "
+                            "port in TF_CONFIG") from None
         selector = stack.enter_context(selectors.DefaultSelector())
         selector.register(server, selectors.EVENT_READ)
-        present = {}  # the index at the other end of each connection
+        present = {}  # index of the worker at the other end of each connection
         while absent := ", ".join(worker for i, worker in enumerate(workers) if i and i not in present.values()):
             tell(present, absent)
             patience.ask_for(absent)
@@ -88,7 +88,7 @@ def tell(connections, line):
 
 
 def hear(connection):
-    """Lines that came, or "" where the other side is gone."""
+    """Lines that were received, or "" if the other side is gone."""
     try:
         return connection.recv(65536).decode()
     except ConnectionError:

@@ -21,36 +21,36 @@ def option(default, text, **metadata):
 class Recipe:
     """Everything that a run depends on; each field is a flag of the training script."""
 
-    recipe: str = option("patches", "'patches': augmented patches; 'authors': what the authors' script does: whole "
-                         "padded images, no augmentation, keep_prob the same from first step to last, a tenth of the "
-                         "learning rate and a new Adam for the last third", choices=("patches", "authors"))
+    recipe: str = option("patches", "'patches': augmented patches; 'authors': as the authors' script: whole padded "
+                         "images, no augmentation, constant keep_prob, and for the last third of the epochs a new Adam "
+                         "with a tenth of the learning rate", choices=("patches", "authors"))
     variant: str = option("rsan", "the network: rsan, backbone_dropblock (no attention) or backbone (neither)")
-    seed: int = option(0, "what chance decides follows from it: initial weights, patches, DropBlock", minimum=0)
-    train_on: str = option("train", "images to learn from; with the validation images among them, the "
-                           "validation figures are no longer a test", choices=("train", "train+validation"))
-    epochs: int = option(None, "epochs", minimum=1)
-    steps: int = option(None, "batches in an epoch", minimum=1, ignored="authors")
-    batch_size: int = option(None, "patches (authors: images) in a batch", minimum=1)
+    seed: int = option(0, "random seed for initial weights, patches and DropBlock", minimum=0)
+    train_on: str = option("train", "training images; if they include the validation images, the "
+                           "validation scores are no longer a test", choices=("train", "train+validation"))
+    epochs: int = option(None, "number of epochs", minimum=1)
+    steps: int = option(None, "batches per epoch", minimum=1, ignored="authors")
+    batch_size: int = option(None, "patches (authors: images) per batch", minimum=1)
     patch_size: int = option(None, "side of a patch in pixels, a multiple of 8", minimum=56, ignored="authors")
     learning_rate: float = option(2.5e-3, "peak learning rate of Adam", minimum=1e-9)
-    keep_prob: float = option(None, "DropBlock keeps this share of the values; patches come down to it from 1 "
-                              "over the first 60 %% of the epochs and do without DropBlock in the last 20 %%")
-    vessel_weight: float = option(1.2, "weight of a vessel pixel in the loss, background having 1: what is best for F1 "
-                                  "lies below a probability of 0.5, and this brings it nearer", minimum=0.1)
-    mixed_precision: bool = option(False, "compute in bfloat16, weights and loss in float32: less memory, faster on "
-                                   "GPUs and on processors with AVX512-BF16 or AMX")
-    start: str = option("", "weights to go on from, which fine-tunes them")
-    synthetic: bool = option(False, "no data at hand: a minute on procedural fundus images")
+    keep_prob: float = option(None, "fraction of the values that DropBlock keeps; with patches, it falls from 1 "
+                              "to this value over the first 60 %% of the epochs; DropBlock is off in the last 20 %%")
+    vessel_weight: float = option(1.2, "weight of a vessel pixel in the loss (background: 1); more than 1 moves the "
+                                  "best threshold for F1, which is otherwise lower, towards 0.5", minimum=0.1)
+    mixed_precision: bool = option(False, "compute in bfloat16, with weights and loss in float32: needs less memory, "
+                                   "and is faster on GPUs and on processors with AVX512-BF16 or AMX")
+    start: str = option("", "weights file to fine-tune")
+    synthetic: bool = option(False, "train for a minute on procedural fundus images, without any data set")
 
 
-# What `--synthetic` changes, so that the whole path takes a minute.
+# What `--synthetic` changes, so that a training takes a minute.
 SYNTHETIC = {"epochs": 3, "steps": 80, "batch_size": 4, "patch_size": 64, "keep_prob": 0.95, "train_on": "train"}
 
 
 def parse(dataset, recipe, authors, description, argv=None):
     """Command line -> (Recipe, data_dir, run folder, strategy, data set).
 
-    Flags beat what `--recipe` and `--synthetic` imply.
+    Flags override what `--recipe` and `--synthetic` imply.
     """
     parser = flags(dataset, recipe, authors, description)
     given = vars(parser.parse_args(argv))
@@ -62,7 +62,7 @@ def parse(dataset, recipe, authors, description, argv=None):
     implied = authors if given.get("recipe") == "authors" else {}
     for field in dataclasses.fields(Recipe):
         if field.name in given and field.metadata.get("ignored") == given.get("recipe", "patches"):
-            parser.error(f"--{field.name.replace('_', '-')} means nothing to --recipe {given['recipe']}: leave it out")
+            parser.error(f"--{field.name.replace('_', '-')} has no effect with --recipe {given['recipe']}: omit it")
     if given.get("synthetic"):
         implied = {**implied, **SYNTHETIC}
     recipe = dataclasses.replace(recipe, **{**implied, **given})
@@ -84,7 +84,7 @@ def flags(dataset, recipe, authors, description):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     general = isinstance(dataset, mixture.Mixture)
     if general:
-        parser.add_argument("sources", nargs="*", help="what to learn from: CSVs of own photographs, DRIVE, CHASEDB1 "
+        parser.add_argument("sources", nargs="*", help="training data: CSVs of your own photographs, DRIVE, CHASEDB1 "
                             f"(default: {' '.join(dataset.sources)})")
     for field in dataclasses.fields(Recipe):
         if general and field.name == "recipe":
@@ -101,12 +101,12 @@ def flags(dataset, recipe, authors, description):
                 default += "; not for authors"
             parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, choices=field.metadata.get("choices"),
                                 help=f"{text} (default: {default})")
-    parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or the one "
-                        "around it (default: $RSAN_DATA_ROOT or data/)")
+    parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or its "
+                        "parent folder (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="run folder (default: runs/<set>-<variant>-<seed>)")
-    parser.add_argument("--strategy", choices=("mirrored", "multiworker"), help="share each batch among all devices "
-                        "of this machine, or those of the workers that TF_CONFIG lists, which see the same files; "
-                        "give each of them the same command (default: one device)")
+    parser.add_argument("--strategy", choices=("mirrored", "multiworker"), help="mirrored: divide each batch among "
+                        "all devices of this machine; multiworker: among the workers listed in TF_CONFIG, which must "
+                        "see the same files and get the same command (default: one device)")
     return parser
 
 
@@ -115,10 +115,10 @@ def main(dataset, network, recipe, authors, description, argv=None):
 
     Args:
         dataset: A `datasets.Dataset`, or a `mixture.Mixture`, in which the command line may name other sources.
-        network: Called once the command line is known to be right: returns `(build, set_stage)`. `build(keep_prob,
-            variant)` returns the network; `set_stage(model, keep_prob, momentum)` changes both in it.
+        network: Function that returns `(build, set_stage)`, called after the command line was checked.
+            `build(keep_prob, variant)` returns the network; `set_stage(model, keep_prob, momentum)` changes it.
         recipe: The default `Recipe`.
-        authors: dict of what `--recipe authors` changes in it.
+        authors: dict of the fields that `--recipe authors` changes.
         description: Text of `--help`.
 
     Returns:
@@ -137,18 +137,18 @@ def main(dataset, network, recipe, authors, description, argv=None):
         train(found, network, recipe, data, run_dir, strategy)
         return 0
 
-    code = exit_code(command, f"stopped; the same command goes on from the last whole epoch in {run_dir}")
+    code = exit_code(command, f"stopped; the same command resumes from the last complete epoch in {run_dir}")
     if code and strategy == "multiworker":
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # TensorFlow would wait at exit for workers that will not come
+        os._exit(code)  # on a normal exit, TensorFlow would wait for workers that are gone
     return code
 
 
 def read(dataset, recipe, data_dir):
     """`(examples, validation, checksums)` of a run: two lists of `Example`, and the SHA-256 of their files.
 
-    `checksums` also holds "started_from" where the run goes on from other weights.
+    `checksums` also holds "started_from" if the run fine-tunes other weights.
     """
     checksums = {"started_from": read_start(Path(recipe.start), recipe.variant)} if recipe.start else {}
     if recipe.synthetic:

@@ -1,4 +1,4 @@
-"""The run folder: its lock, its description, and the checkpoint that a run goes on from."""
+"""The run folder: its lock, its description, and the checkpoint from which a run resumes."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from vessels.report import plots
 
 
 def lock_run(run_dir):
-    """Makes the run folder and keeps a second run out of it until the returned `filelock.FileLock` is released."""
+    """Creates the run folder and locks it against a second run until the returned `filelock.FileLock` is released."""
     lock = FileLock(run_dir / "lock", blocking=False)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -30,9 +30,9 @@ def lock_run(run_dir):
 
 
 def describe(run_dir, config, engine):
-    """Writes config.json and environment.json, or checks that the folder's run is the one asked for.
+    """Writes config.json and environment.json, or checks that the folder holds the requested run.
 
-    `config` is all that the run depends on; `engine`, what else its record is to say of where it computes.
+    `config` is all that the run depends on. `engine` is added to environment.json: facts about the devices.
     """
     config = json.loads(json.dumps(config))
     path = run_dir / "config.json"
@@ -42,7 +42,7 @@ def describe(run_dir, config, engine):
             raise UserError(f"{run_dir} holds a run with {', '.join(differs)}; choose another --output-dir")
         config = {**config, **before}
     write_atomically(path, json.dumps(config, indent=1) + "\n")
-    if not (run_dir / "environment.json").exists():  # as the run began: by a later start the code may be another
+    if not (run_dir / "environment.json").exists():  # not on resume: the code may have changed
         write_atomically(run_dir / "environment.json", json.dumps({**environment(), **engine}, indent=1) + "\n")
     for left in run_dir.glob(f".*{PARTIAL}"):  # half-written, by a run that was killed
         if left.is_file():
@@ -57,7 +57,7 @@ def read_json(path):
 
 
 def differences(before, now):
-    """list of str, such as "seed 0 (asked: 1)"; of dicts, the names that differ. What `before` lacks is let pass."""
+    """list of str, such as "seed 0 (asked: 1)"; of dicts, the names that differ. Keys not in `before` are ignored."""
     found = []
     for key in [key for key in now if key in before and before[key] != now[key]]:
         if isinstance(before[key], dict) and isinstance(now[key], dict):
@@ -69,14 +69,14 @@ def differences(before, now):
 
 
 def random_states(model):
-    """The states of the layers' random streams: Keras leaves them out of its weights files."""
+    """The states of the layers' random streams, which Keras does not save in weights files."""
     return [layer.seed_generator.state for layer in model.layers if hasattr(layer, "seed_generator")]
 
 
 def resume(model, run_dir, start=""):
-    """Loads weights and random streams of the last whole epoch; returns its history, a list of rows.
+    """Loads weights and random streams of the last complete epoch; returns the history, a list of rows.
 
-    Before the first, it loads the weights `start`, if any are named.
+    If there is no checkpoint yet, it loads the weights `start`, if given.
     """
     latest = run_dir / "latest.weights.h5"
     if not latest.exists():
@@ -90,7 +90,7 @@ def resume(model, run_dir, start=""):
     model.load_weights(latest)
     with h5py.File(latest) as file:
         if "random_states" not in file.attrs:
-            raise UserError(f"{latest}: of an older version, which did not keep DropBlock's random streams; choose "
+            raise UserError(f"{latest}: from an older version, which did not save DropBlock's random streams; choose "
                             "another --output-dir")
         for state, value in zip(random_states(model), json.loads(file.attrs["random_states"]), strict=True):
             state.assign(value)
@@ -98,15 +98,15 @@ def resume(model, run_dir, start=""):
 
 
 def resume_optimizer(model, run_dir):
-    """Loads the last whole epoch into the compiled `model`, with Adam's moments and steps."""
+    """Loads the last complete epoch into the compiled `model`, with Adam's moments and step count."""
     model.optimizer.build(model.trainable_variables)
     model.load_weights(run_dir / "latest.weights.h5")
 
 
 def save_weights(model, path, history=None):
-    """Whole or not at all. With the history inside, a checkpoint's weights, history and random streams agree.
+    """Writes the file completely or not at all; with `history`, also history and random streams, so that all agree.
 
-    HDF5 is written elsewhere first: a disk that fills up under its hands can take the whole process with it.
+    HDF5 is first written to a temporary folder, because a full disk can crash the process inside the HDF5 library.
     """
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole.weights.h5"
@@ -119,13 +119,13 @@ def save_weights(model, path, history=None):
                         [np.asarray(state).tolist() for state in random_states(model)])
             content = whole.read_bytes()
         except OSError as error:
-            raise UserError(f"{whole}: cannot be written ({error}); make room there or set TMPDIR, then give the same "
-                            "command again: the last whole epoch is safe") from None
+            raise UserError(f"{whole}: cannot be written ({error}); make room there or set TMPDIR, then repeat the "
+                            "command: the last complete epoch is safe") from None
     write_atomically(path, content)
 
 
 def write_history(run_dir, history):
-    """The checkpoint's history for people: history.csv, and its curves in look/history.png."""
+    """Writes the history in readable form: history.csv, and its curves in look/history.png."""
     text = io.StringIO()
     writer = csv.DictWriter(text, history[0])
     writer.writeheader()
