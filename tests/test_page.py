@@ -15,7 +15,7 @@ from test_report import measured
 from vessels import UserError
 from vessels.data import datasets
 from vessels.metrics import evaluate
-from vessels.report import page, plots
+from vessels.report import agreement, page, plots
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NAMES = ("01_test", "02_test", "03_test")
@@ -92,6 +92,27 @@ def add_foreign(folder):
     (folder / "DRIVE" / "rsan_of_CHASEDB1").mkdir()
     text = json.dumps({**metrics, "trained_on": "CHASEDB1"})
     (folder / "DRIVE" / "rsan_of_CHASEDB1" / "metrics.json").write_text(text)
+
+
+def test_measures_are_shown_of_sets_that_have_them(results):
+    folder, loaded = results
+    (dataset, examples), _ = loaded
+    path = folder / dataset.name / "rsan" / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    for image, one, found in zip(metrics["per_image"], examples, maps(examples), strict=True):
+        image["measures"] = agreement.measures(one, found, metrics["threshold"])
+    path.write_text(json.dumps(metrics))
+    page.write_page(folder, loaded)
+    page.write_page_of(path.parent, dataset, metrics, examples)
+    for index in (folder, path.parent):
+        text = (index / "index.html").read_text(encoding="utf-8")
+        assert "#measures" in [attrs.get("href") for _, attrs in Tags(text).found]
+        shown = text.split("id='measures'")[1].split("<h2")[0]
+        assert re.findall("<h3>(.*?)</h3>", shown) == ["DRIVE, 3 test images"]
+        first = np.mean([image["measures"]["label"]["density"] for image in metrics["per_image"]])
+        assert f"<td>density</td><td>{first:.4f}</td>" in shown and "rsan, beside the second observer" in shown
+        alts = [attrs["alt"] for tag, attrs in Tags(shown).found if tag == "img"]
+        assert alts[0].startswith("density") and alts[-1].startswith("fractal dimension")
 
 
 def test_list_begins_with_the_worst(results):

@@ -17,7 +17,7 @@ from vessels.metrics import evaluate
 from vessels.prediction import maps, others
 from vessels.prediction.flips import average_flips
 from vessels.record import environment, known_diameters, learned_from, load_network, read_record, record_path
-from vessels.report import page, plots, tables
+from vessels.report import agreement, page, plots, tables
 
 
 def parse(dataset, description, argv=None):
@@ -210,6 +210,8 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
     began = time.time()
     try:
         scores = evaluate(examples, probabilities, threshold)
+        for one, example, found in zip(scores["per_image"], examples, probabilities, strict=True):
+            one["measures"] = agreement.measures(example, found, threshold)
     except ValueError as error:
         raise UserError(f"{source.split(maxsplit=1)[1]}: {error}; these are no use, name others") from None
     scored = time.time()

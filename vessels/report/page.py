@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from vessels import UserError
 from vessels.data import datasets
 from vessels.files import ROOT, write_atomically
-from vessels.report import ablation, standing, tables
-from vessels.report.plots import FALSE, FOUND, MISSED, agreement
+from vessels.report import ablation, agreement, plots, standing, tables
+from vessels.report.plots import FALSE, FOUND, MISSED
 
 WIDTH = 560  # of a picture in the page, in pixels
 # Pictures of results/ that the page shows where they are there: file, heading, caption.
@@ -59,7 +59,7 @@ def table(head, rows, sortable=False):
     lines += [f"<th scope=col>{button.format(html.escape(title))}</th>" for title in head]
     lines.append("</tr></thead><tbody>")
     for kind, cells in rows:
-        texts = (html.escape(cell).replace(" ±", "<br>±") for cell in cells)
+        texts = (html.escape(cell).replace(" ±", "<br>±").replace(" [", "<br>[") for cell in cells)
         lines.append(f"<tr class='{kind}'>" + "".join(f"<td>{text}</td>" for text in texts) + "</tr>")
     return "".join(lines) + "</tbody></table></div>"
 
@@ -77,7 +77,7 @@ def case(example, probability, scores, word, threshold=0.5):
     grey = Image.fromarray((255 * probability).astype("uint8"))
     layers = {
         "probability": embed(grey, "jpeg", quality=80),
-        "agreement": embed(Image.fromarray(agreement(example, probability, threshold)), "webp", quality=85),
+        "agreement": embed(Image.fromarray(plots.agreement(example, probability, threshold)), "webp", quality=85),
         "label": embed(Image.fromarray(255 * example.label.astype("uint8")), "webp", quality=60),
     }
     over = "".join(f"<img class={layer} src='{source}' alt='{layer} of {name}'>" for layer, source in layers.items())
@@ -166,6 +166,21 @@ def transfer_part(results_dir):
                 table(("network", "set", *tables.COLUMNS.values()), rows)) if rows else None
 
 
+def measures_part(sets):
+    """Measures of maps beside those of labels: `sets` is `[(title, metrics of its networks)]`; None without any."""
+    shown = []
+    for title, all_metrics in sets:
+        if compared := agreement.pairs(all_metrics):
+            head, rows = agreement.table(compared)
+            shown += [f"<h3>{html.escape(title)}, {all_metrics[0]['n_images']} test images</h3>",
+                      table(head, [("", cells) for cells in rows]), paragraphs(agreement.conclusions(compared)),
+                      "<div class=curves>"]
+            shown += [f"<img src='{data_uri(content, 'png')}' alt='{name}: scatter and Bland-Altman plot'>"
+                      for name, content in agreement.pictures(compared).items()] + ["</div>"]
+    lines = "In the plots, grey is equality, a line a mean difference, and dashed lines are its limits of agreement."
+    return part("measures", "Measures", paragraphs([*agreement.HOW, lines]), *shown) if shown else None
+
+
 def pictures_part(results_dir):
     """What `PICTURES` lists and `results_dir` has; None without any."""
     shown = []
@@ -180,8 +195,9 @@ def pictures_part(results_dir):
 
 def write_page(results_dir, loaded):
     """Writes `<results_dir>/index.html`, self-contained: `loaded` is `[(dataset, its test examples)]`."""
-    makers = standing_part, ablation_part, transfer_part, pictures_part
-    parts = [made for make in makers if (made := make(results_dir))]
+    measured = [(dataset.title, agreement.networks(dataset, results_dir)) for dataset, _ in loaded]
+    parts = [standing_part(results_dir), ablation_part(results_dir), transfer_part(results_dir),
+             measures_part(measured), pictures_part(results_dir)]
     sets = [part(dataset.key, dataset.title, section(tables.results_of(dataset, results_dir), examples))
             for dataset, examples in loaded]
     fill(results_dir / "index.html", " and ".join(dataset.title for dataset, _ in loaded), parts, sets)
@@ -189,11 +205,12 @@ def write_page(results_dir, loaded):
 
 def write_page_of(folder, dataset, metrics, examples):
     """Writes `<folder>/index.html`, self-contained: of this one evaluation, with its photographs."""
-    fill(folder / "index.html", html.escape(dataset.title), [],
+    fill(folder / "index.html", html.escape(dataset.title), [measures_part([(dataset.title, [metrics])])],
          [part(dataset.key, dataset.title, section([(folder, metrics)], examples))])
 
 
 def fill(path, titles, parts, sets):
+    parts = [made for made in parts if made]
     template = string.Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
     colours = {name: f"rgb{colour}" for name, colour in
                (("found", FOUND), ("missed", MISSED), ("false", FALSE))}

@@ -1,0 +1,176 @@
+"""How far the measures of a map agree with those of the labels: mean difference, limits of agreement, correlation.
+
+Compared with the first observer's label are the map, cut at the threshold, and the second observer's label. Limits of
+agreement are the mean difference -+ 1.96 standard deviations of the differences.
+
+Bland and Altman 1986: Statistical methods for assessing agreement between two methods of clinical measurement.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vessels.data import datasets
+from vessels.metrics import binary
+from vessels.prediction.measures import measure
+from vessels.report import tables
+from vessels.report.plots import COLOURS, picture
+
+# Of what `measure` gives: name and decimals in tables. Thousandths of the field's diameter would repeat the pixels.
+SHOWN = {
+    "density": ("density", 4),
+    "length_density": ("length density", 2),
+    "width_px": ("width, pixels", 2),
+    "widest_px": ("widest tenth, pixels", 2),
+    "branch_points": ("branch points", 1),
+    "ends": ("ends", 1),
+    "tortuosity": ("tortuosity", 3),
+    "fractal_dimension": ("fractal dimension", 3),
+}
+HOW = (
+    "Each measure of the map, cut at the threshold, beside the same measure of the first observer's label, inside the "
+    "field of view: the mean difference over the images and, in brackets, its 95 % limits of agreement, between which "
+    "95 of 100 such differences are expected (Bland and Altman 1986); r is Pearson's correlation. The second observer "
+    "beside the first shows how far two people agree.",
+    "Limits from few images are themselves uncertain: from 20, by 0.8 standard deviations of the differences either "
+    "way; from 8, by 1.4. Both eyes of a person count as two images: CHASE DB1's eight are of four children. Labels "
+    "are drawings, so nothing here says how far a measure is from the eye itself. A network that has learned from the "
+    "same observer's labels of other images has that in its favour over the second observer.",
+)
+STYLES = ({"color": COLOURS["whole_image"], "marker": "o", "markersize": 5},
+          {"color": COLOURS["inside_fov"], "marker": "X", "markersize": 6})
+
+
+def measures(example, probability, threshold):
+    """Measures of one image for `metrics.json`, to five significant digits; None where there is no vessel to measure.
+
+    Args:
+        example: An `Example`.
+        probability: float `(height, width)` in [0, 1], or a bool map.
+        threshold: What counts as vessel: `probability >= threshold`.
+
+    Returns:
+        dict of "map", "label" and, where there is one, "second_observer": each what `measure` gives.
+    """
+    def short(value):
+        return value if isinstance(value, int) else None if np.isnan(value) else float(f"{value:.5g}")
+
+    masks = {"map": binary(probability, threshold), "label": example.label, "second_observer": example.second}
+    return {who: {name: short(value) for name, value in measure(mask, example.fov, example.diameter).items()}
+            for who, mask in masks.items() if mask is not None}
+
+
+def networks(dataset, results_dir):
+    """Metrics of the set's own RSANs: list."""
+    found = [metrics for _, metrics in tables.results_of(dataset, results_dir)]
+    return [metrics for metrics in found if tables.own(metrics) and metrics["variant"] == "rsan"]
+
+
+def pairs(all_metrics):
+    """What is compared: the maps of each network of one set, and the second observer's labels.
+
+    Args:
+        all_metrics: list of what `metrics.json` holds. Results older than measures are left out, and all trainings of
+            a recipe but the first, and who was measured on fewer than three images.
+
+    Returns:
+        dict of names, each `{measure: float (2, images)}`: the first observer's measures, and the other's.
+    """
+    measured = [metrics for metrics in all_metrics if "measures" in metrics["per_image"][0]]
+    sides = [(name, "map", seeds[0]) for name, seeds in tables.grouped(measured)]
+    sides += [("second observer", "second_observer", metrics) for metrics in measured[:1]]
+    found = {}
+    for name, who, metrics in sides:
+        images = [one["measures"] for one in metrics["per_image"] if who in one["measures"]]
+        if len(images) >= 3:
+            both = {key: np.array([[one["label"][key], one[who][key]] for one in images], float).T for key in SHOWN}
+            found[name] = {key: values[:, ~np.isnan(values).any(axis=0)] for key, values in both.items()}
+    return found
+
+
+def bland_altman(first, other):
+    """`(bias, low, high, r)` of two float arrays `(images,)`: mean of `other - first`, its 95 % limits of agreement,
+    and Pearson's correlation, NaN where one of them does not vary; all NaN for fewer than three images.
+    """
+    if len(first) < 3:
+        return (np.nan,) * 4
+    bias, reach = np.mean(other - first), 1.96 * np.std(other - first, ddof=1)
+    r = np.corrcoef(first, other)[0, 1] if np.ptp(first) and np.ptp(other) else np.nan
+    return tuple(map(float, (bias, bias - reach, bias + reach, r)))
+
+
+def table(compared):
+    """`(head, rows)` of what `pairs` gives, lists of str: a row for each measure, two columns for each compared."""
+    def number(value, form):
+        return "-" if np.isnan(value) else format(value, form)
+
+    head = ["measure", "first observer", *(title for name in compared for title in (name, "r"))]
+    rows = []
+    for key, (title, decimals) in SHOWN.items():
+        first = next(iter(compared.values()))[key][0]
+        cells = [title, number(first.mean() if first.size else np.nan, f".{decimals}f")]
+        for both in compared.values():
+            *span, r = bland_altman(*both[key])
+            cells += ["{} [{}, {}]".format(*(number(value, f"+.{decimals}f") for value in span)), number(r, ".2f")]
+        rows.append(cells)
+    return head, rows
+
+
+def conclusions(compared):
+    """What the table says of each network beside the second observer: list of str, empty without one."""
+    found = {name: {key: bland_altman(*both[key]) for key in SHOWN} for name, both in compared.items()}
+    second = found.pop("second observer", None)
+    texts = []
+    for name, spans in found.items() if second else ():
+        both = [(title, spans[key], second[key]) for key, (title, _) in SHOWN.items()]
+        narrower = sum(high - low < other[2] - other[1] for _, (_, low, high, _), other in both)
+        closer = sum(one[3] > other[3] for _, one, other in both)
+        biased = [title.split(",")[0] for title, one, other in both if abs(one[0]) > abs(other[0])]
+        texts.append(f"{name}, beside the second observer: narrower limits of agreement in {narrower} of {len(both)} "
+                     f"measures, a higher correlation in {closer}, and a larger mean difference in {len(biased)}"
+                     f"{': ' * bool(biased)}{', '.join(biased)}.")
+    return texts
+
+
+def markdown(results_dir):
+    """The tables of all sets in Markdown, what they say below: str, empty where nothing was measured."""
+    lines = []
+    for dataset in datasets.DATASETS:
+        if compared := pairs(networks(dataset, results_dir)):
+            head, rows = table(compared)
+            lines += [f"### {dataset.title}", "",
+                      *(tables.markdown_row(*row) for row in (head, ["---"] * len(head), *rows)), "",
+                      *(f"- {text}" for text in conclusions(compared)), ""]
+    return "\n".join([*lines, *(f"- {text}" for text in HOW)]) + "\n" if lines else ""
+
+
+def pictures(compared):
+    """Of each measure a scatter against the first observer and a Bland-Altman plot: dict of titles and PNG bytes.
+
+    Shown are the first network and the second observer, of what `pairs` gives.
+    """
+    names = [next(iter(compared)), *(name for name in compared if name == "second observer")]
+    shown = {title: {name: compared[name][key] for name in names} for key, (title, _) in SHOWN.items()}
+    return {title: plot(title, values) for title, values in shown.items() if all(map(np.size, values.values()))}
+
+
+def plot(title, values):
+    figure = Figure(figsize=(4.2, 2.5), layout="constrained")
+    scatter, difference = figure.subplots(1, 2)
+    for (name, (first, other)), style in zip(values.items(), STYLES, strict=False):
+        points = {**style, "linestyle": "", "markeredgecolor": "white", "markeredgewidth": 0.5}
+        scatter.plot(first, other, **points, label=name)
+        difference.plot((first + other) / 2, other - first, **points)
+        for value, line in zip(bland_altman(first, other)[:3], ("-", "--", "--"), strict=True):
+            difference.axhline(value, color=style["color"], linestyle=line, linewidth=1)
+    ends = [min(map(np.min, values.values())), max(map(np.max, values.values()))]
+    scatter.plot(ends, ends, color="grey", linewidth=0.8, zorder=0)
+    difference.axhline(0, color="grey", linewidth=0.8, zorder=0)
+    for axes, across, up in ((scatter, "first observer", "other"), (difference, "mean of both", "other - first")):
+        axes.set_xlabel(across, fontsize=9)
+        axes.set_ylabel(up, fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.locator_params(nbins=4)
+        axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=10)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    return picture(figure)
