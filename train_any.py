@@ -1,13 +1,13 @@
-"""Trains the general network, for photographs of any camera, on DRIVE and CHASE DB1 together, or on your own.
+"""Trains the general network, for photographs from any camera, on DRIVE and CHASE DB1, or on your own photographs.
 
     python train_any.py              an hour on one core with AMX, 3 GB of memory
     python train_any.py mine.csv DRIVE CHASEDB1
     python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4
     python eval_any.py DRIVE CHASEDB1 --weights runs/any-rsan-0
 
-mine.csv has a line for each photograph: image,label and, where there are any, fov,second,split (see data/README.md).
+mine.csv has a line for each photograph: image,label and, if available, fov,second,split (see data/README.md).
 Expect a validation AUC of about 0.98 inside the field of view (images 23 and 40, 09R and 10L).
-No data at hand? `--synthetic` runs the same on procedural images in two minutes.
+Without the data, `--synthetic` trains on procedural images in two minutes.
 """
 
 import sys

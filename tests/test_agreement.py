@@ -1,4 +1,4 @@
-"""Measures of maps beside those of labels, on values whose mean difference, limits and correlation are known."""
+"""Measures of maps compared with those of labels, on values with known mean difference, limits and correlation."""
 
 import json
 
@@ -22,7 +22,7 @@ def spread(seed=0):
 
 
 def metrics_of(seed=0, **sides):
-    """What `metrics.json` holds of images whose every measure is as given: of the map, the label, ..."""
+    """Content of `metrics.json` in which all measures of an image have the given value, for the map, the label, ..."""
     images = [dict(zip(sides, values, strict=True)) for values in zip(*sides.values(), strict=True)]
     return measured(seed=seed, per_image=[
         {"measures": {who: dict.fromkeys(agreement.SHOWN, value) for who, value in image.items()}} for image in images])
@@ -42,7 +42,7 @@ def test_known_correlation(other, r):
 def test_table_holds_known_values_of_all_that_are_compared():
     metrics = metrics_of(map=FIRST + 2 + 0.5 * spread(), label=FIRST, second_observer=3 * FIRST)
     head, rows = agreement.table(agreement.pairs([metrics, measured(), metrics_of(1, map=FIRST, label=FIRST)]))
-    assert head == ["measure", "first observer", "rsan", "r", "second observer", "r"]  # older results, other trainings
+    assert head == ["measure", "first observer", "rsan", "r", "second observer", "r"]  # one training, no old results
     assert [row[0] for row in rows] == [title for title, _ in agreement.SHOWN.values()]
     row = dict(zip(agreement.SHOWN, rows, strict=True))["width_px"]
     reach = 1.96 * (2 * FIRST).std(ddof=1)
@@ -58,7 +58,7 @@ def test_table_holds_known_values_of_all_that_are_compared():
 def test_conclusion(second, better, biased):
     compared = agreement.pairs([metrics_of(map=FIRST + 2 + 0.5 * spread(), label=FIRST, second_observer=second)])
     assert agreement.conclusions(compared)[0].startswith(
-        f"rsan, beside the second observer: narrower limits of agreement in {better} of 8 measures, a higher "
+        f"rsan, compared with the second observer: narrower limits of agreement in {better} of 8 measures, a higher "
         f"correlation in {better}, and a larger mean difference in {biased}")
 
 

@@ -102,7 +102,7 @@ def test_a_swapped_label_of_the_official_layout_is_an_error(data_root, tmp_path)
     shutil.copytree(data_root / "DRIVE" / "training", tmp_path / "training")
     masks, labels = tmp_path / "training/mask", tmp_path / "training/1st_manual"
     shutil.copy(masks / "40_training_mask.gif", masks / "23_training_mask.gif")
-    with pytest.raises(UserError, match=r"23_training_mask\.gif: is the published 40_training_mask\.gif"):
+    with pytest.raises(UserError, match=r"23_training_mask\.gif: has the content of the published 40_training_mask"):
         datasets.load(DRIVE, "validation", tmp_path)
     shutil.copy(labels / "40_manual1.gif", labels / "23_manual1.gif")
     with pytest.raises(UserError, match=r"23_manual1\.gif: does not follow the vessels"):
@@ -369,7 +369,7 @@ BAD = [
     (LABEL, lossy, "only black (0) and white (255) are expected"),
     (LABEL, altered(lambda label: label // 2), "holds the grey value 127"),
     (LABEL, altered(np.zeros_like), "0% of the pixels are vessel"),
-    (LABEL, altered(lambda label: 255 - label), "% of the pixels are vessel, is it empty or inverted?"),
+    (LABEL, altered(lambda label: 255 - label), "% of the pixels are vessel; is it empty or inverted?"),
     (LABEL, altered(lambda label: label[:, ::-1]), "does not follow the vessels"),
     (LABEL, altered(lambda label: label[:, 1:]), "564x584 pixels, not 565x584"),
     (LABEL, other_label, "does not follow the vessels"),
@@ -430,7 +430,7 @@ def test_the_challenge_sites_copy_says_that_test_labels_are_missing(root, pair):
 @SETS
 def test_the_folder_of_the_other_set_is_recognised(dataset, root):
     other = CHASEDB1 if dataset is DRIVE else DRIVE
-    with pytest.raises(UserError, match=rf"no validation image of {dataset.title}.*it holds {other.title}"):
+    with pytest.raises(UserError, match=rf"no validation image of {dataset.title}.*it contains {other.title}"):
         datasets.load(dataset, "validation", root / other.name)
 
 

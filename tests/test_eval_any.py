@@ -108,10 +108,10 @@ def test_photographs_that_weights_have_learned_from(started, command, root, caps
     weights = save_weights(command.home / "run", "best", **GENERAL, **record)
     path = table(root, *PAIRS[:2])
     assert command(path, "--weights", weights) == 2
-    assert f"{weights}: learned from 1 of the 2 photographs of mine (1); " in capsys.readouterr().err
+    assert f"{weights}: trained on 1 of the 2 photographs of mine (1); " in capsys.readouterr().err
     assert not (weights.parent / "results").exists()
     assert command(path, "--weights", weights, "--allow-seen") == 0
-    assert "\nSEEN IN TRAINING: 1; these figures say nothing" in capsys.readouterr().out
+    assert "\nSEEN IN TRAINING: 1; these scores say nothing" in capsys.readouterr().out
     folder = weights.parent / "results/mine"
     assert metrics_in(folder)["seen_in_training"] == ["1"]
     for file in ("table.md", "index.html"):
@@ -122,7 +122,7 @@ def test_drives_own_photographs_too(command, drive, root, capsys):  # noqa: F811
     weights = save_weights(command.home / "run", "best", **GENERAL,
                            data_sha256={"mine/a.png": sha256(root / "images/0.png")})
     assert command(weights, dataset=DRIVE) == 2
-    assert "learned from 1 of the 2 photographs of DRIVE (synthetic_test_01)" in capsys.readouterr().err
+    assert "trained on 1 of the 2 photographs of DRIVE (synthetic_test_01)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", [False, True])
@@ -160,7 +160,7 @@ def test_maps_of_any_program_are_scored_in_the_same_tables(command, drive, tmp_p
 def test_black_and_white_maps_have_no_auc_and_a_message_says_so(command, drive, tmp_path, capsys):
     folder = write_maps(tmp_path / "unet", drive, binary=True)
     assert command("--maps", folder, dataset=DRIVE) == 0
-    assert "black and white, and rank nothing: no AUC, no curves" in capsys.readouterr().out
+    assert "black and white, so there is no AUC and no curve" in capsys.readouterr().out
     metrics = metrics_in(folder, "results/DRIVE")
     assert metrics["whole_image"]["auc"] is None and metrics["whole_image"]["f1"] > 0.99
     assert (folder / "results/DRIVE/panels/synthetic_test_01.png").exists()

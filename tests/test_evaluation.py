@@ -311,7 +311,7 @@ def test_synthetic_scores_are_marked_and_stay_in_their_run_folder(command, tmp_p
     save(run, "best", dataset="synthetic")
     assert command("--synthetic") == 0
     output = capsys.readouterr().out
-    assert "SYNTHETIC IMAGES: these figures say nothing about DRIVE" in output and "paper" not in output
+    assert "SYNTHETIC IMAGES: these scores say nothing about DRIVE" in output and "paper" not in output
     assert "DRIVE, 2 test images" not in output
     assert "paper" not in (run / "results" / "table.md").read_text(encoding="utf-8")
     assert not (tmp_path / "results" / "DRIVE").exists()
@@ -420,7 +420,7 @@ def test_another_data_set_is_one_more_instance(command, tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize(("prepare", "message"), [
-    (lambda folder: None, "drive_rsan.weights.h5: no such weights; make some with `python train_drive.py"),
+    (lambda folder: None, "drive_rsan.weights.h5: no such weights; train them with `python train_drive.py"),
     (lambda folder: (save(folder), (folder / "drive_rsan.json").unlink()), "drive_rsan.json: missing"),
     (lambda folder: (save(folder), (folder / "drive_rsan.json").write_text("{")), "json: cannot be read"),
     (lambda folder: (save(folder), (folder / "drive_rsan.json").write_text("3")), "json: cannot be read"),

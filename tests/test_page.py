@@ -110,7 +110,7 @@ def test_measures_are_shown_of_sets_that_have_them(results):
         shown = text.split("id='measures'")[1].split("<h2")[0]
         assert re.findall("<h3>(.*?)</h3>", shown) == ["DRIVE, 3 test images"]
         first = np.mean([image["measures"]["label"]["density"] for image in metrics["per_image"]])
-        assert f"<td>density</td><td>{first:.4f}</td>" in shown and "rsan, beside the second observer" in shown
+        assert f"<td>density</td><td>{first:.4f}</td>" in shown and "rsan, compared with the second observer" in shown
         alts = [attrs["alt"] for tag, attrs in Tags(shown).found if tag == "img"]
         assert alts[0].startswith("density") and alts[-1].startswith("fractal dimension")
 

@@ -1,4 +1,4 @@
-"""The command behind eval_*.py: weights to maps, figures, tables and pictures."""
+"""The command behind eval_*.py: predicts maps with given weights, scores them, and writes tables and pictures."""
 
 import argparse
 import io
@@ -25,35 +25,35 @@ def parse(dataset, description, argv=None):
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
     general = isinstance(dataset, mixture.Mixture)
     if general:
-        parser.add_argument("sources", nargs="*", default=list(dataset.sources), metavar="SET", help="what to score: "
-                            f"CSVs of own photographs, DRIVE, CHASEDB1 (default: {' '.join(dataset.sources)})")
+        parser.add_argument("sources", nargs="*", default=list(dataset.sources), metavar="SET", help="data to score: "
+                            f"CSVs of your own photographs, DRIVE, CHASEDB1 (default: {' '.join(dataset.sources)})")
     parser.add_argument("--weights" if general else "weights", nargs="*", type=Path, metavar="WEIGHTS", default=[],
-                        help="weights, or folders of them, with their JSON beside them, which says what network they "
-                        "are of and what it learned from. A network of another set sees the photographs at the scale "
-                        f"that it knows (default: weights/{dataset.key}_rsan.weights.h5)")
-    parser.add_argument("--maps", type=Path, metavar="FOLDER", help="score these instead of a network's: probability "
+                        help="weights files, or folders of them; the JSON beside each file describes its network and "
+                        "training data. For a network trained on another set, photographs are scaled to that set's "
+                        f"field of view (default: weights/{dataset.key}_rsan.weights.h5)")
+    parser.add_argument("--maps", type=Path, metavar="FOLDER", help="instead of using a network, score probability "
                         "maps that any program has made, PNG or TIFF of 8 or 16 bit or float, named as the photographs")
     parser.add_argument("--threshold", type=float, help="what counts as vessel (default: as the weights' JSON says, "
                         "else 0.5)")
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or the one "
-                        "around it (default: $RSAN_DATA_ROOT or data/)")
-    parser.add_argument("--output-dir", type=Path, help="where metrics, table, curves, panels and maps go (default: "
-                        "results/<set>/<name of the weights> for those in weights/, else results/ beside them)")
+                        "that contains it (default: $RSAN_DATA_ROOT or data/)")
+    parser.add_argument("--output-dir", type=Path, help="folder for metrics, table, curves, panels and maps (default: "
+                        "results/<set>/<name of the weights> for files in weights/, else results/ beside the weights)")
     parser.add_argument("--flips", action="store_true", help="average the maps of each photograph and its three mirror "
-                        "images: four times as long, into folders of their own that end in _flips, marked in tables")
-    parser.add_argument("--synthetic", action="store_true", help="score on procedural images what "
-                        f"`train_{dataset.key}.py --synthetic` left, and write beside it")
+                        "images: takes four times as long; default folders then end in _flips, and tables say so")
+    parser.add_argument("--synthetic", action="store_true", help="score the weights that "
+                        f"`train_{dataset.key}.py --synthetic` wrote, on procedural images; write beside them")
     parser.add_argument("--allow-modified", action="store_true",
-                        help="go on though the weights' SHA-256 is not the one in their JSON")
+                        help="continue even if the weights' SHA-256 is not the one in their JSON")
     parser.add_argument("--allow-seen", action="store_true",
-                        help="score photographs that the weights have learned from, too; every table says so")
+                        help="also score photographs on which the network was trained; every table says so")
     arguments = parser.parse_args(argv)
     if arguments.maps and (arguments.weights or arguments.synthetic or arguments.flips):
         parser.error("--maps scores no network: leave WEIGHTS, --flips and --synthetic out")
     if arguments.threshold is not None and not 0 < arguments.threshold < 1:
         parser.error(f"--threshold must be between 0 and 1, got {arguments.threshold}")
     if arguments.synthetic and (arguments.weights or arguments.data_dir):
-        parser.error("--synthetic names weights and reads no images: leave WEIGHTS and --data-dir out")
+        parser.error("--synthetic uses its own weights and images: omit WEIGHTS and --data-dir")
     return arguments
 
 
@@ -62,8 +62,8 @@ def main(dataset, network, description, argv=None):
 
     Args:
         dataset: A `datasets.Dataset`, or a `mixture.Mixture`, in which the command line may name other sources.
-        network: Imports and returns `(build, load_weights)`: `build` returns the network, given what the weights'
-            JSON says under "model"; `load_weights(model, path)` raises ValueError if it could not.
+        network: Function that imports and returns `(build, load_weights)`. `build` returns the network; its arguments
+            are "model" in the weights' JSON. `load_weights(model, path)` raises ValueError if the file does not fit.
         description: Text of `--help`.
 
     Returns:
@@ -88,8 +88,9 @@ def main(dataset, network, description, argv=None):
 
 
 def plan(dataset, arguments):
-    """`[(part, [(weights, record, output folder, names of photographs seen in training)])]` of all that is to be
-    scored, every record checked; of maps, weights are None and the record is empty but for its data set.
+    """List of what to score: `[(part, [(weights, record, output folder, names of photographs seen in training)])]`.
+
+    All records are checked. For `--maps`, `weights` is None and `record` has only "dataset".
     """
     parts = [dataset]
     if isinstance(dataset, mixture.Mixture) and not arguments.synthetic:
@@ -99,8 +100,8 @@ def plan(dataset, arguments):
         jobs = maps_plan(part, arguments) if arguments.maps else weights_plan(dataset, part, arguments)
         for weights, _, output, _ in jobs:
             if output in outputs:
-                raise UserError(f"{output}: the results of {weights or part.name} would overwrite others; score them "
-                                "one by one, each with its own --output-dir")
+                raise UserError(f"{output}: the results of {weights or part.name} would overwrite others; score each "
+                                "separately, with its own --output-dir")
             outputs.add(output)
         plans.append((part, jobs))
     return plans
@@ -118,7 +119,7 @@ def weights_plan(dataset, part, arguments):
         default = ROOT / "runs" / f"{dataset.key}-synthetic-rsan-0" / "best.weights.h5"
         train += " --synthetic"
     if not arguments.weights and not default.exists():
-        raise UserError(f"{default}: no such weights; make some with `{train}`, or name others")
+        raise UserError(f"{default}: no such weights; train them with `{train}`, or name others")
     jobs = []
     for weights in find_weights(arguments.weights) or [default]:
         record = read_record(weights, arguments.allow_modified, part.name)
@@ -129,16 +130,16 @@ def weights_plan(dataset, part, arguments):
 
 
 def photographs_seen(part, weights, record, arguments):
-    """Names of the photographs that weights have learned from, by their SHA-256: list of str, with --allow-seen."""
+    """Names of test photographs in the training data, by SHA-256: list of str; UserError without --allow-seen."""
     learned = set(learned_from(record).values())
     if not learned:
         return []
     photographs = mixture.photographs(part, "test", arguments.data_dir)
     seen = [name for name, digest in photographs.items() if digest in learned]
     if seen and not arguments.allow_seen:
-        raise UserError(f"{weights}: learned from {len(seen)} of the {len(photographs)} photographs of {part.title} "
-                        f"({', '.join(seen[:3])}{', ...' * (len(seen) > 3)}); score others, or mark the figures with "
-                        "--allow-seen")
+        raise UserError(f"{weights}: trained on {len(seen)} of the {len(photographs)} photographs of {part.title} "
+                        f"({', '.join(seen[:3])}{', ...' * (len(seen) > 3)}); score others, or use --allow-seen, "
+                        "which marks the scores")
     return seen
 
 
@@ -150,18 +151,18 @@ def load(part, drawn, data_dir):
 
 
 def find_weights(names):
-    """The weights that `names` say: files, patterns (not every shell expands them), folders; list of `Path`."""
+    """Weights files of `names`: files, folders, or patterns (which not every shell expands); list of `Path`."""
     found = []
     for path in [path for name in names for path in sorted(name.parent.glob(name.name)) or [name]]:
         inside = [one for one in sorted(path.glob("*.weights.h5")) if record_path(one).exists()]
         if path.is_dir() and not inside:
-            raise UserError(f"{path}: no weights with their JSON there; name another folder, or train some")
+            raise UserError(f"{path}: contains no weights with their JSON; name another folder, or train some")
         found += inside or [path]
     return list(dict.fromkeys(found))
 
 
 def results_folder(dataset, weights, record, flips=False):
-    """Where the scores of `weights` on `dataset` go: in results/ under their own name, or beside them."""
+    """Output folder for `weights` scored on `dataset`: in the repository's results/, or beside the weights."""
     if weights.resolve().parent != (ROOT / "weights").resolve():
         own = record["dataset"] in (dataset.name, "synthetic")
         return weights.parent / ("results" + "_flips" * flips) / ("" if own else dataset.name)
@@ -173,18 +174,18 @@ def results_folder(dataset, weights, record, flips=False):
 
 
 def score_maps(folder, examples):
-    """The maps of any program, and what `metrics.json` says of them."""
+    """Reads maps of any program: `(maps, entries for metrics.json, line to print, seconds)`."""
     began = time.time()
     probabilities = others.read_maps(folder, examples)
     facts = {"variant": folder.resolve().name, "trained_on": "", "maps": folder.resolve().name,
              "weights": {"file": None, "sha256": None, "parameters": None, "recipe": {"seed": 0}}}
     if probabilities[0].dtype == bool:
-        print(f"{folder}: the maps are black and white, and rank nothing: no AUC, no curves")
+        print(f"{folder}: the maps are black and white, so there is no AUC and no curve")
     return probabilities, facts, f"maps      {folder}", time.time() - began
 
 
 def score_weights(dataset, network, weights, record, examples, flips):
-    """The maps of the network that `record` describes, and what `metrics.json` says of it."""
+    """Predicts the maps with the network that `record` describes; returns the same as `score_maps`."""
     with quiet_imports():
         build, load_weights = network()
     model = load_network(build, load_weights, weights, record)
@@ -204,7 +205,7 @@ def score_weights(dataset, network, weights, record, examples, flips):
 
 
 def run_evaluation(dataset, made, record, examples, output, threshold, seen):
-    """Scores what was `made`, writes the results (where `metrics.json` is, they are complete), prints the table."""
+    """Scores the maps in `made`, writes the results (complete once `metrics.json` exists), and prints the table."""
     probabilities, facts, source, seconds = made
     drawn = record["dataset"] == "synthetic"
     began = time.time()
@@ -213,7 +214,7 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
         for one, example, found in zip(scores["per_image"], examples, probabilities, strict=True):
             one["measures"] = agreement.measures(example, found, threshold)
     except ValueError as error:
-        raise UserError(f"{source.split(maxsplit=1)[1]}: {error}; these are no use, name others") from None
+        raise UserError(f"{source.split(maxsplit=1)[1]}: {error}; these cannot be scored, name others") from None
     scored = time.time()
     metrics = {
         "dataset": "synthetic" if drawn else dataset.name,
@@ -238,16 +239,17 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
     for word, one in (("worst", ranked[0]), ("best", ranked[-1])):
         print(f"{word:9} {one['image']}: F1 {tables.cell(one['inside_fov']['f1'])} inside the field of view")
     if drawn:
-        print(f"\nSYNTHETIC IMAGES: these figures say nothing about {dataset.title}.")
+        print(f"\nSYNTHETIC IMAGES: these scores say nothing about {dataset.title}.")
     if seen:
-        print(f"\nSEEN IN TRAINING: {', '.join(seen)}; these figures say nothing about other photographs.")
+        print(f"\nSEEN IN TRAINING: {', '.join(seen)}; these scores say nothing about other photographs.")
     print(tables.table(metrics))
 
 
 def predict(dataset, model, examples, weights, record, flips=False):
-    """The maps of all examples, list of float32 `(height, width)`: padded as in training where the network learned
-    from this set as it is (or drawn images of its size), else at the scale that it knows; with
-    `flips`, averaged over them.
+    """The maps of all examples: list of float32 `(height, width)`; with `flips`, averages over mirror images.
+
+    If the network was trained on unscaled images of this set (or synthetic ones of its size), images are padded as in
+    training. Otherwise they are scaled to the size on which the network was trained.
     """
     as_it_is = record["dataset"] in (dataset.name, "synthetic") and record["recipe"].get("recipe") != "any"
     diameters = None if as_it_is else known_diameters(weights, record)
@@ -267,7 +269,7 @@ def predict(dataset, model, examples, weights, record, flips=False):
 
 
 def write_results(output, examples, probabilities, metrics, record):
-    """Writes maps, panels, curves and tables, `metrics.json` last. Returns the curves by name: dict of PNG bytes."""
+    """Writes maps, panels, curves and tables, then `metrics.json`. Returns the curves: dict of PNG bytes by name."""
     for example, probability in zip(examples, probabilities, strict=True):
         sixteen = Image.fromarray(np.round(probability * 65535.0).astype("uint16"))
         panel = plots.panel(example, probability, metrics["threshold"])
@@ -286,6 +288,6 @@ def write_results(output, examples, probabilities, metrics, record):
 
 
 def published(dataset):
-    """The paper's own figures, from results/published.json."""
+    """The paper's scores, from results/published.json: dict, empty if it has none."""
     rows = json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8")).get(dataset.name, [])
     return next((row for row in rows if row["method"] == "RSAN (paper)"), {})

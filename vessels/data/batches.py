@@ -1,4 +1,4 @@
-"""From examples to batches: augmented patches, or whole padded images."""
+"""Makes training batches from examples: augmented patches, or whole padded images."""
 
 import dataclasses
 
@@ -8,22 +8,22 @@ import numpy as np
 
 from vessels.data.images import pad
 
-# With one worker, Keras leaves batches to tf.data's autotuning, whose thread can sleep through the end of an epoch: a
-# training pinned to one core lost a quarter of its time. Order and content of the batches are the same.
+# With one worker, Keras makes batches with tf.data's autotuning, whose thread can delay the end of an epoch: a training
+# pinned to one core lost a quarter of its time. The number of workers changes neither order nor content of the batches.
 WORKERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Strength:
-    """How strongly patches vary: part of a run's record.
+    """Strength of the data augmentation; part of a run's record.
 
     Attributes:
-        turned: Share of the patches at any angle and scale, which are interpolated; the others are copied, flipped
-            and turned by quarters.
-        scale: Largest factor of size of a turned patch, and one over the smallest.
-        contrast, gain: Largest relative change of the contrast, of all channels and of each.
-        brightness: Largest shift of the values, which lie in [0, 1].
-        noise: Largest standard deviation of Gaussian noise; half of the patches have some.
+        turned: Fraction of the patches with any angle and scale, which need interpolation; the others are only
+            flipped and rotated by multiples of 90 degrees.
+        scale: Largest scale factor of such a patch; the smallest is 1 / `scale`.
+        contrast, gain: Largest relative change of the contrast of all channels together, and of each channel.
+        brightness: Largest change of the values, which are in [0, 1].
+        noise: Largest standard deviation of the Gaussian noise that half of the patches get.
     """
 
     turned: float = 0.5
@@ -35,17 +35,16 @@ class Strength:
 
 
 class Patches(keras.utils.PyDataset):
-    """Augmented patches, centred anywhere inside the fields of view.
+    """Augmented patches, whose centres are random pixels inside the fields of view.
 
-    Each patch is one affine warp straight from its image, so that a turned patch shows
-    what lies beside it and no filled corner. Every batch is a function of `(seed, epoch, index)`
-    alone: a resumed run sees the same data.
+    Each patch is taken from its image by one affine transform, so that the corners of a rotated patch show the image
+    and need no filling. Every batch depends only on `(seed, epoch, index)`: a resumed run gets the same data.
 
     Args:
         examples: list of `Example`.
         patch_size: Side in pixels, a multiple of 8.
-        batch_size, steps: Patches in a batch, batches in an epoch.
-        seed, epoch: Of the random stream.
+        batch_size, steps: Number of patches per batch, and of batches per epoch.
+        seed, epoch: Random seed, and number of the first epoch.
         strength: A `Strength`.
 
     Item: `(x, y)`, float32 `(batch, patch, patch, 3)` in [0, 1] and `(batch, patch, patch, 1)` in {0, 1}.
@@ -84,8 +83,8 @@ class Patches(keras.utils.PyDataset):
 
 
 def random_affine(rng, centre, size, strength=Strength()):
-    """Affine map `(2, 3)` from patch to image coordinates: flips and quarter turns, which leave each pixel as it was
-    taken, or any angle and scale.
+    """Affine map `(2, 3)` from patch to image coordinates: flips and rotations by multiples of 90 degrees, which do not
+    change pixel values, or any angle and scale.
     """
     angle, scale = rng.integers(4) * np.pi / 2, 1.0
     if rng.random() < strength.turned:
@@ -94,13 +93,13 @@ def random_affine(rng, centre, size, strength=Strength()):
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
     middle = (size - 1) / 2
-    # A whole-pixel offset keeps quarter turns free of interpolation.
+    # With an offset of whole pixels, rotations by 90 degrees need no interpolation.
     offset = np.asarray(centre) + (0.5 if size % 2 == 0 else 0) - linear @ [middle, middle]
     return np.column_stack([linear, offset])
 
 
 def random_colour(rng, image, strength=Strength()):
-    """Brightness, contrast, gain of each channel and noise, as cameras and exposures differ."""
+    """Changes brightness, contrast and the gain of each channel, and adds noise, as cameras and exposures differ."""
     contrast = rng.uniform(1 - strength.contrast, 1 + strength.contrast)
     gain = contrast * rng.uniform(1 - strength.gain, 1 + strength.gain, 3)
     mean = image.mean((0, 1))
@@ -112,18 +111,18 @@ def random_colour(rng, image, strength=Strength()):
 
 @dataclasses.dataclass(frozen=True)
 class AnyCamera:
-    """How strongly patches for the general network vary; pairs are ranges, drawn from evenly.
+    """Strength of the data augmentation for the general network; pairs are ranges of a uniform distribution.
 
     Attributes:
-        diameter: Of the field of view, in pixels of the patch (its logarithm is drawn evenly).
-        gamma: Exponent of two of the power to which values in [0, 1] are raised.
-        saturation: Of the colours, 1 being the photograph's own.
-        grey: Share of patches without any colour.
-        contrast, gain: Of all channels, and of each, about their means.
-        shift: Of all channels, and again of each, in [0, 1].
-        slope: How much lighter one side of the patch is than its middle.
-        blur, noise: Standard deviations, in pixels and in [0, 1]; of half of the patches each.
-        jpeg: Quality; of a third of the patches.
+        diameter: Diameter of the field of view in pixels of the patch; its logarithm is uniformly distributed.
+        gamma: Base-2 logarithm of the gamma exponent, for values in [0, 1].
+        saturation: Factor of the colour saturation; 1 leaves it unchanged.
+        grey: Fraction of the patches that become grey.
+        contrast, gain: Factors of the contrast about the mean, for all channels together and for each channel.
+        shift: Added to the values in [0, 1], once for all channels together and once for each channel.
+        slope: Relative increase of the brightness from the middle of the patch to one side.
+        blur, noise: Standard deviations, in pixels and for values in [0, 1]; each is applied to half of the patches.
+        jpeg: JPEG quality; a third of the patches are compressed.
     """
 
     diameter: tuple[float, float] = (380, 1250)
@@ -143,12 +142,12 @@ ANY_CAMERA = AnyCamera()
 
 
 def diameter(example):
-    """Width in pixels of the disc that a photograph shows: of the circle where that is known, else of what is seen."""
+    """Diameter in pixels of the field of view's circle; if it is unknown, the longer side of the box around `fov`."""
     return example.diameter or max(cv2.boundingRect(example.fov.astype("uint8"))[2:])
 
 
 def scaled(example, wanted):
-    """The example with its field of view `wanted` pixels wide, on black: as the general network sees photographs."""
+    """The example with its field of view scaled to `wanted` pixels, black outside: the input of the general network."""
     factor = wanted / diameter(example)
     size = [round(side * factor) for side in example.fov.shape[::-1]]
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
@@ -159,17 +158,17 @@ def scaled(example, wanted):
 
 
 class AnyCameraPatches(Patches):
-    """Patches as any camera might have taken them: any scale, any angle, other colours, light and sharpness.
+    """Patches as from any camera: with random scale, angle, colours, illumination and sharpness.
 
-    Args and random stream as those of `Patches`; `strength` is an `AnyCamera`. What lies outside the field
-    of view is black, as it is for prediction.
+    Arguments and random stream are those of `Patches`; `strength` is an `AnyCamera`. Pixels outside the field
+    of view are black, as in prediction.
 
-    Item: `(x, y, weight)`, the first two as there, `weight` float32 `(batch, patch, patch)`: a vessel pixel's is its
-    example's `vessel_weight`, all others' are 1.
+    Item: `(x, y, weight)`: `x` and `y` as in `Patches`; `weight` float32 `(batch, patch, patch)`, which is the
+    example's `vessel_weight` for vessel pixels and 1 for all others.
     """
 
     def __init__(self, examples, *arguments, strength=ANY_CAMERA, **keywords):
-        largest = 1.5 * strength.diameter[1]  # more pixels would only fill the memory
+        largest = 1.5 * strength.diameter[1]  # more pixels would only need memory
         examples = [scaled(example, largest) if diameter(example) > largest else example for example in examples]
         super().__init__(examples, *arguments, strength=strength, **keywords)
         self.planes = [np.dstack([example.image * example.fov[..., None], 255 * example.label.astype("uint8"),
@@ -185,7 +184,7 @@ class AnyCameraPatches(Patches):
         which = rng.integers(len(self.examples))
         centre = self.centres[which][rng.integers(len(self.centres[which]))][::-1]
         low, high = np.log(self.strength.diameter)
-        scale = self.diameters[which] / np.exp(rng.uniform(low, high))  # pixels of the photograph for each of the patch
+        scale = self.diameters[which] / np.exp(rng.uniform(low, high))  # photograph pixels per patch pixel
         angle, flip = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
         planes = warp_patch(self.planes[which], centre, self.patch_size, scale, angle, flip)
         inside = planes[..., 4] >= 128
@@ -195,24 +194,24 @@ class AnyCameraPatches(Patches):
 
 
 def warp_patch(planes, centre, size, scale, angle, flip):
-    """uint8 `(size, size, channels)`: cut out of `planes` about `centre`, turned; smoothed first where that shrinks."""
+    """uint8 `(size, size, channels)`: rotated patch of `planes` around `centre`; smoothed first if it is reduced."""
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
     reach = int(scale * size * 0.71) + 8
     x, y = (int(value) for value in centre)
     left, top = max(x - reach, 0), max(y - reach, 0)
     part = planes[top : y + reach, left : x + reach]
-    if scale > 1:  # as far as the mean over `scale` pixels, with which photographs are scaled down, smooths
+    if scale > 1:  # same variance as the mean over `scale` pixels, by which whole photographs are reduced
         label = part[..., 3].copy()
         part = cv2.GaussianBlur(part, (0, 0), np.sqrt((scale**2 - 1) / 12))
-        part[..., 3] = label  # a smoothed label would lose the thinnest vessels
+        part[..., 3] = label  # in a smoothed label, the thinnest vessels would disappear
     offset = np.array([x - left, y - top]) - linear @ ([(size - 1) / 2] * 2)
     return cv2.warpAffine(part, np.column_stack([linear, offset]), (size, size),
                           flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def any_camera(rng, image, inside, strength):
-    """float32 `(size, size, 3)` in [0, 1]: as another camera might have taken the patch; black where not `inside`."""
+    """float32 `(size, size, 3)` in [0, 1]: the patch with a random camera's appearance; black where not `inside`."""
     image = image ** np.float32(2 ** rng.uniform(*strength.gamma))
     grey = image @ np.array([0.3, 0.6, 0.1], "float32")
     saturation = 0 if rng.random() < strength.grey else rng.uniform(*strength.saturation)
@@ -239,7 +238,9 @@ def any_camera(rng, image, inside, strength):
 
 
 class WholeImages(keras.utils.PyDataset):
-    """The authors' batches: whole padded images in a new order each epoch, no augmentation (`strength` is None).
+    """The authors' batches: whole padded images in a new random order each epoch, without augmentation.
+
+    `strength` is None.
 
     Item: `(x, y)`, float32 `(batch, side, side, 3)` in [0, 1] and `(batch, side, side, 1)` in {0, 1}.
     """

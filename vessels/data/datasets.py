@@ -1,4 +1,4 @@
-"""What DRIVE and CHASE DB1 are: files, splits, sizes and fields of view, and how to read them."""
+"""Describes DRIVE and CHASE DB1 (files, splits, sizes, fields of view) and reads them."""
 
 import dataclasses
 import os
@@ -20,11 +20,11 @@ SUFFIX = r"\.(tiff?|png|jpe?g|gif|bmp|ppm)"
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One photograph and what belongs to it.
+    """One photograph with its label, field of view and second observer.
 
-    `image`: uint8 `(height, width, 3)`, RGB. `label`, `fov` (field of view) and `second` (the second
-    observer's label, or None): bool `(height, width)`. `diameter`: of the circle that the field of view is a part of,
-    in pixels, or None where it is not known. `vessel_weight`: as `Dataset` has it.
+    `image`: uint8 `(height, width, 3)`, RGB. `label`, `fov` (field of view) and `second` (the second observer's label,
+    or None): bool `(height, width)`. `diameter`: diameter in pixels of the field of view's whole circle, or None if
+    it is unknown. `vessel_weight`: as in `Dataset`.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """One way in which people have the files.
+    """One common arrangement of a data set's files.
 
-    `folders`: the folder of each split. `places`: where "image", "label", "second" and "fov" lie inside the
-    data folder: a regular expression without suffix, matched in any letter case, with `{folder}`, the
-    image's `{name}` and its `{number}` filled in. Without "fov" the field of view is estimated.
+    `folders`: the folder of each split. `places`: paths of "image", "label", "second" and "fov" inside the
+    data folder, as regular expressions without suffix that ignore case; `{folder}`, the image's `{name}` and
+    its `{number}` are replaced. Without "fov", the field of view is estimated.
     """
 
     folders: dict[str, str]
@@ -51,25 +51,25 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set as the paper uses it; another set is another instance."""
+    """A data set as the paper uses it. To add a set, add an instance."""
 
-    name: str  # of its folder, and in results
+    name: str  # name of its folder, also used in results
     title: str
-    key: str  # in names of scripts and weights
+    key: str  # used in names of scripts and weights
     size: tuple[int, int]  # height, width
     padded: int  # side of the square that images are padded to
-    diameter: int  # width in pixels of the fields of view: the training images' median, by `estimate_fov`
+    diameter: int  # width in pixels of the fields of view: median of the training images, by `estimate_fov`
     splits: dict[str, tuple[str, ...]]
     layouts: tuple[Layout, ...]
     source: str
-    # What its vessel pixels count beside those of other sets, for the general network, as each set's observers have
-    # their own idea of the faintest vessels: it brings the best threshold on its training images near 0.5.
+    # Loss weight of vessel pixels in training the general network. The observers of different sets do not label the
+    # faintest vessels alike; this weight brings the best threshold on the set's training images near 0.5.
     vessel_weight: float = 1.0
-    no_test_label: str = ""  # what to say to who lacks them
+    no_test_label: str = ""  # hint in the error message if test labels are missing
 
     @property
     def diameters(self):
-        """How wide the network that learned from this set wants fields of view to be, in pixels: one width."""
+        """Widths in pixels to which fields of view are scaled for networks trained on this set: only one."""
         return (self.diameter,)
 
 
@@ -81,7 +81,7 @@ DRIVE = Dataset(
     key="drive",
     size=(584, 565),
     padded=592,
-    diameter=537,  # of 535 to 538
+    diameter=537,  # range: 535 to 538
     splits={
         "train": tuple(f"{i}_training" for i in range(21, 41) if i not in (23, 40)),
         "validation": ("23_training", "40_training"),
@@ -101,7 +101,7 @@ DRIVE = Dataset(
     ),
     source="https://drive.grand-challenge.org",
     vessel_weight=1.5,
-    no_test_label="; the challenge site's copy has no test labels, the original archive has them",
+    no_test_label="; the challenge site's copy has no test labels, but the original archive has them",
 )
 
 _CHASE = [f"Image_{i:02d}{side}" for i in range(1, 15) for side in "LR"]
@@ -112,7 +112,7 @@ CHASEDB1 = Dataset(
     key="chase",
     size=(960, 999),
     padded=1008,
-    diameter=919,  # of 891 to 919
+    diameter=919,  # range: 891 to 919
     splits={
         "train": tuple(name for name in _CHASE[:20] if name not in ("Image_09R", "Image_10L")),
         "validation": ("Image_09R", "Image_10L"),
@@ -135,7 +135,7 @@ def find(dataset, data_dir=None):
     It is `data_dir` or a folder in it, else a folder in `$RSAN_DATA_ROOT`, else in `data/`.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such folder.
     """
     root = Path(data_dir or os.environ.get("RSAN_DATA_ROOT") or ROOT / "data").expanduser()
     names = {re.sub(r"\W", "", alias.lower()) for alias in (dataset.name, dataset.title, dataset.key)}
@@ -150,23 +150,23 @@ def find(dataset, data_dir=None):
 
 
 def files(dataset, split, data_dir=None):
-    """Where a split's files are: `{name: {"image": Path, "label": Path, ...}}`.
+    """Paths of a split's files: `{name: {"image": Path, "label": Path, ...}}`.
 
-    "fov" is there where the layout has masks, "second" where the folder has the second observer's labels.
+    "fov" is included if the layout has masks, "second" if the folder has the second observer's labels.
 
     Raises:
-        UserError: Names the first file that is missing, or there twice.
+        UserError: A file is missing, or exists twice; the message names the first one.
     """
     folder = find(dataset, data_dir)
     parts = {name: part for part in split.split("+") for name in dataset.splits[part]}
     layout, found = _best_layout(folder, dataset, parts)
     if not any(paths["image"] for paths in found.values()):
-        others = [f" (it holds {other.title})" for other in DATASETS if other is not dataset and any(
+        others = [f" (it contains {other.title})" for other in DATASETS if other is not dataset and any(
             _locate(folder, layout, "image", name, part) for layout in other.layouts
             for part, members in other.splits.items() for name in members)]
         raise UserError(f"{folder}: no {split} image of {dataset.title} in any layout of data/README.md"
                         f"{''.join(others)}; get it from {dataset.source} or name its folder with --data-dir")
-    # The second observer is optional, but not by halves: a row for some images only would be misread.
+    # The second observer may be missing for all images, but not for some: scores of only some images would mislead.
     observers = any(paths.get("second") for paths in found.values())
     for name, paths in found.items():
         for kind, path in paths.items():
@@ -179,9 +179,9 @@ def files(dataset, split, data_dir=None):
 
 
 def _best_layout(folder, dataset, parts):
-    """`(layout, {name: {kind: path or None}})`: the first that has all photographs and labels, else that with most.
+    """`(layout, {name: {kind: path or None}})`: the first with all photographs and labels, else the one with most.
 
-    One that has the photographs alone can be another's: both know test/images/01_test.tif.
+    Photographs alone do not identify a layout: both layouts of DRIVE have test/images/01_test.tif.
     """
     fullest, most = None, -1
     for layout in dataset.layouts:
@@ -218,19 +218,19 @@ def _entries(folder):
 
 
 def load(dataset, split, data_dir=None, quiet=False):
-    """Reads a split into memory, checked against what the data set is known to hold.
+    """Reads a split into memory, and checks its files.
 
     Args:
         dataset: `DRIVE`, `CHASEDB1` or another `Dataset`.
         split: "train", "validation", "test", or "train+validation".
-        data_dir: The data set's folder or the one around it; see `find`.
-        quiet: Leave out the warning, one line on stderr, that names files other than the published ones.
+        data_dir: The data set's folder or its parent folder; see `find`.
+        quiet: Omit the warning on stderr (one line) that lists files which differ from the published ones.
 
     Returns:
         list of `Example`.
 
     Raises:
-        UserError: A file is missing, unreadable, or not what it should be.
+        UserError: A file is missing, unreadable or wrong.
     """
     folder, examples, differing, total = find(dataset, data_dir), [], [], 0
     digests = published(dataset)
@@ -244,12 +244,12 @@ def load(dataset, split, data_dir=None, quiet=False):
                 check_label(paths[kind], masks[kind], paths["image"], heights, f" from {dataset.source}")
         fov = masks["fov"] if "fov" in masks else estimate_fov(image)
         if "fov" in masks and fov.mean() < 0.5:
-            raise UserError(f"{paths['fov']}: the field of view covers {fov.mean():.0%} of the image, is it "
+            raise UserError(f"{paths['fov']}: the field of view covers {fov.mean():.0%} of the image; is it "
                             f"inverted? Restore it from {dataset.source}")
         for path in paths.values():
             digest = sha256(path)
             if owners.get(digest, path.name.lower()) != path.name.lower():
-                raise UserError(f"{path}: is the published {owners[digest]} under another name; "
+                raise UserError(f"{path}: has the content of the published {owners[digest]}; "
                                 f"restore it from {dataset.source}")
             total += 1
             if digests.get(path.name.lower()) != digest:
@@ -258,15 +258,15 @@ def load(dataset, split, data_dir=None, quiet=False):
                                 vessel_weight=dataset.vessel_weight))
     if differing and not quiet:
         shown = ", ".join(differing[:3]) + ", ..." * (len(differing) > 3)
-        print(f"warning: {len(differing)} of {total} files in {folder} are not the published ones by SHA-256 "
-              f"({shown}): figures may not compare", file=sys.stderr)
+        print(f"warning: {len(differing)} of {total} files in {folder} differ from the published ones by SHA-256 "
+              f"({shown}): scores may not be comparable", file=sys.stderr)
     return examples
 
 
 def published(dataset):
     """`{"01_test.tif": SHA-256}` of the set's published files, names in lower case, from data/SHA256SUMS.
 
-    By file name alone, so that files which other layouts took over unchanged are recognised there too.
+    Without folders, so that unchanged files are also recognised in other layouts.
     """
     lines = SUMS.read_text(encoding="utf-8").splitlines() if SUMS.is_file() else []
     entries = [line.split(maxsplit=1) for line in lines if f" {dataset.name}/" in line]
@@ -274,25 +274,25 @@ def published(dataset):
 
 
 def checksums(dataset, split, data_dir=None):
-    """`{"test/images/01_test.tif": SHA-256}` of what `load` reads. Raises `UserError` as `files` does."""
+    """`{"test/images/01_test.tif": SHA-256}` of the files that `load` reads. Raises `UserError` as `files` does."""
     folder = find(dataset, data_dir)
     return {path.relative_to(folder).as_posix(): sha256(path)
             for paths in files(dataset, split, data_dir).values() for path in paths.values()}
 
 
 def relief(image):
-    """float32 `(height, width)`: how much lighter a pixel's green is than that of its surroundings."""
+    """float32 `(height, width)`: green channel minus its mean over the surroundings of each pixel."""
     green = image[..., 1].astype("float32")
     return green - cv2.blur(green, (image.shape[1] // 20,) * 2)
 
 
 def check_label(path, label, photograph, heights, source=""):
-    """Raises UserError unless `label` can be one of `photograph`, a path, whose `relief` is `heights`."""
+    """Raises UserError if `label` cannot belong to `photograph`, a path; `heights` is that image's `relief`."""
     if not 0 < label.mean() <= 0.5:
-        raise UserError(f"{path}: {label.mean():.0%} of the pixels are vessel, is it empty or inverted? "
+        raise UserError(f"{path}: {label.mean():.0%} of the pixels are vessel; is it empty or inverted? "
                         f"Restore it{source}")
-    # Vessels are darker than what is around them: by .44 to 1.9 standard deviations under the labels of all 90 images
-    # of DRIVE, CHASE DB1 and LES-AV, and by no more than .16 under another image's label or a mirrored one.
+    # Vessels are darker than their surroundings: by .44 to 1.9 standard deviations for the labels of all 90 images of
+    # DRIVE, CHASE DB1 and LES-AV, but by at most .16 for the label of another image, or a mirrored label.
     if heights[label].mean() >= -0.2 * heights.std():
-        raise UserError(f"{path}: does not follow the vessels of {photograph.name}, is it of another image? "
+        raise UserError(f"{path}: does not follow the vessels of {photograph.name}; is it of another image? "
                         f"Restore both{source}")

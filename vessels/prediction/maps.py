@@ -1,4 +1,4 @@
-"""Probability maps: of a whole image, in tiles, and at the scale that the network knows."""
+"""Predicts probability maps: of a whole image, in tiles, and at the scale on which the network was trained."""
 
 import dataclasses
 
@@ -9,13 +9,13 @@ from vessels.data.fov import field_of_view
 from vessels.data.images import crop, pad
 from vessels.prediction.flips import average_flips
 
-# How far the network sees, in pixels. Each level reaches 7 of its own pixels, four 3x3 convolutions and the 7x7 one
-# of the attention: 7 (1 + 2 + 4 + 8 + 4 + 2 + 1) = 154; the three transposed convolutions add 2 + 4 + 8 = 14 to the
-# left and upwards. tests/test_prediction.py measures it.
+# Radius of the network's receptive field, in pixels. Each level adds 7 of its own pixels, by four 3x3 convolutions and
+# the attention's 7x7 convolution: 7 (1 + 2 + 4 + 8 + 4 + 2 + 1) = 154. The three transposed convolutions add
+# 2 + 4 + 8 = 14 to the left and upwards. tests/test_prediction.py measures it.
 HALO = 168
-TILE = 1152  # sees the general network's wider view in one pass
-MARGIN = 16  # of black around the eye, in pixels that the network sees
-# Widths of the whole disc, as multiples of the longer side of a photograph that shows no rim.
+TILE = 1152  # the general network's larger input fits into one tile
+MARGIN = 16  # width of the black border around the field of view, in pixels of the network's input
+# Diameters of the whole disc to try if no rim is visible, as multiples of the photograph's longer side.
 NO_RIM = (1.0, 1.25, 1.6)
 
 
@@ -47,18 +47,20 @@ def check_photograph(image):
 
 
 def predict_tiled(model, image, tile=TILE):
-    """Vessel probability of each pixel, in one pass where the image fits into a tile, else tile by tile.
+    """Vessel probability of each pixel, in one pass if the image fits into a tile, else tile by tile.
 
-    Tiles overlap so far that what is used of them equals a pass over the whole image, to rounding.
+    Tiles overlap by so much that the result equals that of one pass over the whole image, except for rounding.
 
     Args:
         model: The network; takes float `(1, height, width, 3)` in [0, 1].
         image: uint8 `(height, width, 3)`, RGB.
-        tile: Side of the largest part seen at once, which bounds the memory: a multiple of 8 and more than 336, or a
-            ValueError.
+        tile: Side of the largest input of the network, which limits the memory: a multiple of 8, more than 336.
 
     Returns:
         float32 `(height, width)` in [0, 1].
+
+    Raises:
+        ValueError: `tile` is not such a number.
     """
     if tile % 8 or tile <= 2 * HALO:
         raise ValueError(f"tiles must be multiples of 8 and larger than {2 * HALO}, got {tile}")
@@ -74,9 +76,10 @@ def predict_tiled(model, image, tile=TILE):
 
 
 def windows(length, tile):
-    """`(start, end, first, last)` along one side: from where to where each tile reaches, and is used.
+    """`[(start, end, first, last)]` along one side: a tile's extent, and the part of it that is used.
 
-    As few tiles as cover it, and those no larger than they must be; all numbers are multiples of 8, as `length` is.
+    There are as few tiles as possible, and these are as small as possible. All numbers are multiples of 8, as is
+    `length`.
     """
     if length <= tile:
         return [(0, length, 0, length)]
@@ -90,13 +93,13 @@ def windows(length, tile):
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What the network sees in a photograph.
+    """The probability map of a photograph, and how it was predicted.
 
     Attributes:
         probability: float32 `(height, width)` in [0, 1], 0 outside the field of view.
         fov: bool `(height, width)`, the field of view.
-        diameter: Of the field of view's circle, in pixels, a float; None where no rim shows.
-        scale: Pixels that the network saw per pixel of the photograph, a float: the mean, if it saw several sizes.
+        diameter: Diameter of the field of view's circle in pixels, a float; None if no rim is visible.
+        scale: Pixels of the network's input per pixel of the photograph, a float; the mean over `diameters`.
         confidence: `confidence` of the probabilities, a float in [0, 1].
     """
 
@@ -108,17 +111,17 @@ class Prediction:
 
 
 def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=False, threshold=0.5):
-    """Vessels in an RGB photograph of any size, seen at the scale that the network knows.
+    """Vessels in an RGB photograph of any size, which is scaled to the size on which the network was trained.
 
     Args:
         model, tile: As in `predict_tiled`.
         image: uint8 `(height, width, 3)`, RGB.
         diameters: Widths in pixels to which the field of view is scaled; the result is the mean of the maps at all of
-            them. Where no rim shows, several sizes of the whole disc are tried, and that with the highest confidence
-            is used.
-        fov: bool `(height, width)`, the field of view if it is known; else it is estimated.
-        careful: Average over four mirror images too, which takes four times as long.
-        threshold: Probability from which a pixel counts as vessel, for the confidence.
+            them. If no rim is visible, several sizes of the whole disc are tried, and the one with the highest
+            confidence is used.
+        fov: bool `(height, width)`, the field of view; by default, it is estimated.
+        careful: Also average over four mirror images, which takes four times as long.
+        threshold: Probability from which a pixel counts as vessel; used for the confidence.
 
     Returns:
         A `Prediction`.
@@ -130,7 +133,7 @@ def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=Fal
     found_fov, diameter = field_of_view(image)
     fov = found_fov if fov is None else fov
     tried = []
-    # Without a rim, the photograph may be any part of the disc.
+    # Without a visible rim, the photograph may show any part of the disc.
     for pixels in [diameter] if diameter else [max(image.shape[:2]) * part for part in NO_RIM]:
         scales = [wanted / pixels for wanted in diameters]
         maps = [predict_scaled(model, image, fov, scale, tile, flips=careful) for scale in scales]
@@ -140,15 +143,15 @@ def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=Fal
 
 
 def predict_scaled(model, image, fov, scale, tile=TILE, flips=False):
-    """float32 `(height, width)` in [0, 1]: the map of `image` seen at `scale`, 0 outside `fov`."""
+    """float32 `(height, width)` in [0, 1]: the map of `image`, predicted at `scale`; 0 outside `fov`."""
     def see(part):
         return predict_tiled(model, part, tile)
 
     x, y, width, height = cv2.boundingRect(fov.astype("uint8"))
     box = np.s_[y : y + height, x : x + width]
-    scale = 1.0 if abs(scale - 1) < 0.02 else scale  # so little is not worth an interpolation
+    scale = 1.0 if abs(scale - 1) < 0.02 else scale  # avoids an interpolation for a small change
     small = resize(image[box], max(round(width * scale), 1), max(round(height * scale), 1))
-    # Black around the eye, whatever surround, lettering or frame the photograph has: what training showed.
+    # Replace any surround, lettering or frame outside the field of view by black, as in training.
     small[resize(fov[box].astype("uint8"), *small.shape[1::-1]) == 0] = 0
     padded = pad(small, small.shape[0] + 2 * MARGIN, small.shape[1] + 2 * MARGIN)
     found = average_flips(see, padded) if flips else see(padded)
@@ -158,10 +161,10 @@ def predict_scaled(model, image, fov, scale, tile=TILE, flips=False):
 
 
 def confidence(probability, threshold=0.5):
-    """Expected Dice of a map cut at `threshold`, were its probabilities true: float in [0, 1].
+    """Dice coefficient to expect of a map at `threshold`, if its probabilities are right: float in [0, 1].
 
-    Twice the sum of what is over the threshold, by its number plus the sum of all. It needs no label, and ranks the
-    scales at which a photograph can be seen.
+    2 * (sum of the probabilities >= threshold) / (their number + sum of all probabilities). It needs no label, and
+    ranks the scales at which a photograph can be predicted.
     """
     over = probability[probability >= threshold]
     return float(2 * over.sum(dtype="float64") / max(over.size + probability.sum(dtype="float64"), 1e-9))

@@ -1,6 +1,6 @@
-"""How far the measures of a map agree with those of the labels: mean difference, limits of agreement, correlation.
+"""Agreement of measures of maps with those of labels: mean difference, limits of agreement, correlation.
 
-Compared with the first observer's label are the map, cut at the threshold, and the second observer's label. Limits of
+The map at its threshold, and the second observer's label, are compared with the first observer's label. Limits of
 agreement are the mean difference -+ 1.96 standard deviations of the differences.
 
 Bland and Altman 1986: Statistical methods for assessing agreement between two methods of clinical measurement.
@@ -15,7 +15,7 @@ from vessels.prediction.measures import measure
 from vessels.report import tables
 from vessels.report.plots import COLOURS, picture
 
-# Of what `measure` gives: name and decimals in tables. Thousandths of the field's diameter would repeat the pixels.
+# Results of `measure` in tables: name and decimals. Widths in permille of the diameter would only repeat the pixels.
 SHOWN = {
     "density": ("density", 4),
     "length_density": ("length density", 2),
@@ -27,29 +27,29 @@ SHOWN = {
     "fractal_dimension": ("fractal dimension", 3),
 }
 HOW = (
-    "Each measure of the map, cut at the threshold, beside the same measure of the first observer's label, inside the "
-    "field of view: the mean difference over the images and, in brackets, its 95 % limits of agreement, between which "
-    "95 of 100 such differences are expected (Bland and Altman 1986); r is Pearson's correlation. The second observer "
-    "beside the first shows how far two people agree.",
-    "Limits from few images are themselves uncertain: from 20, by 0.8 standard deviations of the differences either "
-    "way; from 8, by 1.4. Both eyes of a person count as two images: CHASE DB1's eight are of four children. Labels "
-    "are drawings, so nothing here says how far a measure is from the eye itself. A network that has learned from the "
-    "same observer's labels of other images has that in its favour over the second observer.",
+    "Each measure of the map, at the network's threshold, minus the same measure of the first observer's label, inside "
+    "the field of view: the mean difference over the images and, in brackets, its 95 % limits of agreement, between "
+    "which 95 of 100 such differences are expected (Bland and Altman 1986); r is Pearson's correlation. The columns of "
+    "the second observer show how far two people agree.",
+    "Limits of agreement from few images are uncertain: from 20 images by ±0.8 standard deviations of the differences, "
+    "from 8 by ±1.4. The two eyes of a person count as two images: the eight of CHASE DB1 are of four children. Labels "
+    "are drawn by people, so the differences do not show the error against the eye itself. A network trained on the "
+    "same observer's labels of other images has an advantage over the second observer.",
 )
 STYLES = ({"color": COLOURS["whole_image"], "marker": "o", "markersize": 5},
           {"color": COLOURS["inside_fov"], "marker": "X", "markersize": 6})
 
 
 def measures(example, probability, threshold):
-    """Measures of one image for `metrics.json`, to five significant digits; None where there is no vessel to measure.
+    """Measures of one image for `metrics.json`, to five significant digits; None if there is no vessel to measure.
 
     Args:
         example: An `Example`.
         probability: float `(height, width)` in [0, 1], or a bool map.
-        threshold: What counts as vessel: `probability >= threshold`.
+        threshold: A pixel counts as vessel if `probability >= threshold`.
 
     Returns:
-        dict of "map", "label" and, where there is one, "second_observer": each what `measure` gives.
+        dict of "map", "label" and, if there is one, "second_observer": each a result of `measure`.
     """
     def short(value):
         return value if isinstance(value, int) else None if np.isnan(value) else float(f"{value:.5g}")
@@ -60,20 +60,20 @@ def measures(example, probability, threshold):
 
 
 def networks(dataset, results_dir):
-    """Metrics of the set's own RSANs: list."""
+    """Metrics of the RSANs that were trained on this set, alone or with others: list."""
     found = [metrics for _, metrics in tables.results_of(dataset, results_dir)]
     return [metrics for metrics in found if tables.own(metrics) and metrics["variant"] == "rsan"]
 
 
 def pairs(all_metrics):
-    """What is compared: the maps of each network of one set, and the second observer's labels.
+    """Measures to be compared: of the maps of each network of one set, and of the second observer's labels.
 
     Args:
-        all_metrics: list of what `metrics.json` holds. Results older than measures are left out, and all trainings of
-            a recipe but the first, and who was measured on fewer than three images.
+        all_metrics: list of contents of `metrics.json`. Left out are results without measures, all trainings of a
+            recipe except the first, and comparisons on fewer than three images.
 
     Returns:
-        dict of names, each `{measure: float (2, images)}`: the first observer's measures, and the other's.
+        dict by name, each `{measure: float (2, images)}`: the first observer's measures, then those compared with them.
     """
     measured = [metrics for metrics in all_metrics if "measures" in metrics["per_image"][0]]
     sides = [(name, "map", seeds[0]) for name, seeds in tables.grouped(measured)]
@@ -89,7 +89,7 @@ def pairs(all_metrics):
 
 def bland_altman(first, other):
     """`(bias, low, high, r)` of two float arrays `(images,)`: mean of `other - first`, its 95 % limits of agreement,
-    and Pearson's correlation, NaN where one of them does not vary; all NaN for fewer than three images.
+    and Pearson's correlation, NaN if one of them does not vary; all NaN for fewer than three images.
     """
     if len(first) < 3:
         return (np.nan,) * 4
@@ -99,7 +99,7 @@ def bland_altman(first, other):
 
 
 def table(compared):
-    """`(head, rows)` of what `pairs` gives, lists of str: a row for each measure, two columns for each compared."""
+    """`(head, rows)`, lists of str, from the result of `pairs`: a row for each measure, two columns for each name."""
     def number(value, form):
         return "-" if np.isnan(value) else format(value, form)
 
@@ -116,7 +116,7 @@ def table(compared):
 
 
 def conclusions(compared):
-    """What the table says of each network beside the second observer: list of str, empty without one."""
+    """Compares each network with the second observer: list of str, empty without a second observer."""
     found = {name: {key: bland_altman(*both[key]) for key in SHOWN} for name, both in compared.items()}
     second = found.pop("second observer", None)
     texts = []
@@ -125,14 +125,14 @@ def conclusions(compared):
         narrower = sum(high - low < other[2] - other[1] for _, (_, low, high, _), other in both)
         closer = sum(one[3] > other[3] for _, one, other in both)
         biased = [title.split(",")[0] for title, one, other in both if abs(one[0]) > abs(other[0])]
-        texts.append(f"{name}, beside the second observer: narrower limits of agreement in {narrower} of {len(both)} "
-                     f"measures, a higher correlation in {closer}, and a larger mean difference in {len(biased)}"
-                     f"{': ' * bool(biased)}{', '.join(biased)}.")
+        texts.append(f"{name}, compared with the second observer: narrower limits of agreement in {narrower} of "
+                     f"{len(both)} measures, a higher correlation in {closer}, and a larger mean difference in "
+                     f"{len(biased)}{': ' * bool(biased)}{', '.join(biased)}.")
     return texts
 
 
 def markdown(results_dir):
-    """The tables of all sets in Markdown, what they say below: str, empty where nothing was measured."""
+    """The tables and conclusions of all sets in Markdown: str, empty if nothing was measured."""
     lines = []
     for dataset in datasets.DATASETS:
         if compared := pairs(networks(dataset, results_dir)):
@@ -144,9 +144,9 @@ def markdown(results_dir):
 
 
 def pictures(compared):
-    """Of each measure a scatter against the first observer and a Bland-Altman plot: dict of titles and PNG bytes.
+    """For each measure, a scatter plot against the first observer and a Bland-Altman plot: dict of PNG bytes by title.
 
-    Shown are the first network and the second observer, of what `pairs` gives.
+    They show the first network and the second observer in `compared`, a result of `pairs`.
     """
     names = [next(iter(compared)), *(name for name in compared if name == "second observer")]
     shown = {title: {name: compared[name][key] for name in names} for key, (title, _) in SHOWN.items()}

@@ -1,4 +1,4 @@
-"""The results page, and the paper's Results figure: both from released weights' maps, both show photographs."""
+"""Makes the results page and the paper's Results figure from the maps of released weights; both show photographs."""
 
 import base64
 import html
@@ -16,21 +16,21 @@ from vessels.files import ROOT, write_atomically
 from vessels.report import ablation, agreement, plots, standing, tables
 from vessels.report.plots import FALSE, FOUND, MISSED
 
-WIDTH = 560  # of a picture in the page, in pixels
-# Pictures of results/ that the page shows where they are there: file, heading, caption.
+WIDTH = 560  # width of a picture on the page, in pixels
+# Pictures in results/ that the page shows if they exist: file, heading, caption.
 PICTURES = (
-    ("retina.jpg", "A photograph that no network here has learned from",
-     "A photograph, the probability of vessel, and the vessels drawn on the photograph."),
+    ("retina.jpg", "A photograph on which no network here was trained",
+     "A photograph, its vessel probability map, and the vessels drawn on the photograph."),
 )
 NETWORKS = {"backbone": "(b) backbone", "backbone_dropblock": "(c) + DropBlock", "rsan": "(d) RSAN"}
 FIGURE = ("(a) photograph", *NETWORKS.values(), "(e) label")
 
 
 def probability_map(folder, example):
-    """The map that evaluation left in `folder`, float32 `(height, width)` in [0, 1]; UserError without it."""
+    """The map that evaluation wrote to `folder`, float32 `(height, width)` in [0, 1]; UserError if it is missing."""
     path = folder / "probabilities" / f"{example.name}.png"
     found = None
-    if path.exists():  # cv2.imread knows no other letters than the system's on Windows
+    if path.exists():  # on Windows, cv2.imread cannot open paths with other than the system's letters
         found = cv2.imdecode(np.frombuffer(path.read_bytes(), "uint8"), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint16 or found.shape != example.label.shape:
         key = next(dataset.key for dataset in datasets.DATASETS if dataset.name == folder.parent.name)
@@ -44,7 +44,7 @@ def data_uri(content, kind):
 
 
 def embed(picture, kind, **options):
-    """`<img>` source with the picture in it, scaled down to the page."""
+    """Source of an `<img>` that contains the picture, reduced to at most `WIDTH`."""
     if picture.width > WIDTH:
         picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -53,7 +53,7 @@ def embed(picture, kind, **options):
 
 
 def table(head, rows, sortable=False):
-    """HTML of a table; `rows` are `(class, cells)`, all plain text."""
+    """HTML of a table; `rows` are `(class, cells)`, in plain text."""
     button = "<button>{}</button>" if sortable else "{}"
     lines = ["<div class=wide><table><thead><tr>"]
     lines += [f"<th scope=col>{button.format(html.escape(title))}</th>" for title in head]
@@ -72,7 +72,7 @@ def scores_table(all_metrics, protocol):
 
 
 def case(example, probability, scores, word, threshold=0.5):
-    """One test image: the photograph, and over it what the reader chooses, up to where the slider stands."""
+    """HTML of one test image: left of the slider the photograph, right of it the layer that the reader chooses."""
     name = html.escape(example.name, quote=True)
     grey = Image.fromarray((255 * probability).astype("uint8"))
     layers = {
@@ -90,8 +90,8 @@ def case(example, probability, scores, word, threshold=0.5):
 
 
 def section(found, examples):
-    """HTML of one data set's `(folder, metrics)`, of which the first is
-    shown: tables, curves, the images' list and the images; worst and best first."""
+    """HTML of one data set: a table of all networks in `found`, `[(folder, metrics)]`; of the first network also the
+    curves, the scores of each image, and the images."""
     folder, metrics = found[0]
     all_metrics = [metrics for _, metrics in found]
     parts = []
@@ -111,7 +111,7 @@ def section(found, examples):
     order = {one["image"]: one["inside_fov"] for one in [*ranked[:2], *reversed(ranked[2:])]}
     words = {ranked[0]["image"]: ", worst", ranked[-1]["image"]: ", best"}
     by_name = {example.name: example for example in examples}
-    parts.append("<h3>The two worst, then from the best down</h3><div class=cases>")
+    parts.append("<h3>The two worst images, then the others from best to worst</h3><div class=cases>")
     parts += [case(by_name[name], probability_map(folder, by_name[name]), scores, words.get(name, ""),
                    metrics.get("threshold", 0.5))
               for name, scores in order.items()]
@@ -119,7 +119,7 @@ def section(found, examples):
 
 
 def part(anchor, title, *content):
-    """A part of the page that its first lines link to: `(link, HTML)`."""
+    """A part of the page: `(link for the top of the page, HTML)`."""
     link = f"<a href='#{anchor}'>{html.escape(title)}</a>"
     return link, f"<h2 id='{anchor}'>{html.escape(title)}</h2>\n" + "\n".join(content)
 
@@ -129,29 +129,29 @@ def paragraphs(texts):
 
 
 def standing_part(results_dir):
-    """Ours beside what others published, with how each row was scored."""
+    """Tables of our and published scores, with how each row was scored."""
     content = []
     for dataset in datasets.DATASETS:
         for scored, found in standing.blocks(dataset, results_dir).items():
             rows = [(f"words {kind}", cells) for kind, cells in found]
             content += [f"<h3>{dataset.title}, {tables.SCORED[scored]}</h3>", table(standing.HEAD, rows)]
-    return part("standing", "Where this stands", *content, paragraphs(standing.published()["field"]))
+    return part("standing", "Comparison with published methods", *content, paragraphs(standing.published()["field"]))
 
 
 def ablation_part(results_dir):
-    """Each network less the backbone, with intervals; None where there is nothing to compare."""
+    """Each network minus the backbone, with intervals; None if there is nothing to compare."""
     compared = ablation.comparisons(results_dir)
     if not compared:
         return None
-    how = ("Inside the field of view, in thousandths: mean over the test images and trainings and, in brackets, its "
-           "95 % interval, of images paired and, where there are several, of trainings.")
-    return part("ablation", "Each network less the backbone", paragraphs([how]),
+    how = ("Inside the field of view, in thousandths: mean difference over the test images and trainings and, in "
+           "brackets, its 95 % interval, from paired images and, if there are several, from trainings.")
+    return part("ablation", "Each network minus the backbone", paragraphs([how]),
                 table(ablation.HEAD, [("", ablation.cells(one)) for one in compared]),
                 paragraphs(ablation.conclusions(compared)))
 
 
 def transfer_part(results_dir):
-    """Networks on sets that they have not learned from, or not from alone, below the set's own; None without any."""
+    """Networks trained on other sets, or on several, below the set's own network; None if there are none."""
     rows = []
     for dataset in datasets.DATASETS:
         found = [metrics for _, metrics in tables.results_of(dataset, results_dir)]
@@ -160,14 +160,14 @@ def transfer_part(results_dir):
             name, scores = tables.rows(metrics, "inside_fov")[0]
             rows.append(("" if metrics in foreign else "ours",
                          (name, dataset.title, *(tables.cell(scores.get(key)) for key in tables.COLUMNS))))
-    how = ("Inside the field of view. Nothing was retrained: photographs are scaled to the field of view that the "
-           "network knows. In bold, the network that learned from the set's own training images.")
-    return part("transfer", "On photographs of another set", paragraphs([how]),
+    how = ("Inside the field of view. The networks were not retrained: photographs are scaled so that the field of "
+           "view is as wide as in the network's training. The network trained on the set itself is in bold.")
+    return part("transfer", "Transfer to another set", paragraphs([how]),
                 table(("network", "set", *tables.COLUMNS.values()), rows)) if rows else None
 
 
 def measures_part(sets):
-    """Measures of maps beside those of labels: `sets` is `[(title, metrics of its networks)]`; None without any."""
+    """Measures of maps compared with labels; `sets` is `[(title, metrics of its networks)]`; None without measures."""
     shown = []
     for title, all_metrics in sets:
         if compared := agreement.pairs(all_metrics):
@@ -177,12 +177,13 @@ def measures_part(sets):
                       "<div class=curves>"]
             shown += [f"<img src='{data_uri(content, 'png')}' alt='{name}: scatter and Bland-Altman plot'>"
                       for name, content in agreement.pictures(compared).items()] + ["</div>"]
-    lines = "In the plots, grey is equality, a line a mean difference, and dashed lines are its limits of agreement."
+    lines = ("In the plots, grey lines mark equality, solid lines mean differences, and dashed lines their limits of "
+             "agreement.")
     return part("measures", "Measures", paragraphs([*agreement.HOW, lines]), *shown) if shown else None
 
 
 def pictures_part(results_dir):
-    """What `PICTURES` lists and `results_dir` has; None without any."""
+    """The pictures in `PICTURES` that `results_dir` contains; None if there are none."""
     shown = []
     for name, title, caption in PICTURES:
         if (path := results_dir / name).exists():
@@ -194,7 +195,7 @@ def pictures_part(results_dir):
 
 
 def write_page(results_dir, loaded):
-    """Writes `<results_dir>/index.html`, self-contained: `loaded` is `[(dataset, its test examples)]`."""
+    """Writes `<results_dir>/index.html`, self-contained; `loaded`: `[(dataset, its test examples)]`."""
     measured = [(dataset.title, agreement.networks(dataset, results_dir)) for dataset, _ in loaded]
     parts = [standing_part(results_dir), ablation_part(results_dir), transfer_part(results_dir),
              measures_part(measured), pictures_part(results_dir)]
@@ -204,7 +205,7 @@ def write_page(results_dir, loaded):
 
 
 def write_page_of(folder, dataset, metrics, examples):
-    """Writes `<folder>/index.html`, self-contained: of this one evaluation, with its photographs."""
+    """Writes `<folder>/index.html`, self-contained: this one evaluation, with its photographs."""
     fill(folder / "index.html", html.escape(dataset.title), [measures_part([(dataset.title, [metrics])])],
          [part(dataset.key, dataset.title, section([(folder, metrics)], examples))])
 
@@ -222,9 +223,9 @@ def fill(path, titles, parts, sets):
 
 
 def write_figure(results_dir, loaded, width=300):
-    """Writes `<results_dir>/figure.png`, the paper's Results figure: a row for each set, its columns in FIGURE.
+    """Writes `<results_dir>/figure.png`, the paper's Results figure: a row for each set, with the columns of FIGURE.
 
-    Shown is each set's first test image; the maps of all three networks must be there, else UserError.
+    It shows each set's first test image. UserError if a map of one of the three networks is missing.
     """
     rows = []
     for dataset, (example, *_) in loaded:
@@ -248,10 +249,10 @@ def write_figure(results_dir, loaded, width=300):
 
 
 def write(results_dir=ROOT / "results"):
-    """Makes page and figure of all sets with results; the photographs are looked for where training looks.
+    """Makes the page and the figure for all sets with results, with photographs from the folders that training uses.
 
     Returns:
-        list of str, a line on each: written, or left out and why.
+        list of str, a line for each: written, or left out and why.
     """
     lines, loaded = [], []
     for dataset in datasets.DATASETS:

@@ -1,4 +1,4 @@
-"""Curves, panels and histories, as pictures."""
+"""Draws curves, panels and training histories."""
 
 import io
 
@@ -11,24 +11,24 @@ from sklearn.calibration import calibration_curve
 from vessels.metrics import curve, score
 from vessels.report.tables import SCORED, cell
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish too.
 FOUND, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (86, 180, 233)
 COLOURS = {"whole_image": "#0072B2", "inside_fov": "#D55E00"}
 
 
 def picture(figure):
-    """PNG of a figure: bytes; without a version in them, the same figures give the same bytes."""
+    """PNG of a figure: bytes, without Matplotlib's version, so that equal figures have equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def curves(examples, probabilities, metrics):
-    """Curves of all pixels of both protocols, with the second observer and the threshold marked.
+    """Curves over all pixels for both protocols, with the second observer and the threshold marked.
 
     Args:
         examples, probabilities: As for `metrics.evaluate`, each label with vessels and background.
-        metrics: What that returned.
+        metrics: The result of `metrics.evaluate`.
 
     Returns:
         dict of PNG bytes: "roc.png", "pr.png", "reliability.png".
@@ -52,12 +52,12 @@ def curves(examples, probabilities, metrics):
             mark = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8,
                     "label": f"{name}, {SCORED[protocol]}", "markeredgecolor": "white"}
             draw_point(roc, pr, point, labels.mean(), mark)
-    roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, its corner" if corner else "ROC",
+    roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, upper left corner" if corner else "ROC",
             xlim=(0, 0.2 if corner else 1), ylim=(0.6 if corner else 0, 1))
     pr.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision and recall",
            xlim=(0, 1), ylim=(0, 1.01))
     reliability.axline((0, 0), slope=1, color="grey", linewidth=0.8)
-    reliability.set(xlabel="predicted probability", ylabel="share of vessel pixels", title="Reliability",
+    reliability.set(xlabel="predicted probability", ylabel="fraction of vessel pixels", title="Reliability",
                     xlim=(0, 1), ylim=(0, 1))
     for axes, place in ((roc, "lower right"), (pr, "lower left"), (reliability, "upper left")):
         axes.legend(fontsize=8, loc=place)
@@ -68,7 +68,7 @@ def curves(examples, probabilities, metrics):
 
 def draw_curves(roc, pr, pixels, labels, scores, scored, style):
     fps, tps, _ = curve(pixels, labels)
-    # More points than the picture has pixels would only take longer to draw.
+    # More points than the picture has pixels would only make drawing slower.
     thin = np.unique(np.r_[np.searchsorted(tps, np.linspace(0, tps[-1], 1000)),
                            np.searchsorted(fps, np.linspace(0, fps[-1], 1000)), len(fps) - 1])
     fps, tps = fps[thin], tps[thin]
@@ -78,7 +78,7 @@ def draw_curves(roc, pr, pixels, labels, scores, scored, style):
 
 
 def draw_point(roc, pr, point, share, mark):
-    """Marks `point`, a dict of scores; `share` of the pixels are vessel."""
+    """Marks `point`, a dict of scores; `share` is the fraction of vessel pixels."""
     sensitivity, fall_out = point["sensitivity"], 1 - point["specificity"]
     hits, alarms = sensitivity * share, fall_out * (1 - share)
     roc.plot(fall_out, sensitivity, **mark)
@@ -90,7 +90,7 @@ def history_plot(history, exported=None):
 
     Args:
         history: list of rows of `history.csv`, dicts with `epoch`, `loss`, `val_auc`, `learning_rate`.
-        exported: The epoch whose weights are in use, to be marked; by default, none is.
+        exported: The epoch whose weights are used, which is marked; by default, no epoch is.
     """
     titles = {"loss": "training loss", "val_auc": "validation AUC", "learning_rate": "learning rate"}
     epochs = [row["epoch"] for row in history]
@@ -109,7 +109,7 @@ def history_plot(history, exported=None):
 
 
 def agreement(example, probability, threshold=0.5):
-    """uint8 `(height, width, 3)`: where map and label agree inside the field of view, and how they differ."""
+    """uint8 `(height, width, 3)`: vessel pixels inside the field of view in the colours FOUND, MISSED and FALSE."""
     vessel, label = (probability >= threshold) & example.fov, example.label & example.fov
     shown = np.zeros((*label.shape, 3), "uint8")
     shown[example.fov] = 25
@@ -118,15 +118,15 @@ def agreement(example, probability, threshold=0.5):
 
 
 def panel(example, probability, threshold=0.5):
-    """Photograph, label, probability and agreement side by side, with the image's own figures.
+    """Photograph, label, probability map and agreement side by side, with the image's scores.
 
     Args:
         example: An `Example`.
         probability: float `(height, width)` in [0, 1].
-        threshold: What counts as vessel: `probability >= threshold`.
+        threshold: A pixel counts as vessel if `probability >= threshold`.
 
     Returns:
-        `PIL.Image.Image`, RGB: two by two tiles of the image's size, at most 640 pixels wide.
+        `PIL.Image.Image`, RGB: two by two tiles, each of the image's size or reduced to 640 pixels in width.
     """
     height, width = example.label.shape
     size = min(width, 640), round(height * min(1, 640 / width))

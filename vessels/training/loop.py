@@ -32,10 +32,10 @@ from vessels.training.runs import (
 
 
 def train(dataset, network, recipe, data, run_dir, strategy=None):
-    """Trains to the end, from where `run_dir` stands, and writes `best.weights.h5` with its JSON.
+    """Starts the run in `run_dir`, or resumes it, trains to the end, and writes `best.weights.h5` with its JSON.
 
-    `network` as in `recipe.main`, `data` as `recipe.read` returns it, `strategy` as in `distribution.start`; of several
-    workers, only the chief writes.
+    `network` is as in `recipe.main`, `data` is the result of `recipe.read`, `strategy` is as in `distribution.start`.
+    If there are several workers, only the chief writes.
     """
     build, set_stage = network()
     examples, validation, checksums = data
@@ -83,17 +83,17 @@ def built(build, recipe):
 
 
 def fit(model, data, recipe, history, run_dir, engine, callbacks, set_stage):
-    """The phases that `history` lacks, each with an optimizer of its own."""
+    """Trains the phases that are not yet complete in `history`, each with a new optimizer."""
     callbacks = [LossCallback(run_dir), *callbacks]
     if recipe.recipe != "authors":
         callbacks.append(stage_callback(recipe, set_stage))
-    done = len(history)  # of which only the chief's grows
+    done = len(history)  # only the chief adds rows to `history`
     for first, end, rate in phases(recipe, len(data)):
         if done >= end:
             continue
         with engine.scope():
-            # Keras leaves XLA out on a processor, where its convolutions are several times slower than oneDNN's, and
-            # with tf.distribute, of which it cannot compile a step (keras-team/keras#17187).
+            # With "auto", Keras uses no XLA on a CPU, where XLA's convolutions are several times slower than oneDNN's,
+            # nor with tf.distribute, whose training step XLA cannot compile (keras-team/keras#17187).
             model.compile(keras.optimizers.Adam(rate), loss=loss_of(recipe), metrics=["accuracy"], jit_compile="auto")
             if done > first:
                 resume_optimizer(model, run_dir)
@@ -111,7 +111,7 @@ def batches_of(recipe, dataset, examples):
 
 
 class LossCallback(keras.callbacks.Callback):
-    """Stops a run whose loss is no number any more."""
+    """Stops a run whose loss becomes NaN or infinite."""
 
     def __init__(self, run_dir):
         super().__init__()
@@ -123,18 +123,18 @@ class LossCallback(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
             latest = self.run_dir / "latest.weights.h5"
-            raise UserError(f"the loss is {logs['loss']} in epoch {self.epoch}; the last good checkpoint is {latest}: "
-                            "try a lower --learning-rate in another --output-dir")
+            raise UserError(f"the loss is {logs['loss']} in epoch {self.epoch}; the last good checkpoint is {latest}; "
+                            "try a lower --learning-rate with another --output-dir")
 
 
 class EpochCallback(keras.callbacks.Callback):
-    """After each epoch: validation, weights, history and checkpoint; every fifth, an early look."""
+    """Each epoch: validation, weights, history and checkpoint; every fifth epoch, a panel of a validation image."""
 
     def __init__(self, recipe, run_dir, dataset, validation, history, model, config):
         super().__init__()
         self.recipe, self.run_dir, self.dataset = recipe, run_dir, dataset
         self.validation, self.history, self.config = validation, history, config
-        # Without the optimizer, and on one device whatever the engine.
+        # A model without the optimizer, which predicts on one device with any engine.
         self.network = keras.Model(model.inputs, model.outputs)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -169,9 +169,9 @@ class EpochCallback(keras.callbacks.Callback):
 
 
 def threshold_of(model, dataset, recipe, validation):
-    """The threshold to be recorded, or None: the general network's, from validation images seen as prediction does.
+    """The general network's threshold for the record, from maps of validation images; None for other networks.
 
-    Other networks are cut at 0.5, as the paper's.
+    The threshold of the other networks is 0.5, as in the paper.
     """
     if recipe.recipe != "any":
         return None
@@ -181,7 +181,7 @@ def threshold_of(model, dataset, recipe, validation):
 
 
 def finish(run_dir, dataset, recipe, history, config, model, validation):
-    """Completes the record, and says how to score the weights."""
+    """Completes the record, and prints how to score the weights."""
     weights = run_dir / "best.weights.h5"
     if not finished(weights):
         write_history(run_dir, history)
