@@ -23,29 +23,43 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def quiet_imports():
-    """Keeps back what TensorFlow and CUDA print on stderr while they are imported and look for devices; what they say
-    when that fails is shown.
+    """Imports Keras and its backend first. Keeps back what TensorFlow and CUDA print on stderr meanwhile and while they
+    look for devices; what they say when something fails is shown.
 
     Raises:
-        UserError: Keras does not know $KERAS_BACKEND, or that backend is not installed.
+        UserError: As `import_backend` does.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
         try:
+            import_backend()
             yield
-            if "tensorflow" in sys.modules:
-                sys.modules["tensorflow"].config.list_physical_devices("GPU")
-        except (ImportError, ValueError) as error:
+        except Exception:
             kept.seek(0)
             os.write(stderr, kept.read())
-            backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-            raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({error}); install it (pip install "
-                            "-r requirements.txt), or set tensorflow, jax or torch") from error
+            raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def import_backend():
+    """Raises UserError where Keras does not know $KERAS_BACKEND, or that backend is missing or broken."""
+    try:
+        import keras  # noqa: F401
+
+        if "tensorflow" in sys.modules:
+            sys.modules["tensorflow"].config.list_physical_devices("GPU")
+    except Exception as error:  # a broken installation raises anything: ImportError, OSError, RuntimeError
+        while str(error).startswith("Traceback") and error.__context__:  # so TensorFlow reports what it met
+            error = error.__context__
+        backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+        packages = {"tensorflow": "-r requirements.txt", "jax": "jax", "torch": "torch"}
+        install = f"install it (pip install {packages[backend]}), or " if backend in packages else ""
+        raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({' '.join(str(error).split())}); {install}"
+                        "set it to tensorflow, jax or torch") from error
 
 
 def exit_code(command, stopped="stopped"):
