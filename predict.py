@@ -68,7 +68,8 @@ def parse(argv=None):
     parser.add_argument("--threshold", type=probability, help="what probability counts as vessel (default: what the "
                         "weights' JSON says, else 0.5)")
     parser.add_argument("--diameter", type=float, help="how wide the network sees the field of view, in pixels "
-                        "(default: of the widths in the weights' JSON, the one at which the network is most confident)")
+                        "(default: of the widths in the weights' JSON, the one at which the network is most "
+                        "confident); weights that the authors' scripts left have no JSON and need it")
     parser.add_argument("--careful", action="store_true", help="average over those widths and four mirror images: four "
                         "times the time")
     parser.add_argument("--skip-existing", action="store_true", help="leave out photographs whose images and row in "
@@ -109,7 +110,7 @@ def run(arguments):
     if arguments.export:
         return export.main(build_rsan, load_weights, unfused, arguments)
     if arguments.attention:
-        return attention.main(build_rsan, SpatialAttention, arguments)
+        return attention.main(build_rsan, load_weights, SpatialAttention, arguments)
     return photographs.main(build_rsan, load_weights, arguments)
 
 

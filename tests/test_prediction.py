@@ -262,7 +262,7 @@ def test_nothing_to_predict_is_said_so(tmp_path, capsys, missing):
 def test_weights_are_checked(photographs, tmp_path, capsys):
     weights = ROOT / "weights" / "drive_rsan.weights.h5"
     record = tmp_path / "own.json"
-    for content, message in ((None, "no such weights"), (b"", "missing"), (b"changed", "not the file that")):
+    for content, message in ((None, "no such weights"), (b"", "own.json: missing"), (b"changed", "not the file that")):
         own = tmp_path / "own.weights.h5"
         if content is not None:
             own.write_bytes(content)
@@ -270,6 +270,16 @@ def test_weights_are_checked(photographs, tmp_path, capsys):
             shutil.copy(weights.with_name("drive_rsan.json"), record)
         assert run(tmp_path / "out", photographs["rgb.png"], weights=own) == 2
         assert message in capsys.readouterr().err
+
+
+def test_weights_of_the_authors_form_need_the_width_that_they_know(photographs, tmp_path, capsys):
+    weights = ROOT / "tests" / "golden" / "train_before.h5"
+    assert run(tmp_path / "out", photographs["rgb.png"], weights=weights) == 2
+    assert "no known diameter; give --diameter (DRIVE: 537, CHASE DB1: 919), or name" in capsys.readouterr().err
+    assert run(tmp_path / "out", photographs["rgb.png"], weights=weights, diameter=500) == 0
+    with (tmp_path / "out" / "vessels.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["scale"]) == pytest.approx(500 / 537, abs=0.02)
 
 
 def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):
