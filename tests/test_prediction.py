@@ -209,13 +209,14 @@ def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsy
     for name in ("rgb.png", "turned.jpg", "grey16.tiff"):
         shutil.copy(photographs[name], folder)
     (folder / "bad.jpg").write_bytes(photographs["rgb.JPEG"].read_bytes()[:3000])
-    (folder / "notes.txt").write_text("no photograph")
+    for name in ("notes.txt", "a.dcm", "b.DCM", "c.webp", "d.jp2"):
+        (folder / name).write_text("not tried")
     (folder / "._rgb.jpg").write_text("what another system leaves")
     output = tmp_path / "out"
     assert run(output, folder) == 1
     lines = capsys.readouterr().err.splitlines()
     assert sum("bad.jpg" in line and "error" in line for line in lines) == 1
-    assert f"{folder}: left out 1 .txt; to try one, name it" in lines
+    assert f"{folder}: left out 2 .dcm, 1 .jp2, 1 .txt, 1 .webp; to try one, name it" in lines
     assert [line[:5] for line in lines if "scale" in line] == ["[2/4]", "[3/4]", "[4/4]"]
     assert all(len(line) <= 80 for line in lines if "error" not in line and "left out" not in line)
 
