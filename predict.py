@@ -29,18 +29,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from vessels import exit_code, quiet_imports
+from vessels import add_threshold, exit_code, quiet_imports
 from vessels.prediction import photographs
 from vessels.prediction.maps import HALO
 
 WEIGHTS = Path(__file__).parent / "weights/any_rsan.weights.h5"
-
-
-def probability(text):
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
 
 
 def shard(text):
@@ -65,8 +58,7 @@ def parse(argv=None):
                         "photograph is compared with Keras; onnx needs pip install onnxruntime tf2onnx")
     parser.add_argument("--weights", type=Path, default=WEIGHTS,
                         help=f"weights, with their JSON beside them (default: weights/{WEIGHTS.name})")
-    parser.add_argument("--threshold", type=probability, help="what probability counts as vessel (default: what the "
-                        "weights' JSON says, else 0.5)")
+    add_threshold(parser)
     parser.add_argument("--diameter", type=float, help="how wide the network sees the field of view, in pixels "
                         "(default: of the widths in the weights' JSON, the one at which the network is most "
                         "confident); weights that the authors' scripts left have no JSON and need it")

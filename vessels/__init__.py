@@ -1,5 +1,6 @@
 """Everything that is not the network: data, batches, training, scoring, reports."""
 
+import argparse
 import contextlib
 import os
 import sys
@@ -60,6 +61,17 @@ def import_backend():
         install = f"install it (pip install {packages[backend]}), or " if backend in packages else ""
         raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({' '.join(str(error).split())}); {install}"
                         "set it to tensorflow, jax or torch") from error
+
+
+def add_threshold(parser):
+    """Adds --threshold to an `argparse.ArgumentParser`: a float between 0 and 1, or None."""
+    def probability(text):
+        if not 0 < float(text) < 1:
+            raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text}")
+        return float(text)
+
+    parser.add_argument("--threshold", type=probability, help="what probability counts as vessel (default: what the "
+                        "weights' JSON says, else 0.5)")
 
 
 def exit_code(command, stopped="stopped"):
