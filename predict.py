@@ -29,18 +29,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from vessels import exit_code, quiet_imports
+from vessels import add_threshold, exit_code, quiet_imports
 from vessels.prediction import photographs
 from vessels.prediction.maps import HALO, TILE
 
 WEIGHTS = Path(__file__).parent / "weights/any_rsan.weights.h5"
-
-
-def probability(text):
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
 
 
 def shard(text):
@@ -66,10 +59,10 @@ def parse(argv=None):
                         "onnxruntime tf2onnx")
     parser.add_argument("--weights", type=Path, default=WEIGHTS,
                         help=f"weights file with its JSON beside it (default: weights/{WEIGHTS.name})")
-    parser.add_argument("--threshold", type=probability, help="probability from which a pixel counts as vessel "
-                        "(default: the value in the weights' JSON, else 0.5)")
+    add_threshold(parser)
     parser.add_argument("--diameter", type=float, help="width in pixels to which the field of view is scaled for the "
-                        "network (default: the mean of the maps at the widths in the weights' JSON)")
+                        "network (default: the mean of the maps at the widths in the weights' JSON); weights of "
+                        "the authors' scripts have no JSON and need this option")
     parser.add_argument("--careful", action="store_true", help="average over four mirror images too; takes four "
                         "times as long")
     parser.add_argument("--skip-existing", action="store_true", help="skip photographs whose result images and table "
@@ -112,7 +105,7 @@ def run(arguments):
     if arguments.export:
         return export.main(build_rsan, load_weights, unfused, arguments)
     if arguments.attention:
-        return attention.main(build_rsan, SpatialAttention, arguments)
+        return attention.main(build_rsan, load_weights, SpatialAttention, arguments)
     return photographs.main(build_rsan, load_weights, arguments)
 
 

@@ -55,4 +55,5 @@ def test_backbone_has_no_attention(tmp_path):
     done = subprocess.run([sys.executable, ROOT / "predict.py", "--attention", "-o", tmp_path,
                            "--weights", ROOT / "weights" / "drive_backbone.weights.h5"],
                           capture_output=True, text=True)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "a network without attention; name other" in done.stderr
+    assert "Traceback" not in done.stderr

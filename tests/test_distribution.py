@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT
 from test_meeting import free_addresses
 
+from benchmarks.kills import epochs_done
 from vessels import UserError
 from vessels.training import distribution
 
@@ -80,14 +81,6 @@ def test_two_devices_and_two_workers_learn_as_one_device(launch, tmp_path):
     assert_learned_alike(tmp_path / "workers", tmp_path / "one")
     assert json.loads((tmp_path / "workers" / "environment.json").read_text(encoding="utf-8"))["replicas"] == 2
     assert ["validation inside" in output for output in outputs] == [True, False, True, True]
-
-
-def epochs_done(folder):
-    latest = folder / "latest.weights.h5"
-    if not latest.exists():
-        return 0
-    with h5py.File(latest) as file:
-        return len(json.loads(file.attrs["history"]))
 
 
 def test_a_dead_worker_is_reported_and_the_run_resumes(launch, tmp_path):

@@ -224,13 +224,14 @@ def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsy
     for name in ("rgb.png", "turned.jpg", "grey16.tiff"):
         shutil.copy(photographs[name], folder)
     (folder / "bad.jpg").write_bytes(photographs["rgb.JPEG"].read_bytes()[:3000])
-    (folder / "notes.txt").write_text("no photograph")
+    for name in ("notes.txt", "a.dcm", "b.DCM", "c.webp", "d.jp2"):
+        (folder / name).write_text("not tried")
     (folder / "._rgb.jpg").write_text("what another system leaves")
     output = tmp_path / "out"
     assert run(output, folder) == 1
     lines = capsys.readouterr().err.splitlines()
     assert sum("bad.jpg" in line and "error" in line for line in lines) == 1
-    assert f"{folder}: skipped 1 .txt; to try such a file, name it" in lines
+    assert f"{folder}: skipped 2 .dcm, 1 .jp2, 1 .txt, 1 .webp; to try such a file, name it" in lines
     assert [line[:5] for line in lines if "scale" in line] == ["[2/4]", "[3/4]", "[4/4]"]
     assert all(len(line) <= 80 for line in lines if "error" not in line and "skipped" not in line)
 
@@ -277,7 +278,7 @@ def test_nothing_to_predict_is_said_so(tmp_path, capsys, missing):
 def test_weights_are_checked(photographs, tmp_path, capsys):
     weights = ROOT / "weights" / "drive_rsan.weights.h5"
     record = tmp_path / "own.json"
-    for content, message in ((None, "no such weights"), (b"", "missing"), (b"changed", "not the file that")):
+    for content, message in ((None, "no such weights"), (b"", "own.json: missing"), (b"changed", "not the file that")):
         own = tmp_path / "own.weights.h5"
         if content is not None:
             own.write_bytes(content)
@@ -285,6 +286,16 @@ def test_weights_are_checked(photographs, tmp_path, capsys):
             shutil.copy(weights.with_name("drive_rsan.json"), record)
         assert run(tmp_path / "out", photographs["rgb.png"], weights=own) == 2
         assert message in capsys.readouterr().err
+
+
+def test_weights_of_the_authors_form_need_the_width_that_they_know(photographs, tmp_path, capsys):
+    weights = ROOT / "tests" / "golden" / "train_before.h5"
+    assert run(tmp_path / "out", photographs["rgb.png"], weights=weights) == 2
+    assert "no known diameter; give --diameter (DRIVE: 537, CHASE DB1: 919), or name" in capsys.readouterr().err
+    assert run(tmp_path / "out", photographs["rgb.png"], weights=weights, diameter=500) == 0
+    with (tmp_path / "out" / "vessels.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["scale"]) == pytest.approx(500 / 537, abs=0.02)
 
 
 def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):

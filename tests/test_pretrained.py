@@ -1,13 +1,19 @@
+import dataclasses
 import inspect
 import json
 import shutil
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
 
+import eval_chase
+import eval_drive
+from vessels import evaluation
 from vessels.data import datasets, synthetic
+from vessels.metrics import PROTOCOLS
 from vessels.prediction import segment
 from vessels.prediction.maps import predict_photograph
 
@@ -89,3 +95,30 @@ def test_a_photograph_of_any_size_is_segmented_by_one_call(diameters, seen):
     probability = segment(Darkness(), eye, diameters)
     assert probability.shape == eye.shape[:2] and probability.dtype == np.float32
     np.testing.assert_array_equal(probability, predict_photograph(Darkness(), eye, seen).probability)
+
+
+@pytest.mark.parametrize(("script", "dataset"), [
+    (eval_drive, datasets.DRIVE), pytest.param(eval_chase, datasets.CHASEDB1, marks=pytest.mark.slow)])
+def test_weights_of_the_authors_form_score_without_a_record_and_ours_under_any_name(script, dataset, tmp_path,
+                                                                                    monkeypatch, capsys):
+    tiny = dataclasses.replace(dataset, size=(60, 70), padded=72)
+    monkeypatch.setattr(datasets, "load", lambda *_: synthetic.make(tiny, "test"))
+    ours, record = released(f"{dataset.key}_rsan")
+    shutil.copy(ours, tmp_path / "ours.h5")
+    assert evaluation.main(tiny, script.network, "", [str(tmp_path / "ours.h5")]) == 2
+    assert "ours.json: missing, it says what network ours.h5 belongs to; put it there" in capsys.readouterr().err
+    (tmp_path / "ours.json").write_text(json.dumps({**record, "data_sha256": {}}), encoding="utf-8")
+    build_rsan(weights=ours).save(tmp_path / "whole.h5")
+    with h5py.File(tmp_path / "whole.h5") as whole, h5py.File(tmp_path / "authors.h5", "w") as authors:
+        for layer in whole["model_weights"]:
+            whole.copy(f"model_weights/{layer}", authors)
+        authors.attrs.update(whole["model_weights"].attrs)
+    found = {}
+    for name in ("ours", "authors"):
+        folder = tmp_path / name
+        assert evaluation.main(tiny, script.network, "", [f"{folder}.h5", "--output-dir", str(folder)]) == 0
+        found[name] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        assert found[name]["trained_on"] == dataset.name
+    assert found["authors"]["weights"]["recipe"]["recipe"] == "authors"
+    assert [found["authors"][key] for key in PROTOCOLS] == [found["ours"][key] for key in PROTOCOLS]
+    assert found["ours"]["inside_fov"]["auc"] > 0.55

@@ -15,23 +15,43 @@ import rsan_model
 WEIGHTS = sorted((ROOT / "weights").glob("*.weights.h5"))
 
 
+def network_of(path):
+    record = read_record(path)
+    model = rsan_model.build_rsan(**record["model"])
+    rsan_model.load_weights(model, path)
+    return model, record
+
+
+def assert_scores_as_recorded(dataset, path, model, record, examples):
+    """Returns what metrics.json holds."""
+    folder = results_folder(dataset, path, record)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["weights"]["sha256"] == record["sha256"]
+    recorded = {one["image"]: one for one in metrics["per_image"]}
+    for example, probability in zip(examples, predict(dataset, model, examples, path, record), strict=True):
+        for protocol, where in zip(PROTOCOLS, (None, example.fov), strict=True):
+            for key, value in score(probability, example.label, where, metrics["threshold"]).items():
+                assert value == pytest.approx(recorded[example.name][protocol][key], abs=1e-4), (protocol, key)
+    return metrics
+
+
 @pytest.mark.parametrize("path", [
     pytest.param(path, id=path.name.removesuffix(".weights.h5"),
                  marks=[] if path.name == "drive_rsan.weights.h5" else pytest.mark.slow) for path in WEIGHTS])
 def test_two_images_score_as_recorded(path, data_root):
-    record = read_record(path)
+    model, record = network_of(path)
     sets = [one for one in datasets.DATASETS if one.name in record["dataset"].split("+")]
-    model = rsan_model.build_rsan(**record["model"])
-    rsan_model.load_weights(model, path)
     for dataset in sets:
-        folder = results_folder(dataset, path, record)
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        assert metrics["weights"]["sha256"] == record["sha256"]
+        examples = datasets.load(dataset, "test", data_root / dataset.name)[:2]
+        metrics = assert_scores_as_recorded(dataset, path, model, record, examples)
         test = record["test"] if len(sets) == 1 else record["test"][dataset.name]
         assert test["inside_fov"] == metrics["inside_fov"]
-        recorded = {one["image"]: one for one in metrics["per_image"]}
-        examples = datasets.load(dataset, "test", data_root / dataset.name)[:2]
-        for example, probability in zip(examples, predict(dataset, model, examples, path, record), strict=True):
-            for protocol, where in zip(PROTOCOLS, (None, example.fov), strict=True):
-                for key, value in score(probability, example.label, where, metrics["threshold"]).items():
-                    assert value == pytest.approx(recorded[example.name][protocol][key], abs=1e-4), (protocol, key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "dataset"), [("drive_rsan", datasets.CHASEDB1), ("chase_rsan", datasets.DRIVE)])
+def test_an_image_of_the_other_set_scores_as_recorded(name, dataset, data_root):
+    path = ROOT / "weights" / f"{name}.weights.h5"
+    examples = datasets.load(dataset, "test", data_root / dataset.name)[:1]
+    metrics = assert_scores_as_recorded(dataset, path, *network_of(path), examples)
+    assert metrics["trained_on"] != metrics["dataset"] == dataset.name

@@ -1,6 +1,9 @@
-"""The scripts need nothing that Windows or macOS lack, and run in folders with unusual names."""
+"""The scripts need nothing that Windows or macOS lack, run in folders with unusual names, and report a backend that is
+missing or broken."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -49,6 +52,37 @@ def test_from_training_to_a_photograph_in_folders_with_awkward_names(tmp_path):
     Image.open(EXAMPLE).resize((600, 600)).save(photograph)
     run("predict.py", photograph, "-o", tmp_path / "OUT put")
     assert (tmp_path / "OUT put" / "Mein Auge_mask.png").exists()
+
+
+TENSORFLOW = """
+import traceback
+try:
+    raise ImportError("DLL load failed")
+except ImportError:
+    raise ImportError(f"{traceback.format_exc()}\\nFailed to load the native TensorFlow runtime.")
+"""
+
+
+@pytest.mark.parametrize(("script", "backend", "module", "said"), [
+    ("train_drive.py", "nosuch", None, "(Unable to import backend : nosuch); set it to tensorflow, jax or torch"),
+    ("eval_drive.py", "jax", "raise ImportError('No module named jax')", "(No module named jax); install it (pip "
+     "install jax), or set it to tensorflow, jax or torch"),
+    ("predict.py", "torch", "raise OSError('libtorch.so:\\nundefined symbol')", "(libtorch.so: undefined symbol); "
+     "install it (pip install torch), or set it to tensorflow, jax or torch"),
+    ("predict.py", "tensorflow", TENSORFLOW, "(DLL load failed); install it (pip install -r requirements.txt), or set "
+     "it to tensorflow, jax or torch"),
+])
+def test_a_backend_that_cannot_be_imported_is_one_line_and_exit_code_2(script, backend, module, said, tmp_path):
+    if module:
+        (tmp_path / f"{backend}.py").write_text(module, encoding="utf-8")
+    weights = shutil.copy(ROOT / "weights" / "drive_rsan.weights.h5", tmp_path)
+    record = json.loads((ROOT / "weights" / "drive_rsan.json").read_text(encoding="utf-8"))
+    record.update(dataset="synthetic", data_sha256={})  # needs no photographs
+    (tmp_path / "drive_rsan.json").write_text(json.dumps(record), encoding="utf-8")
+    flags = {"train_drive.py": ["--synthetic"], "eval_drive.py": [weights], "predict.py": []}[script]
+    done = subprocess.run([sys.executable, ROOT / script, *flags], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (2, f"error: KERAS_BACKEND={backend}: cannot be imported {said}\n")
 
 
 @pytest.mark.parametrize(("system", "opens", "said"), [

@@ -1,5 +1,6 @@
 """Everything that is not the network: data, batches, training, scoring, reports."""
 
+import argparse
 import contextlib
 import os
 import sys
@@ -23,28 +24,54 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def quiet_imports():
-    """Hides what TensorFlow and CUDA print on stderr while they are imported and look for devices, unless that fails.
+    """Imports Keras and its backend first. Hides what TensorFlow and CUDA print on stderr meanwhile and while they look
+    for devices, unless something fails.
 
     Raises:
-        UserError: Keras does not know $KERAS_BACKEND, or that backend is not installed.
+        UserError: As `import_backend` does.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
         try:
+            import_backend()
             yield
-            if "tensorflow" in sys.modules:
-                sys.modules["tensorflow"].config.list_physical_devices("GPU")
-        except (ImportError, ValueError) as error:
+        except Exception:
             kept.seek(0)
             os.write(stderr, kept.read())
-            backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-            raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({error}); install it (pip install "
-                            "-r requirements.txt), or set tensorflow, jax or torch") from error
+            raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def import_backend():
+    """Raises UserError if Keras does not know $KERAS_BACKEND, or this backend is missing or broken."""
+    try:
+        import keras  # noqa: F401
+
+        if "tensorflow" in sys.modules:
+            sys.modules["tensorflow"].config.list_physical_devices("GPU")
+    except Exception as error:  # a broken installation raises anything: ImportError, OSError, RuntimeError
+        while str(error).startswith("Traceback") and error.__context__:  # TensorFlow wraps the cause
+            error = error.__context__
+        backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+        packages = {"tensorflow": "-r requirements.txt", "jax": "jax", "torch": "torch"}
+        install = f"install it (pip install {packages[backend]}), or " if backend in packages else ""
+        raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({' '.join(str(error).split())}); {install}"
+                        "set it to tensorflow, jax or torch") from error
+
+
+def add_threshold(parser):
+    """Adds --threshold to an `argparse.ArgumentParser`: a float between 0 and 1, or None."""
+    def probability(text):
+        if not 0 < float(text) < 1:
+            raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text}")
+        return float(text)
+
+    parser.add_argument("--threshold", type=probability, help="probability from which a pixel counts as vessel "
+                        "(default: the value in the weights' JSON, else 0.5)")
 
 
 def exit_code(command, stopped="stopped"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vessels import UserError, exit_code, quiet_imports
+from vessels import UserError, add_threshold, exit_code, quiet_imports
 from vessels.data import datasets, mixture, own, synthetic
 from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
@@ -33,8 +33,7 @@ def parse(dataset, description, argv=None):
                         f"field of view (default: weights/{dataset.key}_rsan.weights.h5)")
     parser.add_argument("--maps", type=Path, metavar="FOLDER", help="instead of using a network, score probability "
                         "maps that any program has made, PNG or TIFF of 8 or 16 bit or float, named as the photographs")
-    parser.add_argument("--threshold", type=float, help="what counts as vessel (default: as the weights' JSON says, "
-                        "else 0.5)")
+    add_threshold(parser)
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or the one "
                         "that contains it (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="folder for metrics, table, curves, panels and maps (default: "
@@ -50,8 +49,6 @@ def parse(dataset, description, argv=None):
     arguments = parser.parse_args(argv)
     if arguments.maps and (arguments.weights or arguments.synthetic or arguments.flips):
         parser.error("--maps scores no network: leave WEIGHTS, --flips and --synthetic out")
-    if arguments.threshold is not None and not 0 < arguments.threshold < 1:
-        parser.error(f"--threshold must be between 0 and 1, got {arguments.threshold}")
     if arguments.synthetic and (arguments.weights or arguments.data_dir):
         parser.error("--synthetic uses its own weights and images: omit WEIGHTS and --data-dir")
     return arguments

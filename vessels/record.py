@@ -178,8 +178,8 @@ def read_record(weights, allow_modified=False, dataset=None):
     except FileNotFoundError:
         if dataset and (known := keras_2_record(weights, dataset)):
             return known
-        raise UserError(f"{path}: missing; it says which network {weights.name} belongs to; restore it, "
-                        "or name other weights") from None
+        raise UserError(f"{path}: missing; it says which network {weights.name} belongs to; put it there under this "
+                        "name, or name other weights") from None
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); restore it") from None
     if missing:
@@ -210,17 +210,22 @@ def read_start(weights, variant):
     return {"file": weights.name, "sha256": record["sha256"], "data_sha256": learned_from(record)}
 
 
-def known_diameters(weights, record):
+def known_diameters(weights, record, remedy="name other weights"):
     """Widths in pixels to which fields of view are scaled: tuple, from the record, else from the training set."""
     known = {dataset.name: dataset.diameters for dataset in datasets.DATASETS}
     diameters = record.get("diameters", known.get(record["dataset"]))
     if not diameters:
         raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; "
-                        "name other weights")
+                        f"{remedy}")
     return tuple(diameters)
 
 
-def record_and_diameters(weights):
-    """`(record, diameters)` of weights for anyone's photographs; see `read_record`, `known_diameters`."""
-    record = read_record(weights)
-    return record, known_diameters(weights, record)
+def record_and_diameters(weights, diameter=None):
+    """`(record, diameters)` of weights for anyone's photographs; see `read_record`, `known_diameters`.
+
+    A `diameter`, in pixels, replaces those of the record; weights in the form of Keras 2 need it.
+    """
+    record = read_record(weights, dataset="an unknown data set")
+    examples = ", ".join(f"{dataset.title}: {dataset.diameter}" for dataset in datasets.DATASETS)
+    remedy = f"give --diameter ({examples}), or name other weights"
+    return record, (diameter,) if diameter else known_diameters(weights, record, remedy)

@@ -10,7 +10,7 @@ import numpy as np
 
 from vessels import UserError, exit_code
 from vessels.data.images import EXAMPLE, read_photograph
-from vessels.record import load_network, record_and_diameters
+from vessels.record import load_network, read_record
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 TOLERANCE = 1e-4
@@ -26,7 +26,7 @@ def main(build, load_weights, plain, arguments):
     Returns the exit code: 0; 2 after an error that names the remedy.
     """
     def command():
-        record, _ = record_and_diameters(arguments.weights)
+        record = read_record(arguments.weights, dataset="unknown")
         model = load_network(build, load_weights, arguments.weights, record)
         difference = export(model, arguments.export, arguments.output_dir, plain)
         print(f"written {arguments.output_dir}: its probabilities differ from Keras' by at most {difference:.1e}")

@@ -56,14 +56,13 @@ def main(build, load_weights, arguments):
     def command():
         number, shards = arguments.shard
         photographs = collect(arguments.photographs or [EXAMPLE])[number - 1 :: shards]
-        record, diameters = record_and_diameters(arguments.weights)
+        record, diameters = record_and_diameters(arguments.weights, arguments.diameter)
         table = Table(arguments.output_dir, HEADER, arguments.shard)
         there = table.files() if arguments.skip_existing else ()
         left = [path for path in photographs if printable(path) not in there
                 or not all(place.exists() for place in places(arguments.output_dir, path).values())]
         model = OneAtATime(load_network(build, load_weights, arguments.weights, record))
         threshold = record.get("threshold", 0.5) if arguments.threshold is None else arguments.threshold
-        diameters = (arguments.diameter,) if arguments.diameter else diameters
         predictor = Predictor(model, diameters, threshold, arguments)
         predicted = predict_all(predictor, left, table)
         skipped = f", {len(photographs) - len(left)} skipped" if len(left) < len(photographs) else ""

@@ -14,6 +14,7 @@ from vessels.data.images import EXAMPLE, pad, read_photograph
 from vessels.files import write_atomically
 from vessels.prediction.maps import predict_photograph
 from vessels.prediction.photographs import collect
+from vessels.record import load_network, record_and_diameters
 
 # Colour-blind readers can read both: one goes from dark to light, one from one hue to another.
 ATTENTION, FEATURES = "cividis", "PuOr"
@@ -100,20 +101,18 @@ def draw(blocks):
     return buffer.getvalue()
 
 
-def main(build, kind, arguments):
-    """The command behind `predict.py --attention`; `build(weights=path)` makes the network, `kind` is as above.
+def main(build, load_weights, kind, arguments):
+    """The command behind `predict.py --attention`; `build` and `load_weights` as in `evaluation.main`, `kind` as above.
 
-    `arguments` holds `photographs`, `output_dir` and `weights`.
+    `arguments` holds `photographs`, `output_dir`, `weights` and `diameter`.
     Returns the exit code: 0; 2 after an error that names the remedy.
     """
     def command():
         photographs = collect(arguments.photographs or [EXAMPLE])
-        try:
-            model = build(weights=arguments.weights)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{error}; name other --weights") from None
+        record, diameters = record_and_diameters(arguments.weights, arguments.diameter)
+        model = load_network(build, load_weights, arguments.weights, record)
         for path in photographs:
-            blocks = attention_blocks(model, kind, read_photograph(path), model.diameters)
+            blocks = attention_blocks(model, kind, read_photograph(path), diameters)
             if not blocks:
                 raise UserError(f"{arguments.weights}: a network without attention; name other --weights")
             written = arguments.output_dir / f"{path.stem}_attention.jpg"
