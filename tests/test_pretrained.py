@@ -106,7 +106,7 @@ def test_weights_of_the_authors_form_score_without_a_record_and_ours_under_any_n
     ours, record = released(f"{dataset.key}_rsan")
     shutil.copy(ours, tmp_path / "ours.h5")
     assert evaluation.main(tiny, script.network, "", [str(tmp_path / "ours.h5")]) == 2
-    assert "ours.json: missing, it says what network ours.h5 belongs to; put it there" in capsys.readouterr().err
+    assert "ours.json: missing; it says which network ours.h5 belongs to; put it there" in capsys.readouterr().err
     (tmp_path / "ours.json").write_text(json.dumps({**record, "data_sha256": {}}), encoding="utf-8")
     build_rsan(weights=ours).save(tmp_path / "whole.h5")
     with h5py.File(tmp_path / "whole.h5") as whole, h5py.File(tmp_path / "authors.h5", "w") as authors:
