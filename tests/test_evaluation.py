@@ -4,11 +4,11 @@ import json
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from sklearn import metrics as sk
 
 from vessels import UserError, evaluation, files, record, release
@@ -286,7 +286,7 @@ def test_command_writes_all_and_ends_with_the_table(command, tmp_path, capsys):
     assert (metrics["dataset"], metrics["n_images"], metrics["published"]["auc"]) == ("DRIVE", 2, 0.9855)
     assert metrics["environment"]["tf32"] is False
     assert str(tmp_path) not in (results / "metrics.json").read_text(encoding="utf-8")
-    saved = np.asarray(Image.open(results / "probabilities" / "01_test.png"))
+    saved = cv2.imread(str(results / "probabilities" / "01_test.png"), cv2.IMREAD_UNCHANGED)
     expected = next(iter(command.predicted.values()))
     assert saved.dtype == "uint16" and abs(saved / 65535 - expected).max() < 1 / 65535
 
@@ -331,6 +331,16 @@ def test_release_adds_the_test_scores(command, tmp_path, capsys):
     assert read(tmp_path, "weights", "drive_rsan.json")["test"]["inside_fov"] == scores["inside_fov"]
     assert command() == 0
     assert read(tmp_path, "results", "DRIVE", "rsan", "metrics.json")["inside_fov"] == scores["inside_fov"]
+
+
+def test_a_threshold_is_released_with_its_scores(command, tmp_path, capsys):
+    weights = save(tmp_path / "runs" / "drive-rsan-0", "best")
+    assert command(weights.parent) == 0
+    assert release.main([str(weights), "--threshold", "0.6"]) == 2
+    assert "no scores of these weights at this threshold" in capsys.readouterr().err
+    assert command(weights.parent, "--threshold", "0.6") == 0
+    assert release.main([str(weights), "--threshold", "0.6"]) == 0
+    assert read(tmp_path, "weights", "drive_rsan.json")["threshold"] == 0.6
 
 
 @pytest.mark.parametrize(("name", "changes"), [
@@ -476,7 +486,7 @@ def test_flips_are_averaged_and_marked(command, tmp_path, capsys, trained_on):
     other = "" if trained_on == "DRIVE" else "_of_CHASEDB1"
     results = tmp_path / "results" / "DRIVE" / f"rsan{other}_flips"
     assert json.loads((results / "metrics.json").read_text())["flips"] is True
-    saved = np.asarray(Image.open(results / "probabilities" / "01_test.png"))
+    saved = cv2.imread(str(results / "probabilities" / "01_test.png"), cv2.IMREAD_UNCHANGED)
     expected = next(iter(command.predicted.values())) / 4
     assert abs(saved / 65535 - expected).max() < 1 / 65535
     assert command(weights) == 0

@@ -1,5 +1,6 @@
 """The layers in anyone's network; tests/test_backends.py runs this file on Keras' other backends too."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -92,6 +93,8 @@ NORMALIZATIONS = {
 @pytest.mark.parametrize("case", NORMALIZATIONS)
 def test_normalization_is_keras_whatever_it_is_asked(case):
     arguments = dict(NORMALIZATIONS[case])
+    if "renorm" in arguments and "renorm" not in inspect.signature(layers.BatchNormalization).parameters:
+        pytest.skip("this Keras has no renorm")
     x, mask = some(*arguments.pop("shape", (2, 6, 7, 5))) * 4 + 1, arguments.pop("mask", None)
     results, dtypes = [], []
     for kind in (layers.BatchNormalization, BatchNormalization):

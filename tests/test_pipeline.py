@@ -168,4 +168,4 @@ def test_the_default_batches_are_those_of_the_released_weights():
     assert x[:3].mean((1, 2, 3)) == pytest.approx([0.44261, 0.257829, 0.288714], abs=1e-3)
     assert x[:, 5, 7, 1] == pytest.approx([0.3178, 0.2302, 0.214, 0.279, 0.183, 0.2519, 0.176, 0.2229], abs=3e-3)
     shares = [0.2539, 0.0032, 0.2903, 0.2429, 0.0142, 0.0823, 0.3455, 0.0811]
-    assert y.mean((1, 2, 3)) == pytest.approx(shares, abs=1e-3)
+    assert y.mean((1, 2, 3)) == pytest.approx(shares, abs=3e-3)  # releases of OpenCV interpolate differently

@@ -2,6 +2,7 @@ import csv
 import shutil
 import subprocess
 import sys
+import zlib
 
 import cv2
 import keras
@@ -64,9 +65,10 @@ def photographs(eye, tmp_path_factory):
         cv2.imwrite(str(folder / f"rgb16.{suffix}"), eye[..., ::-1].astype("uint16") * 257)
         cv2.imwrite(str(folder / f"rgb12.{suffix}"), eye[..., ::-1].astype("uint16") * 16)
     cv2.imwrite(str(folder / "rgba16.png"), cv2.cvtColor(eye.astype("uint16") * 257, cv2.COLOR_RGB2BGRA))
-    exif = np.frombuffer(turned.tobytes().removeprefix(b"Exif\0\0"), "uint8")
-    cv2.imwriteWithMetadata(str(folder / "turned16.png"), np.rot90(eye)[..., ::-1].astype("uint16") * 257,
-                            [cv2.IMAGE_METADATA_EXIF], [exif])
+    _, png = cv2.imencode(".png", np.rot90(eye)[..., ::-1].astype("uint16") * 257)
+    png, exif = png.tobytes(), b"eXIf" + turned.tobytes().removeprefix(b"Exif\0\0")
+    chunk = (len(exif) - 4).to_bytes(4, "big") + exif + zlib.crc32(exif).to_bytes(4, "big")
+    (folder / "turned16.png").write_bytes(png[:33] + chunk + png[33:])  # after the signature and IHDR
     return {path.name: path for path in folder.iterdir()}
 
 

@@ -32,20 +32,25 @@ def test_the_share_changes_and_the_step_is_compiled_once(traces):
     model = keras.Model(inputs, DropBlock2D(0.8, 3, seed=1)(inputs))
     model.compile("sgd", lambda _, kept: ops.mean(ops.cast(kept == 0, "float32")), jit_compile=BACKEND == "jax")
     x = np.ones((4, 40, 48, 20), "float32")
+
+    def loss():
+        model.reset_metrics()  # Keras 3.8 averages over batches
+        return float(model.train_on_batch(x, x))
+
     set_stage(model, 1)
-    assert model.train_on_batch(x, x) == 0
+    assert loss() == 0
     traced = len(traces)
     for keep_prob in (0.9, 1, 0.8, 0.95, 1):
         set_stage(model, keep_prob)
         assert model.layers[1].keep_prob == model.layers[1].get_config()["keep_prob"] == keep_prob
         dropped = 1 - np.exp(keep_prob - 1)  # overlapping blocks drop a value only once
-        assert float(model.train_on_batch(x, x)) == pytest.approx(dropped, abs=0.006 * (keep_prob < 1))
+        assert loss() == pytest.approx(dropped, abs=0.006 * (keep_prob < 1))
     if BACKEND != "torch":
         assert len(traces) == traced
     set_stage(model, 0.4)  # more blocks than the compiled step draws
-    assert float(model.train_on_batch(x, x)) == pytest.approx(1 - np.exp(-0.6), abs=0.03)
+    assert loss() == pytest.approx(1 - np.exp(-0.6), abs=0.03)
     model.layers[1].keep_prob = 0.7
-    assert float(model.train_on_batch(x, x)) == pytest.approx(1 - np.exp(-0.3), abs=0.02)
+    assert loss() == pytest.approx(1 - np.exp(-0.3), abs=0.02)
     with pytest.raises(ValueError, match="keep_prob must be in"):
         set_stage(model, 1.1)
 

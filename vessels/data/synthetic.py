@@ -9,6 +9,7 @@ import math
 
 import cv2
 import numpy as np
+from scipy.special import expit
 
 from vessels.data.datasets import Example
 
@@ -99,8 +100,8 @@ def _tissue(rng, unit, x, y, centre, radius, disc, macula, depth):
 
     disc_radius = 0.135 * radius
     distance = np.hypot((x - disc[0]) * 1.1, y - disc[1]) / disc_radius + 0.04 * clouds(30)
-    rim = 1 / (1 + np.exp((distance - 1) * 14))
-    cup = 1 / (1 + np.exp((distance - rng.uniform(0.35, 0.5)) * 9))
+    rim = expit((1 - distance) * 14)
+    cup = expit((rng.uniform(0.35, 0.5) - distance) * 9)
     texture = 0.035 * clouds(60) + 0.022 * clouds(18) + 0.014 * clouds(7)
     light = spot(centre + rng.normal(0, 0.2, 2) * radius, 1.15 * radius) * (1 + 0.06 * clouds(200))
     light *= 1 - 0.35 * (np.hypot(x - centre[0], y - centre[1]) / radius).clip(0, 1) ** 6
