@@ -1,6 +1,7 @@
 """Trains the general network, for photographs from any camera, on DRIVE and CHASE DB1, or on your own photographs.
 
-    python train_any.py              an hour on one core with AMX, 3 GB of memory
+    python train_any.py              two hours on one core with AMX, 3 GB of memory
+    python train_any.py --train-on train+validation      how weights/any_rsan was trained
     python train_any.py mine.csv DRIVE CHASEDB1
     python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4
     python eval_any.py DRIVE CHASEDB1 --weights runs/any-rsan-0

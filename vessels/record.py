@@ -119,7 +119,7 @@ def write_record(run_dir, dataset, recipe, history, config, parameters, complete
         "sha256": sha256(weights),
         "diameters": config["diameters"],
         **({} if threshold is None else {"threshold": threshold}),
-        **{key: config[key] for key in ("started_from",) if key in config},
+        **{key: config[key] for key in ("started_from", "vessel_weights") if key in config},
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),
         "loss": config["loss"],

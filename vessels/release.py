@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from vessels import UserError, exit_code
+from vessels import UserError, add_threshold, exit_code
 from vessels.data import datasets
 from vessels.files import ROOT, sha256, write_atomically
 from vessels.metrics import PROTOCOLS
@@ -28,8 +28,8 @@ def target(record):
     return ROOT / "weights" / f"{'_'.join(parts)}.weights.h5"
 
 
-def release(weights, replace=False):
-    """Copies `weights` and their JSON. Returns the path of the copy.
+def release(weights, replace=False, threshold=None):
+    """Copies `weights` and their JSON, with `threshold` in it if one is given. Returns the path of the copy.
 
     Raises:
         UserError: The training is unfinished, used images outside the published sets, or has not been scored; or
@@ -43,6 +43,8 @@ def release(weights, replace=False):
                         f"{' or '.join(sets)} are released")
     if record.get("unfinished"):
         raise UserError(f"{weights}: the training is unfinished; finish it before its release")
+    if threshold is not None:
+        record["threshold"] = threshold
     folder = weights.parent / "results"
     folders = {name: folder / name for name in names} if len(names) > 1 else {names[0]: folder}
     test = {name: figures(folder / "metrics.json", record, f"python eval_{sets[name].key}.py {weights}")
@@ -57,27 +59,29 @@ def release(weights, replace=False):
 
 
 def figures(path, record, command):
-    """The pooled scores in a metrics.json: dict by protocol; UserError if they belong to other weights."""
+    """The pooled scores in a metrics.json: dict by protocol; UserError if of other weights or another threshold."""
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        if metrics["weights"]["sha256"] == record["sha256"]:
+        threshold = record.get("threshold", 0.5)
+        if (metrics["weights"]["sha256"], metrics["threshold"]) == (record["sha256"], threshold):
             return {protocol: metrics[protocol] for protocol in PROTOCOLS}
     except (OSError, ValueError, KeyError):
         pass
-    raise UserError(f"{path}: holds no scores of these weights; make them with `{command}`")
+    raise UserError(f"{path}: holds no scores of these weights at this threshold; make them with `{command}`")
 
 
 def main(argv=None):
     """The command line `python -m vessels.release`: 0, or 2 after an error that names the remedy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or weights with their JSON")
+    add_threshold(parser)
     parser.add_argument("--replace", action="store_true", help="replace released weights of the same name")
     arguments = parser.parse_args(argv)
 
     def command():
         for run in arguments.runs:
             weights = run / "best.weights.h5" if run.is_dir() else run
-            print(f"released {release(weights, arguments.replace)}")
+            print(f"released {release(weights, arguments.replace, arguments.threshold)}")
         return 0
 
     return exit_code(command)
