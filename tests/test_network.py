@@ -41,6 +41,15 @@ def test_parameters():
     assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == 1_051_029
 
 
+@pytest.mark.parametrize(("variant", "dropblocks", "attentions"), [
+    ("rsan", 28, 7), ("backbone_dropblock", 28, 0), ("backbone", 0, 0)])
+def test_an_ablation_lacks_what_it_is_named_for_and_nothing_else(variant, dropblocks, attentions):
+    model = build_rsan(filters=2, keep_prob=0.7, block_size=5, variant=variant)
+    drops = [layer for layer in model.layers if isinstance(layer, DropBlock2D)]
+    assert (len(drops), sum(isinstance(layer, SpatialAttention) for layer in model.layers)) == (dropblocks, attentions)
+    assert {(layer.keep_prob, layer.block_size) for layer in drops} <= {(0.7, 5)}
+
+
 def test_outputs_and_attended_maps_are_the_authors(reference):
     model = build_rsan()
     load_weights(model, reference / "authors_random_weights.h5")
