@@ -511,6 +511,27 @@ def test_help_names_the_defaults(command, capsys):
     assert "weights/drive_rsan.weights.h5" in shown and "results/<set>/<name of the weights>" in shown
 
 
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
+def test_maps_are_scored_at_the_threshold_asked_for(threshold):
+    examples = [example("one", 1), example("two", 2)]
+    probabilities = maps(examples)
+    result = evaluate(examples, probabilities, threshold)
+    labels, found, fovs = (np.stack(arrays) for arrays in (
+        [one.label for one in examples], probabilities, [one.fov for one in examples]))
+    assert result["inside_fov"]["f1"] == pytest.approx(sk.f1_score(labels[fovs], found[fovs] >= threshold), abs=1e-6)
+    observers = np.stack([one.second for one in examples])
+    wanted = sk.f1_score(labels[fovs], observers[fovs])
+    assert result["second_observer"]["inside_fov"]["f1"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_best_threshold_does_not_depend_on_pixels_outside_the_field_of_view():
+    one = example("one", 1)
+    (probability,) = maps([one])
+    best = best_threshold([one], [probability])
+    vessels_outside = dataclasses.replace(one, label=one.label | ~one.fov)
+    assert best_threshold([vessels_outside], [np.where(one.fov, probability, 0.1)]) == best > 0.1
+
+
 def test_the_best_threshold_is_where_the_mean_f1_of_the_images_is_highest():
     def of(values, label, fov):
         fields = np.array([label]), np.array([fov])

@@ -230,6 +230,7 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path
         (["--vessel-weight", "inf"], "--vessel-weight must be at least"),
         (["--learning-rate", "fast"], "invalid float"),
         (["--colour", "red"], "unrecognized arguments"),
+        (["--train-on", "test"], "invalid choice: 'test'"),
         (["--recipe", "authors", "--patch-size", "64"], "--patch-size has no effect with --recipe authors"),
         (["--recipe", "authors", "--steps", "64"], "--steps has no effect with --recipe authors"),
     ],
@@ -252,6 +253,16 @@ def test_every_field_of_the_recipe_is_a_flag_and_flags_win():
             flag = "--" + field.name.replace("_", "-")
             changed, *_ = parse(DRIVE, RECIPE, AUTHORS, "help", [flag, values[field.type]])
             assert getattr(changed, field.name) == field.type(values[field.type])
+
+
+@pytest.mark.parametrize(("flags", "name"), [
+    (["--seed", "3"], "drive-rsan-3"), (["--synthetic"], "drive-synthetic-rsan-0"),
+    (["--recipe", "authors", "--synthetic", "--variant", "backbone"], "drive-synthetic-authors-backbone-0")])
+def test_a_runs_folder_is_named_by_what_is_trained(flags, name):
+    recipe, _, folder, *_ = parse(DRIVE, RECIPE, AUTHORS, "help", flags)
+    assert folder.name == name
+    if recipe.synthetic:
+        assert (recipe.epochs, recipe.batch_size, recipe.keep_prob) == (3, 4, 0.95)
 
 
 def test_the_default_recipes_are_what_the_released_weights_were_trained_by():
