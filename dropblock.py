@@ -134,9 +134,10 @@ class DropBlock2D(layers.Layer):
         changes = self.setting.variable is not None
         if not training or (self.keep_prob == 1 and not changes):
             return inputs
-        self._check(*ops.shape(inputs)[1:3])
         keep_prob = self.setting.read()
-        shape = (*ops.shape(inputs)[:3], 1 if self.sync_channels else inputs.shape[-1])
+        batch, height, width = ops.shape(inputs)[:3]
+        height = self._checked(height, width)
+        shape = batch, height, width, 1 if self.sync_channels else inputs.shape[-1]
         u, gamma = self._draw(keep_prob, *shape)
         if not changes:
             dropped, scale = self._dropped(u, gamma, shape)
@@ -146,14 +147,19 @@ class DropBlock2D(layers.Layer):
         dropped, scale = ops.cond(some, lambda: self._dropped(u, gamma, shape), lambda: none)
         return multiply(inputs, lambda x: ops.cond(some, lambda: scale_kept(x, dropped, scale, shape[3]), lambda: x))
 
-    def _check(self, height, width):
+    def _checked(self, height, width):
+        """`height`, once both sides are known to hold a block."""
         message = f"DropBlock's blocks of {self.block_size} are larger than the map: train on larger images"
         if not isinstance(height * width, int):
             import tensorflow as tf
 
-            tf.debugging.assert_greater_equal(ops.minimum(height, width), self.block_size, message)
-        elif min(height, width) < self.block_size:
+            # TensorFlow orders only stateful operations: the draw must wait for this check.
+            check = tf.debugging.assert_greater_equal(ops.minimum(height, width), self.block_size, message)
+            with tf.control_dependencies([check]):
+                return tf.identity(height)
+        if min(height, width) < self.block_size:
             raise ValueError(f"{message}, or with a smaller block_size; got {height}x{width}")
+        return height
 
     def _draw(self, keep_prob, batch, height, width, channels):
         """`(u, gamma)`: a random number in [0, 1) for each possible seed, `(batch, count)`, and their probability."""
