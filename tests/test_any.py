@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from test_own import PAIRS, originals, root, table  # noqa: F401  (fixtures)
-from test_training import arrays, network
+from test_training import arrays
 
 import train_any
 from vessels import UserError
@@ -17,6 +17,8 @@ from vessels.data.datasets import DRIVE, Example
 from vessels.files import sha256
 from vessels.training.recipe import main, parse
 
+import small
+
 RECIPE = dataclasses.replace(train_any.RECIPE, mixed_precision=False)
 FLAGS = ["--epochs", "1", "--steps", "2", "--batch-size", "2", "--patch-size", "56"]
 SPLITS = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "train", "validation", "test"), strict=True)]
@@ -24,7 +26,7 @@ SPLITS = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "train", "va
 
 def run(folder, *flags):
     flags = [*FLAGS, "--output-dir", str(folder), *flags]
-    return main(mixture.Mixture(diameters=(150,)), network, RECIPE, {}, "help", flags)
+    return main(mixture.Mixture(diameters=(150,)), small.network, RECIPE, {}, "help", flags)
 
 
 def read(*sources, seed=0):

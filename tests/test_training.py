@@ -21,6 +21,7 @@ from vessels.training import learning, loop, runs
 from vessels.training.recipe import Recipe, main, parse, read
 
 import rsan_model
+import small
 
 TINY = dataclasses.replace(DRIVE, size=(60, 70), padded=72)
 RECIPE = Recipe(epochs=2, steps=2, batch_size=2, patch_size=56, keep_prob=0.88)
@@ -28,20 +29,12 @@ AUTHORS = {"epochs": 1, "batch_size": 2, "learning_rate": 1e-3}
 SHORT = ["--synthetic", "--epochs", "4", "--steps", "2", "--batch-size", "2", "--patch-size", "56"]
 
 
-def build(**arguments):
-    return rsan_model.build_rsan(filters=2, **arguments)
-
-
-def network():
-    return build, rsan_model.set_stage
-
-
 def run(folder, *flags):
-    return main(TINY, network, RECIPE, AUTHORS, "help", [*SHORT, "--output-dir", str(folder), *flags])
+    return main(TINY, small.network, RECIPE, AUTHORS, "help", [*SHORT, "--output-dir", str(folder), *flags])
 
 
 def authors(folder, *flags):
-    return main(TINY, network, RECIPE, AUTHORS, "help",
+    return main(TINY, small.network, RECIPE, AUTHORS, "help",
                          ["--synthetic", "--recipe", "authors", "--output-dir", str(folder), *flags])
 
 
@@ -61,7 +54,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_all_that_evaluation_and_a_reader_need(finished):
     record = json.loads((finished / "best.json").read_text(encoding="utf-8"))
-    model = rsan_model.build_rsan(filters=2, **record["model"])
+    model = small.build(**record["model"])
     rsan_model.load_weights(model, finished / "best.weights.h5")
     assert not any(name.startswith("optimizer") for name in arrays(finished / "best.weights.h5"))
     assert record["dataset"] == "synthetic" and record["recipe"]["patch_size"] == 56
@@ -139,7 +132,8 @@ def test_only_half_written_files_of_this_project_are_removed(finished, tmp_path)
 
 
 def test_an_unknown_variant_is_said(tmp_path, capsys):
-    assert run(tmp_path, "--variant", "unet") == 2
+    flags = [*SHORT, "--output-dir", str(tmp_path), "--variant", "unet"]
+    assert main(TINY, train_drive.network, RECIPE, AUTHORS, "help", flags) == 2
     assert "variant must be one of rsan" in capsys.readouterr().err
 
 
@@ -206,7 +200,7 @@ def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoc
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
     try:
         assert run(tmp_path, "--mixed-precision", "--epochs", "1") == 0
-        model = rsan_model.build_rsan(filters=2)
+        model = small.build()
     finally:
         keras.config.set_dtype_policy("float32")
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}
@@ -283,7 +277,7 @@ def test_validation_images_are_not_the_training_images(monkeypatch):
 
 def test_what_validation_says_is_of_the_validation_images(finished):
     record = json.loads((finished / "best.json").read_text(encoding="utf-8"))
-    model = build(**record["model"])
+    model = small.build(**record["model"])
     rsan_model.load_weights(model, finished / "best.weights.h5")
     examples = synthetic.make(TINY, "validation")
     maps = np.stack([predict_image(model, example.image, TINY.padded) for example in examples])
@@ -319,7 +313,7 @@ def test_a_vessel_pixel_counts_as_often_as_asked(vessel_weight):
 
 
 def test_the_last_fifth_adapts_the_normalization():
-    model = build()
+    model = small.build()
     callback = learning.stage_callback(dataclasses.replace(RECIPE, epochs=10), rsan_model.set_stage)
     model.compile("sgd", "mse")
     callback.set_model(model)
@@ -331,7 +325,7 @@ def test_the_last_fifth_adapts_the_normalization():
 
 def test_missing_data_is_said_before_anything_is_written(tmp_path, capsys):
     flags = ["--data-dir", str(tmp_path / "none"), "--output-dir", str(tmp_path / "run")]
-    assert main(DRIVE, network, RECIPE, AUTHORS, "help", flags) == 2
+    assert main(DRIVE, small.network, RECIPE, AUTHORS, "help", flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "no such folder" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
