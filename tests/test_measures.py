@@ -72,6 +72,12 @@ def test_half_circles_are_longer_than_their_chord_by_half_of_pi(radius, width):
     assert found["tortuosity"] == pytest.approx(np.pi / 2, rel=0.02)
 
 
+def test_a_branch_that_nearly_closes_weighs_no_more_than_its_chord():
+    nearly_closed = ring(60, 3) & ~((abs(COLUMNS - 199.7) < 8) & (ROWS < 200))
+    found = measure(nearly_closed | line(3, row=350, length=300), EVERYWHERE)
+    assert found["tortuosity"] == pytest.approx((2 * np.pi * 60 - 16 + 300) / (16 + 300), rel=0.03)
+
+
 @pytest.mark.parametrize("radius", [20, 80, 150])
 def test_rings_have_neither_ends_nor_a_chord(radius):
     found = measure(ring(radius, 5), EVERYWHERE)

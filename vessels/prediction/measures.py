@@ -14,9 +14,10 @@ its vessel by less than that vessel's radius is roughness and is left out, as ar
 - `branch_points`: where three or more branches meet. Two that are closer than the sum of their vessels' radii count
   once. A crossing at a right angle is one point; at a sharp angle it is two, as both vessels share a section.
 - `ends`: ends of branches, those at the rim of the field of view included.
-- `tortuosity`: mean of arc / chord (Lotmar, Freiburghaus and Bracher 1979; Hart et al. 1999) over the branches
-  whose arc and chord are longer than their width. A skeleton ends about half a width before its vessel's tip, so
-  the value of a half circle of radius r and width w is too low by about w / (pi r).
+- `tortuosity`: arc / chord (Lotmar, Freiburghaus and Bracher 1979; Hart et al. 1999) of the branches whose arc and
+  chord are longer than their width: the mean weighted by the chords, so that a branch that nearly closes does not
+  decide it. A skeleton ends about half a width before its vessel's tip, so the value of a half circle of radius r and
+  width w is too low by about w / (pi r).
 - `fractal_dimension`: slope of log(number of boxes with vessel) over -log(side), for sides of 1/64, 1/32, 1/16 and
   1/8 of `diameter`, each with the grid that needs the fewest boxes (box counting on the vessels' area; Mainster 1990).
 
@@ -108,7 +109,7 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
 def _tortuosity(skeleton, widths):
     chord = np.hypot(*(skeleton.pixels[skeleton.ends[:, 0]] - skeleton.pixels[skeleton.ends[:, 1]]).T)
     long = np.minimum(skeleton.length, chord) > widths
-    return (skeleton.length[long] / chord[long]).mean() if long.any() else np.nan
+    return skeleton.length[long].sum() / chord[long].sum() if long.any() else np.nan
 
 
 def microns_per_pixel(degrees, diameter, axial_length=24.0):
