@@ -10,10 +10,13 @@ from keras import layers, ops
 
 # The masks of this many channels share one int32. A bit is 1 where a value is dropped.
 PACKED = 16
+# TensorFlow keeps int32 in the host's memory, also between kernels of a GPU.
+STORED = "uint32" if keras.config.backend() == "tensorflow" else "int32"
 
 
 def unpack(dropped, channels):
-    """int32 `(batch, height, width, words)` -> `(batch, height, width, channels)`, 1 where a value is dropped."""
+    """Mask of `blocks` -> int32 `(batch, height, width, channels)`, 1 where a value is dropped."""
+    dropped = ops.cast(dropped, "int32")
     bits = ops.bitwise_and(ops.right_shift(ops.expand_dims(dropped, -1), ops.arange(PACKED, dtype="int32")), 1)
     return ops.reshape(bits, (-1, *ops.shape(dropped)[1:3], dropped.shape[3] * PACKED))[..., :channels]
 
@@ -31,7 +34,7 @@ def dilate(seeds, size):
 
 @compiled
 def blocks(gaps, height, width, channels, size):
-    """Mask of the dropped values: int32 `(batch, height, width, words)`, one bit for each channel.
+    """Mask of the dropped values: integers `(batch, height, width, words)`, one bit for each channel.
 
     Args:
         gaps: float `(batch, count)`, distance from each seed to the next, counted in positions where a block fits.
@@ -52,12 +55,15 @@ def blocks(gaps, height, width, channels, size):
     index = ops.where(inside, index, 0)
     bit = ops.where(inside, ops.left_shift(ops.ones_like(channel), channel % PACKED), 0)
     seeds = ops.segment_sum(ops.reshape(bit, (-1,)), ops.reshape(index, (-1,)), batch * h * w * words)
-    return dilate(ops.reshape(seeds, (-1, h, w, words)), size)
+    return ops.cast(dilate(ops.reshape(seeds, (-1, h, w, words)), size), STORED)
 
 
 @compiled
 def count_dropped(dropped):
-    return ops.sum(sum(ops.bitwise_and(ops.right_shift(dropped, i), 1) for i in range(PACKED)))
+    """Number of the dropped values, float32 `()`."""
+    dropped = ops.cast(dropped, "int32")
+    count = ops.sum(sum(ops.bitwise_and(ops.right_shift(dropped, i), 1) for i in range(PACKED)))
+    return ops.cast(count, "float32")
 
 
 @compiled
@@ -143,7 +149,7 @@ class DropBlock2D(layers.Layer):
             dropped, scale = self._dropped(u, gamma, shape)
             return multiply(inputs, lambda x: scale_kept(x, dropped, scale, shape[3]))
         some = keep_prob < 1
-        none = ops.zeros((*shape[:3], -(-shape[3] // PACKED)), "int32"), ops.ones(())
+        none = ops.zeros((*shape[:3], -(-shape[3] // PACKED)), STORED), ops.ones(())
         dropped, scale = ops.cond(some, lambda: self._dropped(u, gamma, shape), lambda: none)
         return multiply(inputs, lambda x: ops.cond(some, lambda: scale_kept(x, dropped, scale, shape[3]), lambda: x))
 
@@ -192,8 +198,8 @@ class DropBlock2D(layers.Layer):
         # proportional to the number of seeds, not of positions. Long gaps are cut, so that their sum fits into int32.
         gaps = ops.minimum(ops.floor(ops.log1p(-u) / log), trials) + 1
         dropped = blocks(gaps, height, width, channels, b)
-        count = ops.cast(batch * height * width * channels, "float32")
-        return dropped, count / ops.maximum(count - ops.cast(count_dropped(dropped), "float32"), 1)
+        count = ops.cast(batch, "float32") * ops.cast(height * width * channels, "float32")
+        return dropped, count / ops.maximum(count - count_dropped(dropped), 1)
 
     def get_config(self):
         return {
