@@ -54,9 +54,8 @@ def parse(argv=None):
                         "spatial attention does: <name>_attention.jpg")
     parser.add_argument("--export", choices=("onnx", "litert", "saved_model"), help="write the network to a file, "
                         "and check it against Keras on one photograph. The network takes images (batch, height, width, "
-                        "3) in [0, 1], black outside the field of view, with sides that are multiples of 8; the field "
-                        "of view should be as wide as `diameters` in the weights' JSON says. onnx: pip install "
-                        "onnxruntime tf2onnx")
+                        "3) of any size, in [0, 1], black outside the field of view, which should be as wide as "
+                        "`diameters` in the weights' JSON says. onnx: pip install onnxruntime tf2onnx")
     parser.add_argument("--weights", type=Path, default=WEIGHTS,
                         help=f"weights file with its JSON beside it (default: weights/{WEIGHTS.name})")
     add_threshold(parser)
@@ -72,7 +71,7 @@ def parse(argv=None):
     parser.add_argument("--microns-per-pixel", type=float, help="micrometres of retina per pixel: adds lengths in "
                         "millimetres and widths in micrometres")
     parser.add_argument("--degrees", type=float, help="instead of --microns-per-pixel: the camera's angle of view "
-                        "across the whole circle of the field of view")
+                        "across the whole circle of the field of view; the eye is assumed to be 24 mm long")
     parser.add_argument("--no-measures", dest="measures", action="store_false",
                         help="measure nothing but the density, which saves time on large photographs")
     parser.add_argument("--tile", type=int, default=TILE, help="side in pixels of the largest square that the "
@@ -110,6 +109,5 @@ def run(arguments):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that cannot be printed
     parsed = parse()
     sys.exit(exit_code(lambda: run(parsed)))

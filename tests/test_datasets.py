@@ -131,7 +131,7 @@ def test_folder_is_found_in_other_spellings(spelling, tmp_path):
 def test_data_dir_beats_the_environment(root, tmp_path, monkeypatch):
     monkeypatch.setenv("RSAN_DATA_ROOT", str(tmp_path / "elsewhere"))
     assert datasets.find(DRIVE, root) == root / "DRIVE"
-    with pytest.raises(UserError, match=r"elsewhere/DRIVE: no such folder.*--data-dir"):
+    with pytest.raises(UserError, match=r"elsewhere.DRIVE: no such folder.*--data-dir"):
         datasets.find(DRIVE)
 
 
@@ -345,7 +345,7 @@ BAD = [
     (IMAGE, empty, "the file is empty"),
     (IMAGE, text, "cannot be decoded"),
     (IMAGE, dangling, "the link leads to no file"),
-    (IMAGE, folder_instead, "Is a directory"),
+    (IMAGE, folder_instead, "a folder"),
     (IMAGE, twice, "23_training.png, training/images/23_training.tif all claim to be the image"),
     (IMAGE, jpeg_inside, "a JPEG file named as TIFF"),
     (IMAGE, converted("RGBA"), "8-bit RGB is expected, this is RGBA"),
@@ -365,7 +365,7 @@ BAD = [
     (LABEL, empty, "the file is empty"),
     (LABEL, dangling, "the link leads to no file"),
     (LABEL, twice, "all claim to be the label"),
-    (LABEL, bomb, "cannot be decoded"),
+    (LABEL, bomb, "more than 40 megapixels"),
     (LABEL, lossy, "only black (0) and white (255) are expected"),
     (LABEL, altered(lambda label: label // 2), "holds the grey value 127"),
     (LABEL, altered(np.zeros_like), "0% of the pixels are vessel"),
@@ -401,7 +401,7 @@ def test_bad_input_is_one_line_that_names_the_file(file, damage, message, root):
     dataset = DRIVE if file.startswith("DRIVE") else CHASEDB1
     with pytest.raises(UserError) as error:
         datasets.load(dataset, "validation", root, quiet=True)
-    line = str(error.value)
+    line = str(error.value).replace("\\", "/")
     assert message in line and Path(file).stem in line and "\n" not in line
     remedies = ("restore", "complete the folder", "keep one", "make it readable")
     assert any(remedy in line.lower() for remedy in remedies)

@@ -97,6 +97,12 @@ def test_photographs_of_the_same_name_in_two_folders_keep_apart(root):
 # ---- splits
 
 
+def test_a_table_may_mix_absolute_and_relative_paths(root, monkeypatch):
+    path = table(root, PAIRS[0], f"{(root / 'images/1.png').resolve()},labels/1.png")
+    monkeypatch.chdir(path.parent)
+    assert set(own.read(path.name).rows) == {"0", "1"}
+
+
 def test_only_the_part_asked_for_is_read(root):
     lines = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "validation", "Test", "train"), strict=True)]
     found = own.read(table(root, *lines, header="image,label,split"))
@@ -150,7 +156,7 @@ TABLES = [
     ("image,label,split\nimages/0.png,labels/0.png,training", "line 2: split is 'training'"),
     ("image,label,split\nimages/0.png,labels/0.png,test\nimages/1.png,labels/1.png,", "line 3: split is empty"),
     ("image,label\nimages/9.png,labels/0.png", "line 2: {root}/images/9.png: No such file"),
-    ("image,label\nimages,labels/0.png", "line 2: {root}/images: Is a directory"),
+    ("image,label\nimages,labels/0.png", "line 2: {root}/images: a folder"),
     ("image,label\nimages/0.png,labels/0.png\nimages/1.png,labels/9.png", "line 3: {root}/labels/9.png: No such file"),
     ("image,label,fov\nimages/0.png,labels/0.png,masks/9.gif", "line 2: {root}/masks/9.gif: No such file"),
     ("image,label\nimages/0.png,images/0.png", "line 2: {root}/images/0.png is the same file as the image of"),

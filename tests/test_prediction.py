@@ -101,7 +101,7 @@ def test_what_is_transparent_is_black(eye, tmp_path):
     (lambda path: Image.new("L", (7000, 6000)).save(path), "more than 40 megapixels"),
     (lambda path: Image.new("RGB", (300, 300)).save(path), "all black"),
     (lambda path: Image.new("RGB", (300, 60), "red").save(path), "smaller than 64"),
-    (lambda path: path.mkdir(), "directory"),
+    (lambda path: path.mkdir(), "a folder"),
 ])
 def test_what_is_no_photograph_is_said_so(tmp_path, make, message):
     make(tmp_path / "a.png")
@@ -181,6 +181,15 @@ def test_every_size_is_seen_at_the_scale_of_training(eye, dataset, factor):
     # After scaling down and up, each pixel's probability is at the pixel's position.
     inside = cv2.erode(fov.astype("uint8"), np.ones((5, 5), "uint8"), borderValue=0) > 0
     assert np.abs(probability - (1 - image[..., 1] / 255))[inside].mean() < 0.02
+
+
+def test_a_field_of_view_that_is_given_must_be_a_mask_of_the_photograph_and_gives_the_scale(eye):
+    bare = eye[150:450, 150:450]  # no rim
+    disc = np.hypot(*(np.mgrid[:300, :300] - 149.5)) < 120
+    assert maps.predict_photograph(Darkness(), bare, (480,), disc).scale == pytest.approx(2, rel=0.02)
+    for fov in (255 * disc.astype("uint8"), disc[:-1]):
+        with pytest.raises(ValueError, match=r"fov must be bool \(300, 300\)"):
+            maps.predict_photograph(Darkness(), bare, (480,), fov)
 
 
 def test_of_several_widths_the_mean_is_taken(eye):

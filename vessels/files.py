@@ -51,7 +51,7 @@ def read_bytes(path):
     try:
         content = path.read_bytes()
     except OSError as error:
-        reason = "the link leads to no file" if path.is_symlink() else error.strerror
+        reason = "a folder" if path.is_dir() else "the link leads to no file" if path.is_symlink() else error.strerror
         raise UserError(f"{path}: {reason}; make it readable or put the file there") from None
     if not content:
         raise UserError(f"{path}: the file is empty; restore the original")

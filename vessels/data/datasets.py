@@ -172,7 +172,8 @@ def files(dataset, split, data_dir=None):
         for kind, path in paths.items():
             if path is None and (kind != "second" or observers):
                 place = folder / _place(layout, kind, name, parts[name]).replace("?", "")
-                hint = dataset.no_test_label if (kind, parts[name]) == ("label", "test") else ""
+                official = layout is dataset.layouts[0]
+                hint = dataset.no_test_label if official and (kind, parts[name]) == ("label", "test") else ""
                 raise UserError(f"{place}.*: missing, the {kind} of {name}{hint}; "
                                 f"complete the folder from {dataset.source}")
     return {name: {kind: path for kind, path in paths.items() if path} for name, paths in found.items()}

@@ -168,6 +168,8 @@ def _decode_strictly(path, modes, expected, size):
             named, frames = Image.registered_extensions().get(path.suffix.lower()), getattr(picture, "n_frames", 1)
             # Pillow silently reads 16-bit colour as 8-bit; only the raw mode of its decoder shows it.
             mode, form = picture.mode + " 16-bit" * (";16" in str(picture.tile)), picture.format
+    except Image.DecompressionBombError:
+        _refuse_huge(path, float("inf"))
     except Exception as error:
         raise undecodable(path, error) from None
     if form != named:

@@ -137,8 +137,11 @@ def read_row(place, folder, values):
 
 def names(paths):
     """Names of photographs in results: of their files, with folders and suffix only where needed to tell them apart."""
-    common = os.path.commonpath([path.parent for path in paths])
-    whole = [Path(os.path.relpath(path, common)) for path in paths]
+    paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (`resolve` would follow links)
+    whole = paths
+    with contextlib.suppress(ValueError):  # on Windows, they may be on several drives
+        common = os.path.commonpath([path.parent for path in paths])
+        whole = [path.relative_to(common) for path in paths]
     without_suffix = [path.with_suffix("").as_posix() for path in whole]
     for found in ([path.stem for path in whole], without_suffix):
         if len(set(found)) == len(found):
@@ -201,9 +204,13 @@ def example(name, row):
 
 
 def checksums(table, split):
-    """`{"images/01.png": SHA-256}` of what `load` reads, paths relative to the CSV."""
-    return {Path(os.path.relpath(path, table.path.parent)).as_posix(): row.digests[kind]
-            for row in table.part(split).values() for kind, path in row.files.items()}
+    """`{"images/01.png": SHA-256}` of what `load` reads, paths relative to the CSV (or, on another drive, absolute)."""
+    def relative(path):
+        with contextlib.suppress(ValueError):
+            path = Path(os.path.relpath(path, table.path.parent))
+        return path.as_posix()
+
+    return {relative(path): row.digests[kind] for row in table.part(split).values() for kind, path in row.files.items()}
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 
 from vessels import UserError, exit_code
 from vessels.data.images import EXAMPLE, read_photograph
+from vessels.prediction.maps import predict_tiled
 from vessels.record import load_network, read_record
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
@@ -70,7 +71,8 @@ def export(model, kind, path, plain=contextlib.nullcontext):
 
     Args:
         model: The network: float32 `(batch, height, width, 3)` in [0, 1], sides that are multiples of 8, to
-            `(batch, height, width, 1)`. The written network takes the same, as an input named "photograph".
+            `(batch, height, width, 1)`. The written network takes images of any size, which it pads with black at all
+            sides as `predict_tiled` does, as an input named "photograph".
         kind: "onnx", "litert" or "saved_model" (a folder).
         path: File or folder to write.
         plain: Returns a context in which the network uses no kernels that exported formats lack.
@@ -86,8 +88,8 @@ def export(model, kind, path, plain=contextlib.nullcontext):
         raise UserError("--export needs TensorFlow: set KERAS_BACKEND=tensorflow")
     if path.suffix != SUFFIXES.get(kind, path.suffix):
         raise UserError(f"{path}: for {kind}, the name must end in {SUFFIXES[kind]}")
-    if path.is_dir() or (kind == "saved_model" and path.exists()):
-        raise UserError(f"{path}: exists; choose another path with -o")
+    if path.exists():
+        raise UserError(f"{path}: exists; remove it, or choose another path with -o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
@@ -98,13 +100,33 @@ def export(model, kind, path, plain=contextlib.nullcontext):
     return difference
 
 
+class AnySize(keras.layers.Layer):
+    """Pads images to multiples of 8 pixels, applies `model`, and crops the result."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def call(self, images):
+        sides = tf.shape(images)[1:3]
+        added = (sides + 7) // 8 * 8 - sides  # formats disagree about negative numbers modulo 8
+        before = added // 2
+        padded = tf.pad(images, tf.pad(tf.stack([before, added - before], 1), [[1, 1], [0, 0]]))
+        # The converters must know the number of channels.
+        padded = tf.reshape(padded, tf.stack([tf.shape(images)[0], *tf.unstack(sides + added), images.shape[-1]]))
+        return tf.slice(self.model(padded), tf.pad(before, [[1, 1]]), tf.concat([[-1], sides, [-1]], 0))
+
+
 def write(model, kind, path, plain):
-    photograph = read_photograph(EXAMPLE)[None, 200:904, 200:904].astype("float32") / 255
-    wanted = model.predict_on_batch(photograph)
+    photograph = read_photograph(EXAMPLE)[200:902, 200:903]  # sides that are no multiples of 8
+    wanted = predict_tiled(model, photograph)[None, ..., None]
+    photograph = photograph[None].astype("float32") / 255
+    inputs = keras.Input((None, None, 3))
+    whole = keras.Model(inputs, AnySize(model)(inputs))
     signature = [keras.InputSpec(dtype="float32", shape=(None, None, None, 3), name="photograph")]
     try:
         with plain():
-            model.export(str(path), format={"saved_model": "tf_saved_model"}.get(kind, kind), verbose=False,
+            whole.export(str(path), format={"saved_model": "tf_saved_model"}.get(kind, kind), verbose=False,
                          input_signature=signature)
         run = RUNNERS[kind](path)
     except ImportError as error:

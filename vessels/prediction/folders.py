@@ -17,9 +17,10 @@ from vessels.files import write_atomically
 
 WORKERS = 3  # while the network sees one photograph, the next is read and the previous one measured and written
 
-_TEXT = b"tEXtSoftware\0rsan predict.py"
-# Marks our PNG files, so that the user's are not overwritten: a comment before the last chunk, IEND.
-_MARK = (struct.pack(">I", len(_TEXT) - 4) + _TEXT + struct.pack(">I", zlib.crc32(_TEXT))
+# Our pictures end with a mark, so that the user's are not overwritten: in PNG a comment before the last chunk, IEND.
+MARK = b"rsan predict.py"
+_TEXT = b"tEXtSoftware\0" + MARK
+_END = (struct.pack(">I", len(_TEXT) - 4) + _TEXT + struct.pack(">I", zlib.crc32(_TEXT))
          + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND")))
 
 
@@ -31,15 +32,14 @@ def printable(name):
 def write_png(path, array):
     """Writes uint8 or uint16, grey or RGB, with our mark. Raises `UserError` if it cannot be written."""
     png = cv2.imencode(".png", array if array.ndim == 2 else array[..., ::-1])[1].tobytes()
-    write_atomically(path, png[:-12] + _MARK)
+    write_atomically(path, png[:-12] + _END)
 
 
 def refuse_foreign(path):
-    """Raises `UserError` if `path` exists and was not written by `write_png`."""
+    """Raises `UserError` if `path` exists and is not a picture with our mark."""
     try:
-        with path.open("rb") as file:
-            if file.read()[-len(_MARK):] == _MARK:
-                return
+        if path.read_bytes().endswith((MARK, _END)):
+            return
     except FileNotFoundError:
         if not path.is_symlink():
             return
@@ -68,8 +68,12 @@ class Table:
         self.folder, self.header, self.path = folder, header, folder / name
         content = self.read(self.path) if self.path.exists() else ""
         whole = content[: content.rfind("\n") + 1]  # a crash may leave half a row
-        first = next(csv.reader(whole.splitlines()), list(header))
-        if first != list(header) if number == 1 else len(first) != len(header):
+        if whole:
+            first = next(csv.reader(whole.splitlines()))
+            ours = first == list(header) if number == 1 else len(first) == len(header)
+        else:
+            ours = number > 1 or ",".join(header).startswith(content)
+        if not ours:
             raise UserError(f"{self.path}: has other columns than predict.py writes; move it, or choose another "
                             "--output-dir")
         if whole != content:
@@ -129,8 +133,8 @@ class Progress:
         if self.live and self.done < self.total:
             left = (time.time() - self.began) / self.done * (self.total - self.done)
             found += f"  {left / 60:.0f} min left" if left > 90 else f"  {left:.0f} s left"
-        room = max(shutil.get_terminal_size().columns - len(self.counter() + found) - 2, 20)
         name = printable(name)
+        room = max(shutil.get_terminal_size().columns - len(self.counter() + found) - 2, 20) if self.live else len(name)
         self.line(self.counter() + (name if len(name) <= room else "..." + name[3 - room:]) + found, self.live)
 
     def failed(self, error):

@@ -117,8 +117,8 @@ def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=Fal
         model, tile: As in `predict_tiled`.
         image: uint8 `(height, width, 3)`, RGB.
         diameters: Widths in pixels to which the field of view is scaled; the result is the mean of the maps at all of
-            them. If no rim is visible, several sizes of the whole disc are tried, and the one with the highest
-            confidence is used.
+            them. If no rim is visible (nor one of `fov`), several sizes of the whole disc are tried, and the one with
+            the highest confidence is used.
         fov: bool `(height, width)`, the field of view; by default, it is estimated.
         careful: Also average over four mirror images, which takes four times as long.
         threshold: Probability from which a pixel counts as vessel; used for the confidence.
@@ -127,11 +127,16 @@ def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=Fal
         A `Prediction`.
 
     Raises:
-        ValueError: `image` is not uint8 `(height, width, 3)`.
+        ValueError: `image` is not uint8 `(height, width, 3)`, or `fov` not bool `(height, width)`.
     """
     check_photograph(image)
     found_fov, diameter = field_of_view(image)
-    fov = found_fov if fov is None else fov
+    if fov is None:
+        fov = found_fov
+    elif fov.dtype != bool or fov.shape != image.shape[:2]:
+        raise ValueError(f"fov must be bool {image.shape[:2]}, got {fov.dtype} {fov.shape}")
+    elif diameter is None:
+        diameter = field_of_view(np.dstack([255 * fov.astype("uint8")] * 3))[1]
     tried = []
     # Without a visible rim, the photograph may show any part of the disc.
     for pixels in [diameter] if diameter else [max(image.shape[:2]) * part for part in NO_RIM]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from vessels import UserError, exit_code
 from vessels.data.images import EXAMPLE, pad, read_photograph
 from vessels.files import write_atomically
+from vessels.prediction.folders import MARK, refuse_foreign
 from vessels.prediction.maps import predict_photograph
 from vessels.prediction.photographs import collect
 from vessels.record import load_network, record_and_diameters
@@ -41,16 +42,16 @@ class Block:
     elsewhere: float
 
 
-def attention_blocks(model, kind, image, diameters):
+def attention_blocks(model, kind, image, diameters, threshold=0.5):
     """The maps of each layer of spatial attention, in the order of the network: list of `Block`, empty without any.
 
     Args:
         model: The network.
         kind: Class of its attention layers, which have a method `attention`.
         image: uint8 `(height, width, 3)`, RGB.
-        diameters: As in `predict_photograph`.
+        diameters, threshold: As in `predict_photograph`.
     """
-    found = predict_photograph(model, image, diameters)
+    found = predict_photograph(model, image, diameters, threshold=threshold)
     how = {"dsize": None, "fx": found.scale, "fy": found.scale, "interpolation": cv2.INTER_AREA}
     small = cv2.resize(image * found.fov[..., None], **how)
     height, width = (-(-side // 8) * 8 for side in small.shape[:2])
@@ -66,7 +67,7 @@ def attention_blocks(model, kind, image, diameters):
         maps = (layer.attention(features), keras.ops.mean(features, -1), keras.ops.mean(layer(features), -1))
         size = features.shape[2:0:-1]
         inside = cv2.resize(fov, size, interpolation=cv2.INTER_AREA) > 0.5
-        vessel = cv2.resize(probability, size, interpolation=cv2.INTER_AREA) >= 0.5
+        vessel = cv2.resize(probability, size, interpolation=cv2.INTER_AREA) >= threshold
         maps = [np.where(inside, np.asarray(one, "float32").reshape(inside.shape), np.nan) for one in maps]
         means = (float(maps[0][inside & where].mean()) for where in (vessel, ~vessel))
         bottom = len(layers) // 2
@@ -104,19 +105,21 @@ def draw(blocks):
 def main(build, load_weights, kind, arguments):
     """The command behind `predict.py --attention`; `build` and `load_weights` as in `evaluation.main`, `kind` as above.
 
-    `arguments` holds `photographs`, `output_dir`, `weights` and `diameter`.
+    `arguments` holds `photographs`, `output_dir`, `weights`, `diameter` and `threshold`.
     Returns the exit code: 0; 2 after an error that names the remedy.
     """
     def command():
         photographs = collect(arguments.photographs or [EXAMPLE])
         record, diameters = record_and_diameters(arguments.weights, arguments.diameter)
         model = load_network(build, load_weights, arguments.weights, record)
+        threshold = arguments.threshold or record.get("threshold", 0.5)
         for path in photographs:
-            blocks = attention_blocks(model, kind, read_photograph(path), diameters)
+            blocks = attention_blocks(model, kind, read_photograph(path), diameters, threshold)
             if not blocks:
                 raise UserError(f"{arguments.weights}: a network without attention; name other --weights")
             written = arguments.output_dir / f"{path.stem}_attention.jpg"
-            write_atomically(written, draw(blocks))
+            refuse_foreign(written)
+            write_atomically(written, draw(blocks) + MARK)
             print(f"written {written}")
         return 0
 
