@@ -20,9 +20,9 @@ RECIPE = Recipe(recipe="any", epochs=120, steps=200, batch_size=4, patch_size=12
 
 
 def network():
-    from rsan_model import build_rsan, set_stage
+    from rsan_model import build_rsan, load_weights, set_stage
 
-    return build_rsan, set_stage
+    return build_rsan, set_stage, load_weights
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ AUTHORS = {"epochs": 150, "batch_size": 1, "learning_rate": 1e-3, "vessel_weight
 
 
 def network():
-    from rsan_model import build_rsan, set_stage
+    from rsan_model import build_rsan, load_weights, set_stage
 
-    return build_rsan, set_stage
+    return build_rsan, set_stage, load_weights
 
 
 if __name__ == "__main__":

@@ -23,4 +23,4 @@ def build(keep_prob=0.85, variant="rsan"):
 
 
 def network():
-    return build, rsan_model.set_stage
+    return build, rsan_model.set_stage, rsan_model.load_weights

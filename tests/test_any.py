@@ -108,7 +108,7 @@ def test_vessels_count_as_their_set_says(vessel_weight, eye):
 
 
 def test_each_sets_vessel_weight_reaches_its_examples(data_root):
-    for dataset in datasets.DATASETS:
+    for dataset in (datasets.DRIVE, datasets.CHASEDB1):
         found = {example.vessel_weight for example in datasets.load(dataset, "validation", data_root / dataset.name)}
         assert found == {dataset.vessel_weight} != {1}
 
@@ -193,7 +193,9 @@ def test_own_photographs_are_trained_on_and_recorded(trained):
 @pytest.mark.slow
 def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):  # noqa: F811
     """With a tiny learning rate, a run ends close to where it starts."""
-    start = trained / "run/best.weights.h5"
+    start = tmp_path / "renamed.h5"
+    shutil.copy(trained / "run/best.weights.h5", start)
+    shutil.copy(trained / "run/best.json", tmp_path / "renamed.json")
     path = str(table(root, *SPLITS, header="image,label,split"))
     flags = ["--start", str(start), "--learning-rate", "1e-9", "--keep-prob", "1"]
     assert run(tmp_path / "run", path, *flags) == 0

@@ -52,7 +52,7 @@ def test_workers_meet_in_any_order_and_strangers_do_not_count():
         while True:
             with contextlib.suppress(ConnectionRefusedError):
                 with socket.create_connection(meeting.address(workers[0])) as stranger:
-                    stranger.sendall(b"GET / HTTP/1.1")
+                    stranger.sendall(b"GET / HTTP/1.1 \xff\xfe")
                 break
         assert not first.done() and not last.done()
         pool.submit(meeting.meet, workers, 1).result(timeout=60)

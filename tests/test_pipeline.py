@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from vessels.data import synthetic
-from vessels.data.batches import Patches, Strength, WholeImages, random_affine
+from vessels.data.batches import Patches, Strength, random_affine
 from vessels.data.datasets import DRIVE, Example
 from vessels.data.images import crop, pad
+from vessels.data.whole import Versions, WholeImages
 from vessels.prediction.maps import predict_image
 
 
@@ -131,11 +132,25 @@ def test_whole_images_come_once_an_epoch_in_a_new_order():
         batches = [data[i] for i in range(len(data))]
         assert [len(x) for x, _ in batches] == [2, 2, 1]
         labels = np.concatenate([y for _, y in batches])
+        # The red channel shows the label.
+        reds = np.concatenate([x for x, _ in batches])[..., :1]
+        np.testing.assert_allclose(reds[reds > 0], (50 + 150 * labels[reds > 0]) / 255, rtol=1e-6)
+        assert (reds > 0).mean() == pytest.approx(90 * 100 / 104**2)
         assert {label.tobytes() for label in labels} == {pad(example(seed=i).label, 104, 104)[..., None]
                                                          .astype("float32").tobytes() for i in range(5)}
         orders.append(labels)
         data.on_epoch_end()
     assert (orders[0] != orders[1]).any()
+
+
+def test_versions_are_a_fixed_set_in_which_image_and_label_move_together():
+    made = example(height=100, width=100)
+    first, again = (WholeImages([made], 104, 2, seed=1, strength=Versions()) for _ in range(2))
+    assert len(first.images) == 14 and (first.images == again.images).all()
+    assert len({image.tobytes() for image in first.images}) == 14
+    for image, label in zip(first.images, first.labels, strict=True):
+        assert np.corrcoef(image[..., 0].ravel(), label.ravel())[0, 1] > 0.75
+    assert [len({label.tobytes() for label in first.labels[part]}) for part in (np.s_[:8], np.s_[8:])] == [8, 1]
 
 
 def test_fit_sees_each_epoch_in_order():

@@ -97,6 +97,14 @@ def test_a_finished_run_is_not_trained_again(finished, capsys):
     assert "best.weights.h5" in capsys.readouterr().out
 
 
+def test_the_record_of_a_finished_run_is_never_made_to_fit_other_weights(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    small.build().save_weights(folder / "best.weights.h5")
+    assert run(folder) == 2
+    assert "best.weights.h5: not the file that best.json describes; restore it" in capsys.readouterr().err
+    assert (folder / "best.json").read_bytes() == (finished / "best.json").read_bytes()
+
+
 @pytest.mark.parametrize(("key", "value", "said"), [
     ("seed", 1, "seed 1 (asked: 0)"),
     ("backend", "jax", "backend jax (asked: "),
@@ -132,9 +140,20 @@ def test_only_half_written_files_of_this_project_are_removed(finished, tmp_path)
 
 
 def test_an_unknown_variant_is_said(tmp_path, capsys):
-    flags = [*SHORT, "--output-dir", str(tmp_path), "--variant", "unet"]
+    flags = [*SHORT, "--output-dir", str(tmp_path / "run"), "--variant", "unet"]
     assert main(TINY, train_drive.network, RECIPE, AUTHORS, "help", flags) == 2
-    assert "variant must be one of rsan" in capsys.readouterr().err
+    assert "variant must be one of rsan" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_no_run_is_left_as_it_is(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"name": "mine"}')
+    (tmp_path / ".video.7.partial").touch()
+    assert run(tmp_path) == 2
+    assert "config.json: not of a run (it lacks dataset, " in capsys.readouterr().err
+    assert (tmp_path / "config.json").read_text() == '{"name": "mine"}'
+    (tmp_path / "config.json").unlink()
+    runs.describe(tmp_path, {"seed": 0}, {})
+    assert (tmp_path / ".video.7.partial").exists()
 
 
 def test_a_folder_of_another_run_is_refused(finished, capsys):
@@ -156,11 +175,13 @@ def test_a_broken_loss_stops_the_run_and_names_the_checkpoint(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["backbone", "backbone_dropblock"])
-def test_the_authors_recipe_trains_the_ablations(variant, tmp_path):
-    assert authors(tmp_path, "--variant", variant, "--epochs", "1") == 0
+@pytest.mark.parametrize(("variant", "recipe"), [
+    ("backbone", "authors"), ("backbone_dropblock", "authors"), ("rsan", "augmented")])
+def test_the_authors_recipe_trains_the_ablations_and_on_versions(variant, recipe, tmp_path):
+    assert authors(tmp_path, "--variant", variant, "--recipe", recipe, "--epochs", "1") == 0
     record = json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))
     assert record["variant"] == variant and len(record["history"]) == 1
+    assert (record["augmentation"] or {}).get("rotated") == (4 if recipe == "augmented" else None)
 
 
 @pytest.mark.parametrize(("script", "batch_size", "keep_prob"), [(train_drive, 2, 0.85), (train_chase, 1, 0.78)])
@@ -188,6 +209,8 @@ def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoc
         cut = stop
         assert authors(tmp_path / folder, *flags) == code
     assert steps == [(4, pytest.approx(1e-3)), (8, pytest.approx(1e-3)), (4, pytest.approx(1e-4))] * 2
+    record = json.loads((tmp_path / "whole/best.json").read_text(encoding="utf-8"))
+    assert [row["keep_prob"] for row in record["history"]] == [record["model"]["keep_prob"]] * 3 != [1] * 3
     last, whole = arrays(tmp_path / "whole/latest.weights.h5"), arrays(tmp_path / "whole/best.weights.h5")
     resumed = arrays(tmp_path / "cut/latest.weights.h5")
     for name, value in last.items():
@@ -226,7 +249,7 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path
         (["--colour", "red"], "unrecognized arguments"),
         (["--train-on", "test"], "invalid choice: 'test'"),
         (["--recipe", "authors", "--patch-size", "64"], "--patch-size has no effect with --recipe authors"),
-        (["--recipe", "authors", "--steps", "64"], "--steps has no effect with --recipe authors"),
+        (["--recipe", "augmented", "--steps", "64"], "--steps has no effect with --recipe augmented"),
     ],
 )
 def test_impossible_flags_are_refused(flags, message, capsys):
@@ -241,6 +264,8 @@ def test_every_field_of_the_recipe_is_a_flag_and_flags_win():
     recipe, data_dir, folder, strategy, _ = parse(DRIVE, RECIPE, AUTHORS, "help", flags)
     assert (recipe.epochs, recipe.learning_rate, data_dir, strategy) == (7, 1e-3, None, None)
     assert folder.name == "drive-authors-rsan-0"
+    general = dataclasses.replace(RECIPE, mixed_precision=True)
+    assert not parse(DRIVE, general, AUTHORS, "help", ["--no-mixed-precision"])[0].mixed_precision
     values = {int: "64", float: "0.5", str: None, bool: None}
     for field in dataclasses.fields(Recipe):
         if values[field.type]:
@@ -251,6 +276,7 @@ def test_every_field_of_the_recipe_is_a_flag_and_flags_win():
 
 @pytest.mark.parametrize(("flags", "name"), [
     (["--seed", "3"], "drive-rsan-3"), (["--synthetic"], "drive-synthetic-rsan-0"),
+    (["--recipe", "augmented"], "drive-augmented-rsan-0"),
     (["--recipe", "authors", "--synthetic", "--variant", "backbone"], "drive-synthetic-authors-backbone-0")])
 def test_a_runs_folder_is_named_by_what_is_trained(flags, name):
     recipe, _, folder, *_ = parse(DRIVE, RECIPE, AUTHORS, "help", flags)
@@ -288,6 +314,9 @@ def test_what_validation_says_is_of_the_validation_images(finished):
 def test_short_runs_still_drop_and_low_rates_do_not_rise():
     assert learning.ramped_keep_prob(Recipe(epochs=1, keep_prob=0.9), 0) == 0.9
     assert not learning.settling(Recipe(epochs=1), 0)
+    for epochs in range(2, 8):
+        ramp = [learning.ramped_keep_prob(Recipe(epochs=epochs, keep_prob=0.9), epoch) for epoch in range(epochs)]
+        assert min(ramp) == 0.9 and ramp[-1] == 1
     ((*_, rate),) = learning.phases(Recipe(epochs=20, learning_rate=1e-6), 100)
     assert max(float(rate(step)) for step in range(0, 2000, 50)) <= 1.001e-6
 

@@ -128,7 +128,7 @@ def weights_plan(dataset, part, arguments):
 
 def photographs_seen(part, weights, record, arguments):
     """Names of test photographs in the training data, by SHA-256: list of str; UserError without --allow-seen."""
-    learned = set(learned_from(record).values())
+    learned = learned_from(record)
     if not learned:
         return []
     photographs = mixture.photographs(part, "test", arguments.data_dir)
@@ -193,6 +193,7 @@ def score_weights(dataset, network, weights, record, examples, flips):
         "trained_on": record["dataset"],
         **{key: record[key] for key in ("unfinished",) if key in record},
         **({"flips": True} if flips else {}),
+        **({"widths": widths} if len(widths := widths_for(dataset, weights, record)) > 1 else {}),
         **({"started_from": record["started_from"]["file"]} if "started_from" in record else {}),
         "weights": {"file": weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
                     "recipe": {**record["recipe"],
@@ -242,19 +243,24 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
     print(tables.table(metrics))
 
 
+def widths_for(dataset, weights, record):
+    """Widths in pixels to which fields of view are scaled: tuple, empty if images are predicted unscaled."""
+    as_it_is = record["dataset"] in (dataset.name, "synthetic") and record["recipe"].get("recipe") != "any"
+    return () if as_it_is else known_diameters(weights, record)
+
+
 def predict(dataset, model, examples, weights, record, flips=False):
     """The maps of all examples: list of float32 `(height, width)`; with `flips`, averages over mirror images.
 
     If the network was trained on unscaled images of this set (or synthetic ones of its size), images are padded as in
     training. Otherwise they are scaled to the size on which the network was trained.
     """
-    as_it_is = record["dataset"] in (dataset.name, "synthetic") and record["recipe"].get("recipe") != "any"
-    diameters = None if as_it_is else known_diameters(weights, record)
+    widths = widths_for(dataset, weights, record)
 
     def see(image, fov):
-        if as_it_is:
+        if not widths:
             return maps.predict_image(model, image, dataset.padded)
-        return maps.predict_photograph(model, image, diameters, fov=fov).probability
+        return maps.predict_photograph(model, image, widths, fov=fov).probability
 
     probabilities = []
     for i, example in enumerate(examples):

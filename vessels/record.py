@@ -95,10 +95,14 @@ def record_path(weights):
 
 def load_network(build, load_weights, weights, record):
     """The network that `record` describes, with its weights, in full float32; UserError if they do not fit."""
+    import keras
+
     compute_in_full_float32()
     try:
         model = build(**record["model"])
         load_weights(model, weights)
+        if keras.config.backend() == "tensorflow":
+            model.jit_compile = False  # on a GPU, XLA would compile it again for each size of photograph
     except (TypeError, ValueError) as error:
         raise UserError(f"{weights} does not fit {record_path(weights)}: {error}; name other weights") from None
     return model
@@ -138,12 +142,16 @@ def write_record(run_dir, dataset, recipe, history, config, parameters, complete
 
 
 def finished(weights):
-    """Whether the record beside `weights` describes this file and a finished run."""
+    """Whether the record beside `weights` is of a finished run; UserError if it then does not describe this file."""
     try:
         record = json.loads(record_path(weights).read_text(encoding="utf-8"))
-        return not record.get("unfinished") and record["sha256"] == sha256(weights)
+        complete, digest = not record.get("unfinished"), record["sha256"]
     except (OSError, ValueError, KeyError):
         return False
+    if complete and digest != sha256(weights):
+        raise UserError(f"{weights}: not the file that {record_path(weights).name} describes; restore it, or train "
+                        "again with another --output-dir")
+    return complete
 
 
 def keras_2_record(weights, dataset):
@@ -192,12 +200,13 @@ def read_record(weights, allow_modified=False, dataset=None):
 
 
 def learned_from(record):
-    """`{file: SHA-256}` of all training data of weights, including those of the weights that they started from."""
-    return {**record.get("started_from", {}).get("data_sha256", {}), **record.get("data_sha256", {})}
+    """SHA-256 of all files that weights were trained on, including those of the weights they started from: set."""
+    before = record.get("started_from")
+    return {*record.get("data_sha256", {}).values(), *(learned_from(before) if before else ())}
 
 
 def read_start(weights, variant):
-    """Name, SHA-256 and training data of the weights from which a run of `variant` starts: dict.
+    """Name, SHA-256, training data and own start of the weights from which a run of `variant` starts: dict.
 
     Raises:
         UserError: As `read_record`; or they belong to another network, or their training data are unknown.
@@ -207,7 +216,8 @@ def read_start(weights, variant):
         raise UserError(f"{weights}: belongs to {record['variant']}, not {variant}; give --variant {record['variant']}")
     if "data_sha256" not in record:
         raise UserError(f"{record_path(weights)}: does not say what {weights.name} was trained on; restore it")
-    return {"file": weights.name, "sha256": record["sha256"], "data_sha256": learned_from(record)}
+    return {"file": weights.name, **{key: record[key] for key in ("sha256", "data_sha256", "started_from")
+                                     if key in record}}
 
 
 def known_diameters(weights, record, remedy="name other weights"):

@@ -1,12 +1,10 @@
-"""Makes training batches from examples: augmented patches, or whole padded images."""
+"""Makes training batches of augmented patches."""
 
 import dataclasses
 
 import cv2
 import keras
 import numpy as np
-
-from vessels.data.images import pad
 
 # With one worker, Keras makes batches with tf.data's autotuning, whose thread can delay the end of an epoch: a training
 # pinned to one core lost a quarter of its time. The number of workers changes neither order nor content of the batches.
@@ -235,31 +233,3 @@ def any_camera(rng, image, inside, strength):
         image = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1].astype("float32") / 255
         image = np.where(inside[..., None], image, np.float32(0))
     return image
-
-
-class WholeImages(keras.utils.PyDataset):
-    """The authors' batches: whole padded images in a new random order each epoch, without augmentation.
-
-    `strength` is None.
-
-    Item: `(x, y)`, float32 `(batch, side, side, 3)` in [0, 1] and `(batch, side, side, 1)` in {0, 1}.
-    """
-
-    strength = None
-
-    def __init__(self, examples, side, batch_size, seed=0, epoch=0):
-        super().__init__(workers=WORKERS)
-        self.images = np.stack([pad(example.image, side, side) for example in examples])
-        self.labels = np.stack([pad(example.label, side, side) for example in examples])
-        self.batch_size, self.seed, self.epoch = batch_size, seed, epoch
-
-    def __len__(self):
-        return -(-len(self.images) // self.batch_size)
-
-    def on_epoch_end(self):
-        self.epoch += 1
-
-    def __getitem__(self, index):
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.images))
-        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.images[chosen].astype("float32") / 255, self.labels[chosen, ..., None].astype("float32")

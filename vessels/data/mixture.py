@@ -16,8 +16,8 @@ class Mixture:
     to which fields of view are scaled (validation uses the first, prediction the mean of the maps at all).
     """
 
-    sources: tuple[str, ...] = tuple(dataset.name for dataset in datasets.DATASETS)
-    parts: tuple[datasets.Dataset | own.Table, ...] = datasets.DATASETS
+    sources: tuple[str, ...] = ("DRIVE", "CHASEDB1")
+    parts: tuple[datasets.Dataset | own.Table, ...] = (datasets.DRIVE, datasets.CHASEDB1)
     title: str = "any camera"
     size: tuple[int, int] = datasets.DRIVE.size  # of synthetic images
     padded: None = None

@@ -8,7 +8,7 @@ from vessels.data import datasets
 from vessels.report import tables
 
 KEYS = {"f1": "F1", "auc": "AUC"}
-RECIPES = {"patches": "default", "authors": "authors'"}
+RECIPES = {"patches": "default", "authors": "authors'", "augmented": "augmented"}
 HEAD = ("network", "set", "recipe", *KEYS.values(), "trainings", "backbone trainings")
 
 

@@ -26,9 +26,11 @@ def own(metrics):
 
 
 def marks(metrics):
-    """Suffix of a network's name that warns of unusual scoring: str, empty for most networks."""
+    """Suffix of a network's name that says how it was scored, if unusually: str, empty for most networks."""
     seen, threshold = metrics.get("seen_in_training", []), metrics.get("threshold", 0.5)
-    return (f", threshold {threshold:g}" * (threshold != 0.5)
+    widths = len(metrics.get("widths", []))
+    return (f", mean of {widths} widths" * (widths > 1)
+            + f", threshold {threshold:g}" * (threshold != 0.5)
             + f", {len(seen)} of the photographs SEEN IN TRAINING" * bool(seen))
 
 
@@ -42,7 +44,7 @@ def network(metrics):
     if recipe == "any" or "+" in metrics["trained_on"]:
         name += ", any camera"
     elif recipe != "patches":
-        name += ", " + {"authors": "authors' recipe"}.get(recipe, f"recipe {recipe}")
+        name += ", " + {"authors": "authors' recipe"}.get(recipe, f"{recipe} recipe")
     name += ", flips averaged" * bool(metrics.get("flips")) + ", unfinished" * metrics.get("unfinished", False)
     return name + ("" if own(metrics) else f" of {title(metrics['trained_on'])}") + marks(metrics)
 

@@ -20,10 +20,10 @@ def loss_of(recipe):
 def phases(recipe, steps):
     """`[(first epoch, epoch after the last, learning rate)]`, each phase with a new Adam.
 
-    "patches" has one phase: 50 steps of warm-up, then a cosine decay to 1e-5. "authors" has two: the authors run
+    Patches have one phase: 50 steps of warm-up, then a cosine decay to 1e-5. Whole images have two: the authors run
     their script once, then again by hand from the resulting weights, newly compiled, at a tenth of the rate.
     """
-    if recipe.recipe == "authors":
+    if recipe.whole_images:
         boundary = recipe.epochs * 2 // 3
         return [(0, boundary, recipe.learning_rate), (boundary, recipe.epochs, recipe.learning_rate / 10)]
     warmup = min(50, recipe.epochs * steps // 10)
@@ -48,7 +48,7 @@ def ramped_keep_prob(recipe, epoch):
     """DropBlock's schedule (arXiv:1810.12890, section 3.1): from 1 down to keep_prob in six equal stages."""
     if settling(recipe, epoch):
         return 1
-    stage = min(6, math.floor(6 * epoch / (0.6 * recipe.epochs))) if recipe.epochs > 1 else 6
+    stage = 6 if settling(recipe, epoch + 1) else min(6, math.floor(6 * epoch / (0.6 * recipe.epochs)))
     return round(1 - (1 - recipe.keep_prob) * stage / 6, 6)
 
 

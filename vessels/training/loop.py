@@ -7,12 +7,13 @@ import json
 import math
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from vessels import UserError
-from vessels.data import batches
+from vessels.data import batches, whole
 from vessels.files import write_atomically
 from vessels.metrics import best_threshold, score
 from vessels.prediction.maps import predict_image, predict_photograph
@@ -37,11 +38,11 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
     `network` is as in `recipe.main`, `data` is the result of `recipe.read`, `strategy` is as in `distribution.start`.
     If there are several workers, only the chief writes.
     """
-    build, set_stage = network()
+    build, set_stage, load_weights = network()
     examples, validation, checksums = data
-    rest = len(examples) % recipe.batch_size if recipe.recipe == "authors" else 0
-    engine = distribution.start(strategy, [recipe.batch_size, rest])
     data = batches_of(recipe, dataset, examples)
+    rest = len(data.images) % recipe.batch_size if recipe.whole_images else 0
+    engine = distribution.start(strategy, [recipe.batch_size, rest])
     seen = validation
     if recipe.recipe == "any":
         seen = [batches.scaled(example, dataset.diameters[0]) for example in validation]
@@ -54,15 +55,16 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
     }
     if recipe.recipe == "any":
         config["vessel_weights"] = {part.name: part.vessel_weight for part in dataset.parts}
-    if engine.chief:
-        lock = lock_run(run_dir)
-        describe(run_dir, config, {"strategy": strategy, "replicas": engine.replicas})
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
     with distribution.lost_workers() if engine.workers > 1 else contextlib.nullcontext():
         with engine.scope():
-            model = engine.adapt(built(build, recipe))
-            history = resume(model, run_dir, recipe.start)
+            model = engine.adapt(built(build, load_weights, recipe))
+        if engine.chief:
+            lock = lock_run(run_dir)
+            describe(run_dir, config, {"strategy": strategy, "replicas": engine.replicas})
+        with engine.scope():
+            history = resume(model, run_dir)
             engine.part_random_streams(random_states(model))
         engine.agree(json.dumps([config, history]))
         if len(history) < recipe.epochs:
@@ -75,17 +77,24 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
         lock.release()
 
 
-def built(build, recipe):
+def built(build, load_weights, recipe):
+    """The network of `recipe`, with the weights from which it starts, if any."""
     try:
-        return build(keep_prob=recipe.keep_prob, variant=recipe.variant)
+        model = build(keep_prob=recipe.keep_prob, variant=recipe.variant)
     except ValueError as error:
         raise UserError(f"the network cannot be built: {error}") from None
+    try:
+        if recipe.start:
+            load_weights(model, Path(recipe.start))
+    except ValueError as error:
+        raise UserError(f"{error}; name other weights with --start") from None
+    return model
 
 
 def fit(model, data, recipe, history, run_dir, engine, callbacks, set_stage):
     """Trains the phases that are not yet complete in `history`, each with a new optimizer."""
     callbacks = [LossCallback(run_dir), *callbacks]
-    if recipe.recipe != "authors":
+    if not recipe.whole_images:
         callbacks.append(stage_callback(recipe, set_stage))
     done = len(history)  # only the chief adds rows to `history`
     for first, end, rate in phases(recipe, len(data)):
@@ -104,8 +113,9 @@ def fit(model, data, recipe, history, run_dir, engine, callbacks, set_stage):
 
 
 def batches_of(recipe, dataset, examples):
-    if recipe.recipe == "authors":
-        return batches.WholeImages(examples, dataset.padded, recipe.batch_size, recipe.seed)
+    if recipe.whole_images:
+        strength = whole.Versions() if recipe.recipe == "augmented" else None
+        return whole.WholeImages(examples, dataset.padded, recipe.batch_size, recipe.seed, strength=strength)
     kind = batches.AnyCameraPatches if recipe.recipe == "any" else batches.Patches
     return kind(examples, recipe.patch_size, recipe.batch_size, recipe.steps, recipe.seed)
 

@@ -43,7 +43,8 @@ class Patience:
 def receive(workers, patience):
     with contextlib.ExitStack() as stack:
         try:
-            server = stack.enter_context(socket.create_server(("", address(workers[0])[1])))
+            both = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
+            server = stack.enter_context(socket.create_server(("", address(workers[0])[1]), **both))
         except OSError as error:
             raise UserError(f"{workers[0]}: {error.strerror}; stop the program that listens there, or choose another "
                             "port in TF_CONFIG") from None
@@ -90,7 +91,7 @@ def tell(connections, line):
 def hear(connection):
     """Lines that were received, or "" if the other side is gone."""
     try:
-        return connection.recv(65536).decode()
+        return connection.recv(65536).decode(errors="replace")  # any program may connect to the port
     except ConnectionError:
         return ""
 

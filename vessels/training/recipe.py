@@ -23,24 +23,30 @@ class Recipe:
 
     recipe: str = option("patches", "'patches': augmented patches; 'authors': as the authors' script: whole padded "
                          "images, no augmentation, constant keep_prob, and for the last third of the epochs a new Adam "
-                         "with a tenth of the learning rate", choices=("patches", "authors"))
+                         "with a tenth of the learning rate; 'augmented': the same on 14 versions of each image, as "
+                         "the authors' later SA-UNet", choices=("patches", "authors", "augmented"))
     variant: str = option("rsan", "the network: rsan, backbone_dropblock (no attention) or backbone (neither)")
     seed: int = option(0, "random seed for initial weights, patches and DropBlock", minimum=0)
     train_on: str = option("train", "training images; if they include the validation images, the "
                            "validation scores are no longer a test", choices=("train", "train+validation"))
     epochs: int = option(None, "number of epochs", minimum=1)
-    steps: int = option(None, "batches per epoch", minimum=1, ignored="authors")
-    batch_size: int = option(None, "patches (authors: images) per batch", minimum=1)
-    patch_size: int = option(None, "side of a patch in pixels, a multiple of 8", minimum=56, ignored="authors")
+    steps: int = option(None, "batches per epoch", minimum=1, only="patches")
+    batch_size: int = option(None, "patches per batch, or images", minimum=1)
+    patch_size: int = option(None, "side of a patch in pixels, a multiple of 8", minimum=56, only="patches")
     learning_rate: float = option(2.5e-3, "peak learning rate of Adam", minimum=1e-9)
     keep_prob: float = option(None, "fraction of the values that DropBlock keeps; with patches, it falls from 1 "
                               "to this value over the first 60 %% of the epochs; DropBlock is off in the last 20 %%")
     vessel_weight: float = option(1.2, "weight of a vessel pixel in the loss (background: 1); more than 1 moves the "
-                                  "best threshold for F1, which is otherwise lower, towards 0.5", minimum=0.1)
+                                  "best threshold for F1, which is otherwise lower, towards 0.5; for the general "
+                                  "network, it is multiplied by the weight of each data set", minimum=0.1)
     mixed_precision: bool = option(False, "compute in bfloat16, with weights and loss in float32: needs less memory, "
                                    "and is faster on GPUs and on processors with AVX512-BF16 or AMX")
     start: str = option("", "weights file to fine-tune")
     synthetic: bool = option(False, "train for a minute on procedural fundus images, without any data set")
+
+    @property
+    def whole_images(self):
+        return self.recipe in ("authors", "augmented")
 
 
 # What `--synthetic` changes, so that a training takes a minute.
@@ -59,10 +65,11 @@ def parse(dataset, recipe, authors, description, argv=None):
         if given.get("synthetic"):
             parser.error(f"--synthetic reads no photographs: leave {' '.join(sources)} out")
     data_dir, output_dir, strategy = (given.pop(name) for name in ("data_dir", "output_dir", "strategy"))
-    implied = authors if given.get("recipe") == "authors" else {}
+    kind = given.get("recipe", "patches")
+    implied = {} if kind == "patches" else authors
     for field in dataclasses.fields(Recipe):
-        if field.name in given and field.metadata.get("ignored") == given.get("recipe", "patches"):
-            parser.error(f"--{field.name.replace('_', '-')} has no effect with --recipe {given['recipe']}: omit it")
+        if field.name in given and kind != field.metadata.get("only", kind):
+            parser.error(f"--{field.name.replace('_', '-')} has no effect with --recipe {kind}: omit it")
     if given.get("synthetic"):
         implied = {**implied, **SYNTHETIC}
     recipe = dataclasses.replace(recipe, **{**implied, **given})
@@ -75,7 +82,7 @@ def parse(dataset, recipe, authors, description, argv=None):
         parser.error(f"--patch-size must be a multiple of 8, got {recipe.patch_size}")
     if not 0 < recipe.keep_prob <= 1:
         parser.error(f"--keep-prob must be in (0, 1], got {recipe.keep_prob}")
-    parts = [dataset.key, "synthetic" * recipe.synthetic, "authors" * (recipe.recipe == "authors"), recipe.variant]
+    parts = [dataset.key, "synthetic" * recipe.synthetic, kind if kind != "patches" else "", recipe.variant]
     name = "-".join(part for part in [*parts, str(recipe.seed)] if part)
     return recipe, data_dir, output_dir or ROOT / "runs" / name, strategy, dataset
 
@@ -92,13 +99,14 @@ def flags(dataset, recipe, authors, description):
         flag = "--" + field.name.replace("_", "-")
         text = field.metadata["help"]
         if field.type is bool:
-            parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
+                                help=f"{text} (default: {'yes' if getattr(recipe, field.name) else 'no'})")
         else:
             default = f"{getattr(recipe, field.name)}" or "none"
             if field.name in authors:
-                default += f"; authors: {authors[field.name]}"
-            elif field.metadata.get("ignored"):
-                default += "; not for authors"
+                default += f"; authors, augmented: {authors[field.name]}"
+            elif field.metadata.get("only"):
+                default += "; not for authors and augmented"
             parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, choices=field.metadata.get("choices"),
                                 help=f"{text} (default: {default})")
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or its "
@@ -115,10 +123,11 @@ def main(dataset, network, recipe, authors, description, argv=None):
 
     Args:
         dataset: A `datasets.Dataset`, or a `mixture.Mixture`, in which the command line may name other sources.
-        network: Function that returns `(build, set_stage)`, called after the command line was checked.
-            `build(keep_prob, variant)` returns the network; `set_stage(model, keep_prob, momentum)` changes it.
+        network: Function that returns `(build, set_stage, load_weights)`, called after the command line was checked.
+            `build(keep_prob, variant)` returns the network; `set_stage(model, keep_prob, momentum)` changes it;
+            `load_weights(model, path)` raises ValueError if the file does not fit.
         recipe: The default `Recipe`.
-        authors: dict of the fields that `--recipe authors` changes.
+        authors: dict of the fields that `--recipe authors` and `augmented` change.
         description: Text of `--help`.
 
     Returns:

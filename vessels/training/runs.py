@@ -38,15 +38,18 @@ def describe(run_dir, config, engine):
     path = run_dir / "config.json"
     if path.exists():
         before = read_json(path)
+        if missing := {"dataset", "variant", "seed", "epochs"} - set(before):
+            raise UserError(f"{path}: not of a run (it lacks {', '.join(sorted(missing))}); choose another "
+                            "--output-dir")
         if differs := differences(before, config):
             raise UserError(f"{run_dir} holds a run with {', '.join(differs)}; choose another --output-dir")
         config = {**config, **before}
+        for left in run_dir.glob(f".*.[0-9]*{PARTIAL}"):  # half-written, by a run that was killed
+            if left.is_file():
+                left.unlink()
     write_atomically(path, json.dumps(config, indent=1) + "\n")
     if not (run_dir / "environment.json").exists():  # not on resume: the code may have changed
         write_atomically(run_dir / "environment.json", json.dumps({**environment(), **engine}, indent=1) + "\n")
-    for left in run_dir.glob(f".*{PARTIAL}"):  # half-written, by a run that was killed
-        if left.is_file():
-            left.unlink()
 
 
 def read_json(path):
@@ -73,19 +76,13 @@ def random_states(model):
     return [layer.seed_generator.state for layer in model.layers if hasattr(layer, "seed_generator")]
 
 
-def resume(model, run_dir, start=""):
+def resume(model, run_dir):
     """Loads weights and random streams of the last complete epoch; returns the history, a list of rows.
 
-    If there is no checkpoint yet, it loads the weights `start`, if given.
+    The list is empty if there is no checkpoint yet.
     """
     latest = run_dir / "latest.weights.h5"
     if not latest.exists():
-        try:
-            if start:
-                model.load_weights(start)
-        except ValueError as error:
-            raise UserError(f"{start}: not weights of this network ({str(error).splitlines()[0]}); name others with "
-                            "--start") from None
         return []
     model.load_weights(latest)
     with h5py.File(latest) as file:
