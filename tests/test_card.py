@@ -54,5 +54,13 @@ def test_figures_are_those_of_the_results(tmp_path):
     assert rows[2].endswith(f"| {worst['image']}: {worst['inside_fov']['f1']:.4f} |")
 
 
+def test_only_networks_on_the_published_sets_are_in_the_card(tmp_path):
+    results(tmp_path)
+    before = card.figures(tmp_path / "results")
+    write(tmp_path, "rsan", dataset="mine")
+    write(tmp_path, "maps", dataset="DRIVE", maps="theirs", weights={"file": None, "recipe": {"seed": 0}})
+    assert card.figures(tmp_path / "results") == before
+
+
 def test_without_results_the_card_is_still_yaml(tmp_path):
     assert yaml.safe_load(card.model_index(tmp_path)) == {"model-index": []}

@@ -276,7 +276,7 @@ def test_command_writes_all_and_ends_with_the_table(command, tmp_path, capsys):
     assert output.out.splitlines()[-1].startswith("second observer")
     assert "RSAN (paper)" in output.out and "0.9855" in output.out and "SYNTHETIC" not in output.out
     results = tmp_path / "results" / "DRIVE" / "rsan"
-    written = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
+    written = {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()}
     pictures = {f"{kind}/{name}_test.png" for kind in ("panels", "probabilities") for name in ("01", "02")}
     assert written == {"metrics.json", "table.md", "roc.png", "pr.png", "reliability.png", *pictures}
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))

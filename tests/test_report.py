@@ -84,7 +84,9 @@ def test_panel_shows_four_tiles_wide_enough_for_a_readme(dataset):
 
 def test_panel_of_a_small_or_empty_map():
     one = example("01_test", 1)
-    plots.panel(one, np.zeros(one.label.shape, "float32"))
+    empty, full = (np.asarray(plots.panel(one, np.full(one.label.shape, value, "float32"))) for value in (0, 1))
+    assert empty.shape == full.shape and (empty != full).any()
+    assert [(picture == plots.FALSE).all(-1).any() for picture in (empty, full)] == [False, True]
 
 
 def test_history_plot():

@@ -76,6 +76,8 @@ def add_threshold(parser):
 
 def exit_code(command, stopped="stopped"):
     """Returns `command()`, or 2 after a UserError and 130 after Ctrl-C, both with a line on stderr."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that cannot be printed
     try:
         return command()
     except UserError as error:

@@ -47,7 +47,8 @@ def release(weights, replace=False, threshold=None):
         record["threshold"] = threshold
     folder = weights.parent / "results"
     folders = {name: folder / name for name in names} if len(names) > 1 else {names[0]: folder}
-    test = {name: figures(folder / "metrics.json", record, f"python eval_{sets[name].key}.py {weights}")
+    given = "" if threshold is None else f" --threshold {threshold}"
+    test = {name: figures(folder / "metrics.json", record, f"python eval_{sets[name].key}.py {weights}{given}")
             for name, folder in folders.items()}
     copy = target(record)
     if copy.exists() and sha256(copy) != record["sha256"] and not replace:
@@ -59,11 +60,14 @@ def release(weights, replace=False, threshold=None):
 
 
 def figures(path, record, command):
-    """The pooled scores in a metrics.json: dict by protocol; UserError if of other weights or another threshold."""
+    """The pooled scores in a metrics.json: dict by protocol; UserError if of other weights or another threshold, or
+    if photographs were seen in training.
+    """
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         threshold = record.get("threshold", 0.5)
-        if (metrics["weights"]["sha256"], metrics["threshold"]) == (record["sha256"], threshold):
+        scored = metrics["weights"]["sha256"], metrics["threshold"], metrics.get("seen_in_training", [])
+        if scored == (record["sha256"], threshold, []):
             return {protocol: metrics[protocol] for protocol in PROTOCOLS}
     except (OSError, ValueError, KeyError):
         pass

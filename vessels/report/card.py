@@ -2,7 +2,8 @@
 
 import json
 
-from vessels.report.tables import COLUMNS, cell, markdown_row, title
+from vessels.data import datasets
+from vessels.report.tables import COLUMNS, cell, markdown_row, marks, title
 
 # The names that model hubs use.
 METRICS = {"auc": "roc_auc", "accuracy": "accuracy", "sensitivity": "recall", "specificity": "specificity", "f1": "f1"}
@@ -11,9 +12,10 @@ METRICS = {"auc": "roc_auc", "accuracy": "accuracy", "sensitivity": "recall", "s
 def by_weights(results_dir):
     """`{name of the weights: [metrics of each set they are scored on]}`, names and sets in alphabetical order."""
     found = {}
-    for path in sorted(results_dir.glob("*/*/metrics.json")):
+    paths = [path for dataset in datasets.DATASETS for path in (results_dir / dataset.name).glob("*/metrics.json")]
+    for path in sorted(paths):
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        if not metrics.get("flips"):
+        if not metrics.get("flips") and "maps" not in metrics:
             found.setdefault(metrics["weights"]["file"].removesuffix(".weights.h5"), []).append(metrics)
     return dict(sorted(found.items()))
 
@@ -29,6 +31,7 @@ def model_index(results_dir):
             dataset = metrics["dataset"]
             lines += ["  - task: {type: image-segmentation}",
                       f"    dataset: {{name: {title(dataset)}, type: {dataset.lower()}, split: test}}",
+                      f"    # threshold {metrics['threshold']:g}{', mean of two widths' * ('widths' in metrics)}",
                       "    metrics:"]
             scores = metrics["inside_fov"]
             lines += [f"    - {{type: {kind}, value: {cell(scores[key])}, name: {key} inside the field of view}}"
@@ -44,7 +47,8 @@ def figures(results_dir):
         for metrics in all_metrics:
             worst = min(metrics["per_image"], key=lambda image: image["inside_fov"]["f1"])
             mean, std = (metrics[key]["inside_fov"]["f1"] for key in ("mean", "std"))
+            scores = (cell(metrics["inside_fov"][key]) for key in METRICS)
             lines.append(markdown_row(
-                name, title(metrics['dataset']), *(cell(metrics["inside_fov"][key]) for key in METRICS),
+                name + marks(metrics), title(metrics["dataset"]), *scores,
                 f"{cell(mean)} ± {cell(std)}", f"{worst['image']}: {cell(worst['inside_fov']['f1'])}"))
     return "\n".join(lines) + "\n"

@@ -21,6 +21,8 @@ WIDTH = 560  # width of a picture on the page, in pixels
 PICTURES = (
     ("retina.jpg", "A photograph on which no network here was trained",
      "A photograph, its vessel probability map, and the vessels drawn on the photograph."),
+    ("retina_attention.jpg", "Spatial attention in the general network, on the same photograph",
+     "For each of the seven blocks: its attention map, and the mean of the features before and after."),
 )
 NETWORKS = {"backbone": "(b) backbone", "backbone_dropblock": "(c) + DropBlock", "rsan": "(d) RSAN"}
 FIGURE = ("(a) photograph", *NETWORKS.values(), "(e) label")
@@ -201,22 +203,26 @@ def write_page(results_dir, loaded):
              measures_part(measured), pictures_part(results_dir)]
     sets = [part(dataset.key, dataset.title, section(tables.results_of(dataset, results_dir), examples))
             for dataset, examples in loaded]
-    fill(results_dir / "index.html", " and ".join(dataset.title for dataset, _ in loaded), parts, sets)
+    about = ("This page was made from <code>results/*/*/metrics.json</code> and the probability maps beside them by "
+             "<code>python -m vessels.report</code>. It shows photographs of data sets that may not be redistributed: "
+             "do not publish it.")
+    fill(results_dir / "index.html", " and ".join(dataset.title for dataset, _ in loaded), about, parts, sets)
 
 
 def write_page_of(folder, dataset, metrics, examples):
     """Writes `<folder>/index.html`, self-contained: this one evaluation, with its photographs."""
-    fill(folder / "index.html", html.escape(dataset.title), [measures_part([(dataset.title, [metrics])])],
+    about = "This page shows the photographs that were scored: publish it only where you may publish them."
+    fill(folder / "index.html", html.escape(dataset.title), about, [measures_part([(dataset.title, [metrics])])],
          [part(dataset.key, dataset.title, section([(folder, metrics)], examples))])
 
 
-def fill(path, titles, parts, sets):
+def fill(path, titles, about, parts, sets):
     parts = [made for made in parts if made]
     template = string.Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
     colours = {name: f"rgb{colour}" for name, colour in
                (("found", FOUND), ("missed", MISSED), ("false", FALSE))}
     page = template.substitute(
-        titles=titles, **colours, links=" ".join(link for link, _ in parts + sets),
+        titles=titles, about=about, **colours, links=" ".join(link for link, _ in parts + sets),
         overview="\n".join(content for _, content in parts), sections="\n".join(content for _, content in sets),
     )
     write_atomically(path, page)
