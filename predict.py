@@ -88,6 +88,8 @@ def parse(argv=None):
     if arguments.microns_per_pixel and arguments.degrees:
         parser.error("--microns-per-pixel and --degrees exclude each other: give only one")
     arguments.output_dir = arguments.output_dir or Path("predictions")
+    if arguments.attention and (arguments.careful or arguments.skip_existing or arguments.shard != (1, 1)):
+        parser.error("--attention only draws pictures: leave --careful, --skip-existing and --shard out")
     if any(path.is_dir() and path.resolve() == arguments.output_dir.resolve() for path in arguments.photographs):
         parser.error("--output-dir is the folder of the photographs: choose another one")
     return arguments

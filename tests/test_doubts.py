@@ -10,7 +10,9 @@ from vessels.data import datasets, synthetic
 from vessels.data.fov import field_of_view
 from vessels.data.images import read_mask, read_photograph
 from vessels.prediction.doubts import doubts
-from vessels.prediction.maps import Prediction
+from vessels.prediction.maps import Prediction, predict_photograph
+
+from rsan_model import build_rsan
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,16 @@ def test_unusual_photographs_get_a_warning(change, warning, example):
 def test_densities_that_eyes_do_not_have_get_a_warning(change, warning, example):
     assert not said(example.image, example.label)
     assert warning in said(example.image, change(example.label))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", datasets.DATASETS, ids=lambda dataset: dataset.name)
+def test_the_released_network_is_sure_of_usual_photographs(dataset, data_root):
+    model = build_rsan(weights="any")
+    for one in datasets.load(dataset, "validation", data_root):
+        for image, warned in ((one.image, False), (negative(one.image), True)):
+            found = predict_photograph(model, image, model.diameters, threshold=model.threshold)
+            assert bool(doubts(image, found, found.probability >= model.threshold)) == warned
 
 
 def test_an_unsure_network_gets_a_warning(example):

@@ -315,7 +315,8 @@ def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [["--tile", "500"], ["--tile", "336"], ["--weights"], [".", "-o", "."],
-                                   ["--export", "onnx"], ["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"]])
+                                   ["--export", "onnx"], ["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"],
+                                   ["--attention", "--careful"]])
 def test_wrong_command_line(wrong, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["predict.py", *wrong])
     import predict
