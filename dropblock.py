@@ -104,8 +104,9 @@ class DropBlock2D(layers.Layer):
         seed: Integer seed of the layer's random stream, or None.
 
     Input and output: float tensor `(batch, height, width, channels)`; height and width may be unknown until the
-    layer runs. In training, a map smaller than a block raises ValueError unless `keep_prob` is 1. If a compiled
-    TensorFlow function learns the size only when it runs, it raises `tf.errors.InvalidArgumentError` instead.
+    layer runs. In training, a map smaller than a block raises ValueError, unless `keep_prob` is 1 and cannot change
+    (`rsan_model.set_stage`). If a compiled TensorFlow function learns the size only when it runs, it raises
+    `tf.errors.InvalidArgumentError` instead.
 
     Example:
         >>> DropBlock2D(0.85)(keras.ops.ones((2, 64, 64, 16)), training=True).shape
