@@ -24,7 +24,7 @@ class Recipe:
     recipe: str = option("patches", "'patches': augmented patches; 'authors': as the authors' script: whole padded "
                          "images, no augmentation, constant keep_prob, and for the last third of the epochs a new Adam "
                          "with a tenth of the learning rate; 'augmented': the same on 14 versions of each image, as "
-                         "the authors' later SA-UNet", choices=("patches", "authors", "augmented"))
+                         "their SA-UNet", choices=("patches", "authors", "augmented"))
     variant: str = option("rsan", "the network: rsan, backbone_dropblock (no attention) or backbone (neither)")
     seed: int = option(0, "random seed for initial weights, patches and DropBlock", minimum=0)
     train_on: str = option("train", "training images; if they include the validation images, the "
