@@ -63,7 +63,7 @@ def test_interval_covers_trainings(ours, backbone, expected):
 def test_every_network_is_compared_with_the_backbone_of_its_recipe(write):
     better = np.linspace(0.801, 0.803, 20)
     folder = write(
-        result(f1=better), result(seed=1, f1=better), result("backbone"), result("backbone_dropblock"),
+        result(f1=better), result(seed=1, f1=better), result("backbone"), result("backbone_dropblock", f1=0.801),
         result(recipe="authors", f1=0.7), result("backbone", recipe="authors", f1=0.75),
         result("backbone", dataset="CHASEDB1", trained_on="CHASEDB1", images=IMAGES[:8], auc=0.97),
         result(dataset="CHASEDB1", trained_on="CHASEDB1", images=IMAGES[:8]),
@@ -71,15 +71,19 @@ def test_every_network_is_compared_with_the_backbone_of_its_recipe(write):
         {**result(f1=0.1), "unfinished": True},
     )
     rows = [ablation.cells(one) for one in ablation.comparisons(folder)]
-    assert [row[:3] + row[5:] for row in rows] == [
-        ["rsan", "DRIVE", "default", "2", "1"], ["backbone_dropblock", "DRIVE", "default", "1", "1"],
-        ["rsan", "DRIVE", "authors'", "1", "1"], ["rsan", "CHASE DB1", "default", "1", "1"]]
-    assert rows[1][3:5] == ["+0.00 [+0.00, +0.00]"] * 2
-    assert rows[2][3] == "-50.00 [-50.00, -50.00]" and rows[3][4] == "+10.00 [+10.00, +10.00]"
+    assert [row[:4] + row[6:] for row in rows] == [
+        ["rsan", "backbone", "DRIVE", "default", "2", "1"],
+        ["rsan", "backbone_dropblock", "DRIVE", "default", "2", "1"],
+        ["backbone_dropblock", "backbone", "DRIVE", "default", "1", "1"],
+        ["rsan", "backbone", "DRIVE", "authors'", "1", "1"], ["rsan", "backbone", "CHASE DB1", "default", "1", "1"]]
+    assert rows[0][4].startswith("+2.00 [+1.") and rows[1][4].startswith("+1.00 [+0.")
+    assert rows[2][4:6] == ["+1.00 [+1.00, +1.00]", "+0.00 [+0.00, +0.00]"]
+    assert rows[3][4] == "-50.00 [-50.00, -50.00]" and rows[4][5] == "+10.00 [+10.00, +10.00]"
     drive, authors, chase = ablation.conclusions(ablation.comparisons(folder))
-    assert drive.startswith("DRIVE, default recipe, 20 images. In F1, rsan is higher than the backbone;")
-    assert "In AUC, no network can be distinguished from the backbone; the intervals extend up to 0.0" in drive
-    assert "DRIVE, authors' recipe, 20 images. In F1, rsan is lower than the backbone;" in authors
+    assert drive.startswith("DRIVE, default recipe, 20 images. In F1, rsan is higher than backbone, rsan is "
+                            "higher than backbone_dropblock, backbone_dropblock is higher than backbone;")
+    assert "In AUC, no network can be distinguished from another; the intervals extend up to 0.0" in drive
+    assert "DRIVE, authors' recipe, 20 images. In F1, rsan is lower than backbone;" in authors
     assert "CHASE DB1, default recipe, 8 images." in chase and "In AUC, rsan is higher" in chase
     table = ablation.markdown(folder)
     assert all(text in table for text in (drive, authors, chase, "| " + " | ".join(rows[0]) + " |"))

@@ -1,4 +1,4 @@
-"""The effect of attention and DropBlock: each network compared with the backbone, with intervals."""
+"""The effect of attention and DropBlock: networks compared with those that lack them, with intervals."""
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -9,7 +9,9 @@ from vessels.report import tables
 
 KEYS = {"f1": "F1", "auc": "AUC"}
 RECIPES = {"patches": "default", "authors": "authors'", "augmented": "augmented"}
-HEAD = ("network", "set", "recipe", *KEYS.values(), "trainings", "backbone trainings")
+# With what a network is compared; all others are compared with the backbone.
+REFERENCES = {"rsan": ("backbone", "backbone_dropblock")}
+HEAD = ("network", "minus", "set", "recipe", *KEYS.values(), "trainings", "trainings of the other")
 
 
 def groups(all_metrics):
@@ -62,11 +64,11 @@ def difference(scores, reference):
 
 
 def comparisons(results_dir):
-    """Compares every network with the backbone of the same recipe.
+    """Compares every network with the backbone of the same recipe, and RSAN also with the network without attention.
 
     Returns:
-        list of dicts: `recipe`, `set`, `network`, `trainings`, `reference` (the backbone's trainings), `images`, and
-        `f1` and `auc`, each a result of `difference`.
+        list of dicts: `recipe`, `set`, `network`, `reference` (the other network), `trainings` (of both), `images`,
+        and `f1` and `auc`, each a result of `difference`.
 
     Raises:
         UserError: Two networks were scored on different images.
@@ -74,16 +76,18 @@ def comparisons(results_dir):
     found = []
     for dataset in datasets.DATASETS:
         for group in groups([metrics for _, metrics in tables.results_of(dataset, results_dir)]):
-            reference = group.pop("backbone")
-            for variant, seeds in group.items():
-                images = {tuple(sorted(one["image"] for one in metrics["per_image"])) for metrics in reference + seeds}
+            pairs = [(variant, reference) for variant in group if variant != "backbone"
+                     for reference in REFERENCES.get(variant, ("backbone",)) if reference in group]
+            for variant, reference in pairs:
+                seeds, others = group[variant], group[reference]
+                images = {tuple(sorted(one["image"] for one in metrics["per_image"])) for metrics in seeds + others}
                 if len(images) > 1:
-                    raise UserError(f"{results_dir / dataset.name}: {variant} and backbone were scored on different "
+                    raise UserError(f"{results_dir / dataset.name}: {variant} and {reference} were scored on different "
                                     "images; evaluate both again")
                 name = seeds[0]["weights"]["recipe"].get("recipe", "patches")
                 found.append({"recipe": RECIPES.get(name, name), "set": dataset.title, "network": variant,
-                              "trainings": len(seeds), "reference": len(reference), "images": len(*images),
-                              **{key: difference(scores_of_images(seeds, key), scores_of_images(reference, key))
+                              "reference": reference, "trainings": (len(seeds), len(others)), "images": len(*images),
+                              **{key: difference(scores_of_images(seeds, key), scores_of_images(others, key))
                                  for key in KEYS}})
     return found
 
@@ -91,19 +95,18 @@ def comparisons(results_dir):
 def cells(comparison):
     """A row of the table, list of str; differences in thousandths."""
     spans = ("{:+.2f} [{:+.2f}, {:+.2f}]".format(*(1000 * value for value in comparison[key])) for key in KEYS)
-    return [*(comparison[key] for key in ("network", "set", "recipe")), *spans,
-            *(str(comparison[key]) for key in ("trainings", "reference"))]
+    return [*(comparison[key] for key in ("network", "reference", "set", "recipe")), *spans,
+            *map(str, comparison["trainings"])]
 
 
 def conclusion(compared):
     """Summary of the comparisons of one recipe and set: str, a sentence for each metric."""
     sentences = []
     for key, title in KEYS.items():
-        spans = {one["network"]: one[key] for one in compared}
-        told = [f"{network} is {'higher' if low > 0 else 'lower'} than the backbone"
-                for network, (_, low, high) in spans.items() if low > 0 or high < 0]
-        reach = 1000 * max(abs(end) for _, low, high in spans.values() for end in (low, high))
-        verdict = " and ".join(told) or "no network can be distinguished from the backbone"
+        told = [f"{one['network']} is {'higher' if one[key][1] > 0 else 'lower'} than {one['reference']}"
+                for one in compared if one[key][1] > 0 or one[key][2] < 0]
+        reach = 1000 * max(abs(end) for one in compared for end in one[key][1:])
+        verdict = ", ".join(told) or "no network can be distinguished from another"
         sentences.append(f"In {title}, {verdict}; the intervals extend up to {reach:.1f} thousandths from zero.")
     first = compared[0]
     return f"{first['set']}, {first['recipe']} recipe, {first['images']} images. {' '.join(sentences)}"

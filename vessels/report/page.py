@@ -141,13 +141,13 @@ def standing_part(results_dir):
 
 
 def ablation_part(results_dir):
-    """Each network minus the backbone, with intervals; None if there is nothing to compare."""
+    """Networks minus those that lack DropBlock or attention, with intervals; None if there is nothing to compare."""
     compared = ablation.comparisons(results_dir)
     if not compared:
         return None
     how = ("Inside the field of view, in thousandths: mean difference over the test images and trainings and, in "
            "brackets, its 95 % interval, from paired images and, if there are several, from trainings.")
-    return part("ablation", "Each network minus the backbone", paragraphs([how]),
+    return part("ablation", "The effect of attention and DropBlock", paragraphs([how]),
                 table(ablation.HEAD, [("", ablation.cells(one)) for one in compared]),
                 paragraphs(ablation.conclusions(compared)))
 
