@@ -37,7 +37,7 @@ def test_front_matter_says_what_the_hubs_ask_for():
     for model in read["model-index"]:
         for result in model["results"]:
             assert set(read["metrics"]) == {metric["type"] for metric in result["metrics"]}
-    assert all(f"| {name} |" in body for name in names)
+    assert names <= {row.strip("| ").split(" | ")[0].split(",")[0] for row in body.splitlines()}
 
 
 def test_figures_are_those_of_the_results(tmp_path):

@@ -403,7 +403,7 @@ def test_bad_input_is_one_line_that_names_the_file(file, damage, message, root):
         datasets.load(dataset, "validation", root, quiet=True)
     line = str(error.value).replace("\\", "/")
     assert message in line and Path(file).stem in line and "\n" not in line
-    remedies = ("restore", "complete the folder", "keep one", "make it readable")
+    remedies = ("restore", "complete the folder", "keep one", "make it readable", "scale it down")
     assert any(remedy in line.lower() for remedy in remedies)
 
 
