@@ -21,3 +21,9 @@ def data_root():
     if not (root / "DRIVE").is_dir() or not (root / "CHASEDB1").is_dir():
         pytest.skip("needs DRIVE and CHASEDB1 in data/ or $RSAN_DATA_ROOT")
     return root
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the files with the longest tests first, so that no core is idle at the end."""
+    longest = ("test_tutorial", "test_interruptions", "test_backends", "test_systems", "test_distribution")
+    items.sort(key=lambda item: item.path.stem not in longest)

@@ -112,7 +112,8 @@ def test_the_command_for_several_machines_runs_as_printed(tmp_path):
     for port, address in zip(("2222", "2223"), free_addresses(2), strict=True):
         command = command.replace(port, address.rpartition(":")[2])
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" --epochs 1 --steps 2 --output-dir "{tmp_path}/run"\n')
+    flags = f'--variant backbone --epochs 1 --steps 2 --output-dir "{tmp_path}/run"'
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" {flags}\n')
     python.chmod(0o755)
     done = subprocess.run(["bash", "-c", command + "\nwait"], cwd=ROOT, capture_output=True, text=True, timeout=600,
                           env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
