@@ -34,7 +34,7 @@ def write(folder, array, suffix=".png", names=("01_test", "left/eye")):
     for name in names:
         path = folder / f"{name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if suffix.lower() == ".png":
+        if suffix.lower().endswith(".png"):
             Image.fromarray(array).save(path)
         else:
             tifffile.imwrite(path, array)
@@ -43,7 +43,7 @@ def write(folder, array, suffix=".png", names=("01_test", "left/eye")):
 @pytest.mark.parametrize(("made", "suffix", "step"), [
     (eight(PROBABILITY), ".png", 255), (eight(PROBABILITY), ".tif", 255), (sixteen(PROBABILITY), ".PNG", 65535),
     (sixteen(PROBABILITY), ".tiff", 65535), (PROBABILITY, ".tif", 1e7), (PROBABILITY.astype("float64"), ".tif", 1e7),
-    (np.dstack([eight(PROBABILITY)] * 3), ".png", 255),
+    (np.dstack([eight(PROBABILITY)] * 3), ".png", 255), (sixteen(PROBABILITY), "_probability.png", 65535),
 ])
 def test_maps_of_every_kind_are_read(made, suffix, step, tmp_path):
     write(tmp_path, made, suffix)

@@ -5,11 +5,13 @@ import numpy as np
 from vessels import UserError
 from vessels.data.images import decode
 
-SUFFIXES = (".png", ".tif", ".tiff")
+ENDINGS = (".png", ".tif", ".tiff", "_probability.png")  # the last as predict.py writes them
 
 
 def read_maps(folder, examples):
     """The maps of `examples` in `folder`, named as the photographs: PNG or TIFF, 8 or 16 bit or floating point.
+
+    The folder into which predict.py wrote its maps will do as well.
 
     Args:
         folder: A `Path`.
@@ -32,7 +34,7 @@ def read_map(folder, example):
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the folder of the maps")
     place = (folder / example.name).parent
-    wanted = {f"{(folder / example.name).name}{suffix}".lower() for suffix in SUFFIXES}
+    wanted = {f"{(folder / example.name).name}{ending}".lower() for ending in ENDINGS}
     paths = sorted(path for path in place.glob("*") if path.name.lower() in wanted)
     if len(paths) != 1:
         listed = f"{', '.join(path.name for path in paths)} all claim to be" if paths else "lacks"
