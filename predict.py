@@ -55,15 +55,16 @@ def parse(argv=None):
     parser.add_argument("--export", choices=("onnx", "litert", "saved_model"), help="write the network to a file, "
                         "and check it against Keras on one photograph. The network takes images (batch, height, width, "
                         "3) of any size, in [0, 1], black outside the field of view, which should be as wide as "
-                        "`diameters` in the weights' JSON says. onnx: pip install onnxruntime tf2onnx")
+                        "`diameters` in the weights' JSON says. onnx: pip install onnxruntime tf2onnx; "
+                        "litert: Keras 3.13 or newer")
     parser.add_argument("--weights", type=Path, default=WEIGHTS,
                         help=f"weights file with its JSON beside it (default: weights/{WEIGHTS.name})")
     add_threshold(parser)
     parser.add_argument("--diameter", type=float, help="width in pixels to which the field of view is scaled for the "
                         "network (default: the mean of the maps at the widths in the weights' JSON); weights of "
                         "the authors' scripts have no JSON and need this option")
-    parser.add_argument("--careful", action="store_true", help="average over four mirror images too; takes four "
-                        "times as long")
+    parser.add_argument("--careful", action="store_true", help="average over the three mirror images too; takes "
+                        "four times as long")
     parser.add_argument("--skip-existing", action="store_true", help="skip photographs whose result images and table "
                         "row are already in --output-dir")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="take only every Nth "

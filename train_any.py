@@ -3,11 +3,13 @@
     python train_any.py              two hours on one core with AMX, 3 GB of memory
     python train_any.py --train-on train+validation      how weights/any_rsan was trained
     python train_any.py mine.csv DRIVE CHASEDB1
-    python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4
+    python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4 \\
+        --output-dir runs/mine
     python eval_any.py DRIVE CHASEDB1 --weights runs/any-rsan-0
 
 mine.csv has a line for each photograph: image,label and, if available, fov,second,split (see data/README.md).
 Expect a validation AUC of about 0.98 inside the field of view (images 23 and 40, 09R and 10L).
+On a processor without AVX512-BF16 or AMX, add --no-mixed-precision.
 Without the data, `--synthetic` trains on procedural images in two minutes.
 """
 

@@ -1,6 +1,6 @@
 """Trains RSAN on DRIVE.
 
-    python train_drive.py            an hour on two cores, 2 GB of memory
+    python train_drive.py            60 to 90 minutes on two cores, 2 GB of memory
     python eval_drive.py runs/drive-rsan-0/best.weights.h5
 
 Expect a validation AUC of about 0.98 inside the field of view (images 23 and 40).

@@ -32,8 +32,9 @@ def parse(dataset, description, argv=None):
                         "training data. For a network trained on another set, photographs are scaled to that set's "
                         f"field of view (default: weights/{dataset.key}_rsan.weights.h5)")
     parser.add_argument("--maps", type=Path, metavar="FOLDER", help="instead of using a network, score probability "
-                        "maps that any program has made, PNG or TIFF of 8 or 16 bit or float, named as the photographs or "
-                        "as predict.py names them")
+                        "maps of any program: grey PNG or TIFF of the photograph's size, 8 or 16 bit (the largest "
+                        "value is 1) or float in [0, 1], named as the photographs or as predict.py names them; writes "
+                        "to FOLDER/results/<set>")
     add_threshold(parser)
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or the one "
                         "that contains it (default: $RSAN_DATA_ROOT or data/)")

@@ -131,6 +131,10 @@ def write(model, kind, path, plain):
         run = RUNNERS[kind](path)
     except ImportError as error:
         raise UserError(f"--export {kind}: {error}; pip install onnxruntime tf2onnx") from None
+    except ValueError as error:
+        if kind != "litert":
+            raise
+        raise UserError(f"--export litert: {error}; needs Keras 3.13 or newer: pip install --upgrade keras") from None
     found = run(photograph)
     if found.shape != wanted.shape:
         raise UserError(f"{path.name}: not written: it gives the shape {found.shape}, not {wanted.shape}")

@@ -120,7 +120,7 @@ def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=Fal
             them. If no rim is visible (nor one of `fov`), several sizes of the whole disc are tried, and the one with
             the highest confidence is used.
         fov: bool `(height, width)`, the field of view; by default, it is estimated.
-        careful: Also average over four mirror images, which takes four times as long.
+        careful: Also average over the three mirror images, which takes four times as long.
         threshold: Probability from which a pixel counts as vessel; used for the confidence.
 
     Returns:

@@ -23,8 +23,9 @@ class Recipe:
 
     recipe: str = option("patches", "'patches': augmented patches; 'authors': as the authors' script: whole padded "
                          "images, no augmentation, constant keep_prob, and for the last third of the epochs a new Adam "
-                         "with a tenth of the learning rate; 'augmented': the same on 14 versions of each image, as "
-                         "their SA-UNet", choices=("patches", "authors", "augmented"))
+                         "with a tenth of the learning rate; 'augmented': the same on 14 versions of each image: "
+                         "mirrored, rotated, noisy and colour-jittered, as they name for SA-UNet; strengths are ours",
+                         choices=("patches", "authors", "augmented"))
     variant: str = option("rsan", "the network: rsan, backbone_dropblock (no attention) or backbone (neither)")
     seed: int = option(0, "random seed for initial weights, patches and DropBlock", minimum=0)
     train_on: str = option("train", "training images; if they include the validation images, the "
@@ -111,7 +112,8 @@ def flags(dataset, recipe, authors, description):
                                 help=f"{text} (default: {default})")
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or its "
                         "parent folder (default: $RSAN_DATA_ROOT or data/)")
-    parser.add_argument("--output-dir", type=Path, help="run folder (default: runs/<set>-<variant>-<seed>)")
+    parser.add_argument("--output-dir", type=Path, help="run folder (default: in runs/, named after set, recipe, "
+                        "network and seed)")
     parser.add_argument("--strategy", choices=("mirrored", "multiworker"), help="mirrored: divide each batch among "
                         "all devices of this machine; multiworker: among the workers listed in TF_CONFIG, which must "
                         "see the same files and get the same command (default: one device)")
