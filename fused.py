@@ -69,8 +69,8 @@ class Setting:
 class StepInput(keras.random.SeedGenerator):
     """Makes `setting` an input of the compiled steps of a model that has this object as an attribute.
 
-    It is a `SeedGenerator` because Keras counts the state of one among a model's variables, which a compiled step
-    reads, but not among its weights, which are saved.
+    It is a `SeedGenerator`, because Keras lists its state among a model's variables (so that a compiled step reads it)
+    but not among the weights (so that it is not saved).
     """
 
     def __init__(self, setting):
@@ -83,9 +83,10 @@ class StepInput(keras.random.SeedGenerator):
 
 @keras.saving.register_keras_serializable(package="rsan")
 class NarrowConv2D(layers.Conv2D):
-    """Conv2D for very few channels, stride 1 and "same" padding; 2 channels to 1 would leave vector units idle.
+    """Conv2D for very few channels, stride 1 and "same" padding.
 
-    Four neighbouring columns are treated as channels, with a kernel rearranged to match. Arguments, weights and
+    With 2 input channels and 1 output channel, Keras' own convolution uses only a small part of the vector units. Here,
+    four neighbouring columns are treated as channels, with a kernel rearranged to match. Arguments, weights and
     results are those of `keras.layers.Conv2D`, except that `padding` is "same" by default. Keras computes all other
     strides, dilations, groups, paddings and data formats.
     """

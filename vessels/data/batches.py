@@ -63,8 +63,7 @@ class Patches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         rng = np.random.default_rng((self.seed, self.epoch, index))
-        images, labels = zip(*(self.patch(rng) for _ in range(self.batch_size)), strict=True)
-        return np.stack(images), np.stack(labels)[..., None]
+        return tuple(map(np.stack, zip(*(self.patch(rng) for _ in range(self.batch_size)), strict=True)))
 
     def patch(self, rng):
         which = rng.integers(len(self.examples))
@@ -77,7 +76,7 @@ class Patches(keras.utils.PyDataset):
 
         image = warp(example.image, cv2.INTER_LINEAR).astype("float32") / 255
         label = warp(example.label.astype("float32"), cv2.INTER_LINEAR) >= 0.5
-        return random_colour(rng, image, self.strength), label.astype("float32")
+        return random_colour(rng, image, self.strength), label.astype("float32")[..., None]
 
 
 def random_affine(rng, centre, size, strength=Strength()):
@@ -173,11 +172,6 @@ class AnyCameraPatches(Patches):
                                   255 * example.fov.astype("uint8")]) for example in examples]
         self.diameters = [diameter(example) for example in examples]
 
-    def __getitem__(self, index):
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        images, labels, weights = zip(*(self.patch(rng) for _ in range(self.batch_size)), strict=True)
-        return np.stack(images), np.stack(labels)[..., None], np.stack(weights)
-
     def patch(self, rng):
         which = rng.integers(len(self.examples))
         centre = self.centres[which][rng.integers(len(self.centres[which]))][::-1]
@@ -188,11 +182,19 @@ class AnyCameraPatches(Patches):
         inside = planes[..., 4] >= 128
         image = any_camera(rng, planes[..., :3].astype("float32") / 255, inside, self.strength)
         label = (planes[..., 3] >= 128).astype("float32")
-        return image, label, 1 + np.float32(self.examples[which].vessel_weight - 1) * label
+        return image, label[..., None], 1 + np.float32(self.examples[which].vessel_weight - 1) * label
 
 
 def warp_patch(planes, centre, size, scale, angle, flip):
-    """uint8 `(size, size, channels)`: rotated patch of `planes` around `centre`; smoothed first if it is reduced."""
+    """uint8 `(size, size, 5)`: rotated patch of `planes` around `centre`; smoothed first if it is reduced.
+
+    Args:
+        planes: uint8 `(height, width, 5)`: RGB, label and field of view.
+        centre: x and y in pixels of `planes`.
+        size: Side of the patch in pixels.
+        scale: Pixels of `planes` per pixel of the patch.
+        angle, flip: Angle in radians; -1 to mirror the patch, else 1.
+    """
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
     reach = int(scale * size * 0.71) + 8

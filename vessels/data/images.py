@@ -232,7 +232,10 @@ def read_photograph(path):
 
 
 def pad(image, height, width):
-    """Centres `image` on a black canvas; an odd pixel goes to the right or bottom, as in the authors' code."""
+    """Centres `image`, `(rows, columns)` or `(rows, columns, channels)`, on a black canvas of `height` x `width`.
+
+    An odd pixel goes to the right or bottom, as in the authors' code. Raises ValueError if the image does not fit.
+    """
     top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
     if min(top, left) < 0:
         raise ValueError(f"an image of {image.shape[:2]} does not fit into {(height, width)}")

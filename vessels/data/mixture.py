@@ -13,7 +13,7 @@ class Mixture:
     """The data sets on which the general network is trained, in the form of one.
 
     `sources`: names of data sets and paths of CSVs. `parts`: what was read from them. `diameters`: widths in pixels
-    to which fields of view are scaled (validation uses the first, prediction the mean of the maps at all).
+    to which fields of view are scaled: validation uses the first, prediction averages the maps of all.
     """
 
     sources: tuple[str, ...] = ("DRIVE", "CHASEDB1")

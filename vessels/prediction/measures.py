@@ -76,7 +76,8 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
             (centreline length / area of the field), `width_um` and `widest_um`.
 
     Returns:
-        dict with the keys of `UNITS`, in that order: int for the counts, else float; NaN without a vessel.
+        dict with the keys of `UNITS`, in that order (the last three only with `microns_per_pixel`): int for the
+        counts, else float. Without a vessel, densities and counts are 0 and all others NaN.
 
     Raises:
         ValueError: `mask` and `fov` differ in shape, or the field of view is empty.

@@ -41,7 +41,8 @@ STYLES = ({"color": COLOURS["whole_image"], "marker": "o", "markersize": 5},
 
 
 def measures(example, probability, threshold):
-    """Measures of one image for `metrics.json`, to five significant digits; None if there is no vessel to measure.
+    """Measures of one image for `metrics.json`, to five significant digits; what needs a vessel is None
+    without one.
 
     Args:
         example: An `Example`.

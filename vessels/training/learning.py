@@ -38,8 +38,8 @@ def settling(recipe, epoch):
     """Whether `epoch` (from 0) is in the last fifth, in which batch normalization adapts to prediction.
 
     DropBlock is off then, because it scales up the values that it keeps, so that batch normalization learns a larger
-    variance than in prediction (arXiv:1801.05134). The moving averages cover ten times as many steps, because those
-    of small batches fluctuate.
+    variance than in prediction (arXiv:1801.05134). The moving averages then cover ten times as many steps (momentum
+    0.99 instead of 0.9), because the statistics of small batches fluctuate.
     """
     return epoch >= max(math.floor(0.8 * recipe.epochs), 1)
 

@@ -37,8 +37,8 @@ class Recipe:
     learning_rate: float = option(2.5e-3, "peak learning rate of Adam", minimum=1e-9)
     keep_prob: float = option(None, "fraction of the values that DropBlock keeps; with patches, it falls from 1 "
                               "to this value over the first 60 %% of the epochs; DropBlock is off in the last 20 %%")
-    vessel_weight: float = option(1.2, "weight of a vessel pixel in the loss (background: 1); more than 1 moves the "
-                                  "best threshold for F1, which is otherwise lower, towards 0.5; for the general "
+    vessel_weight: float = option(1.2, "weight of a vessel pixel in the loss (background: 1); with 1, F1 is highest at "
+                                  "a threshold below 0.5, and a larger weight moves it towards 0.5; for the general "
                                   "network, it is multiplied by the weight of each data set", minimum=0.1)
     mixed_precision: bool = option(False, "compute in bfloat16, with weights and loss in float32: needs less memory, "
                                    "and is faster on GPUs and on processors with AVX512-BF16 or AMX")
