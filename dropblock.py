@@ -45,7 +45,8 @@ def blocks(gaps, height, width, channels, size):
     words = -(-channels // PACKED)
     batch = ops.shape(gaps)[0]
     place = ops.cumsum(ops.cast(gaps, "int32"), axis=1) - 1
-    inside = place < rows * columns * channels
+    # Beyond the map, the integer sum may wrap around; the float one is only rounded.
+    inside = (place < rows * columns * channels) & (ops.cumsum(gaps, axis=1) < 2**30)
     channel = place % channels
     column = place // channels % columns + size - 1
     row = place // (channels * columns) + size - 1
@@ -104,9 +105,9 @@ class DropBlock2D(layers.Layer):
         seed: Integer seed of the layer's random stream, or None.
 
     Input and output: float tensor `(batch, height, width, channels)`; height and width may be unknown until the
-    layer runs. In training, a map smaller than a block raises ValueError, unless `keep_prob` is 1 and cannot change
-    (`rsan_model.set_stage`). If a compiled TensorFlow function learns the size only when it runs, it raises
-    `tf.errors.InvalidArgumentError` instead.
+    layer runs. In training, a map smaller than a block raises ValueError, unless `keep_prob` is 1 and
+    `rsan_model.set_stage` was never called. If a compiled TensorFlow function learns the size only when it runs, it
+    raises `tf.errors.InvalidArgumentError` instead.
 
     Example:
         >>> DropBlock2D(0.85)(keras.ops.ones((2, 64, 64, 16)), training=True).shape
@@ -196,7 +197,7 @@ class DropBlock2D(layers.Layer):
         else:
             log = ops.log1p(-ops.clip(gamma, 2**-60, 1 - 2**-24))
         # The gaps between successes of Bernoulli trials are geometrically distributed. Drawing gaps makes the cost
-        # proportional to the number of seeds, not of positions. Long gaps are cut, so that their sum fits into int32.
+        # proportional to the number of seeds, not of positions. Longer gaps than the map are cut.
         gaps = ops.minimum(ops.floor(ops.log1p(-u) / log), trials) + 1
         dropped = blocks(gaps, height, width, channels, b)
         count = ops.cast(batch, "float32") * ops.cast(height * width * channels, "float32")

@@ -89,8 +89,14 @@ def parse(argv=None):
     if arguments.microns_per_pixel and arguments.degrees:
         parser.error("--microns-per-pixel and --degrees exclude each other: give only one")
     arguments.output_dir = arguments.output_dir or Path("predictions")
-    if arguments.attention and (arguments.careful or arguments.skip_existing or arguments.shard != (1, 1)):
-        parser.error("--attention only draws pictures: leave --careful, --skip-existing and --shard out")
+    unused = ["careful", "skip_existing", "shard", "microns_per_pixel", "degrees", "measures", "tile"]
+    if arguments.export:
+        unused += ["attention", "threshold", "diameter"]
+    if arguments.export or arguments.attention:
+        given = [name for name in unused if getattr(arguments, name) != parser.get_default(name)]
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given).replace("--measures", "--no-measures")
+            parser.error(f"--{'export' if arguments.export else 'attention'} does not use {flags}: omit it")
     if any(path.is_dir() and path.resolve() == arguments.output_dir.resolve() for path in arguments.photographs):
         parser.error("--output-dir is the folder of the photographs: choose another one")
     return arguments

@@ -56,6 +56,8 @@ def released(name):
     path = Path(name) if str(name).endswith(".h5") else names().get(str(name).replace("_rsan", ""))
     if path is None:
         raise ValueError(f"no weights named {name!r}: give one of {', '.join(names())}, or the path of an .h5 file")
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
     beside = path.with_name(path.name.removesuffix(".h5").removesuffix(".weights") + ".json")
     record = json.loads(beside.read_text(encoding="utf-8"))
     if missing := {"diameters", "model", "sha256"} - set(record):

@@ -84,6 +84,7 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
         probabilities, float32 `(batch, height, width, 1)`.
 
     Raises:
+        FileNotFoundError: `weights` is a path, and the file or the JSON beside it is missing.
         ValueError: The variant or the weights are unknown; the sides do not suit the three poolings or DropBlock; the
             weights are not the file that their JSON describes; or an argument contradicts the JSON.
     """

@@ -4,6 +4,7 @@ import types
 
 from conftest import ROOT
 
+from vessels import exit_code
 from vessels.prediction import photographs as command
 
 
@@ -23,4 +24,5 @@ def arguments(output, *photographs, **changes):
 
 
 def run(output, *photographs, **changes):
-    return command.main(lambda **_: Darkness(), lambda *_: None, arguments(output, *photographs, **changes))
+    given = arguments(output, *photographs, **changes)
+    return exit_code(lambda: command.main(lambda **_: Darkness(), lambda *_: None, given))

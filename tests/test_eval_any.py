@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +20,7 @@ from vessels.data import datasets, mixture, synthetic
 from vessels.data.datasets import DRIVE
 from vessels.files import sha256
 from vessels.prediction.maps import Prediction
+from vessels.record import record_path
 from vessels.report import tables
 
 GENERAL = {"dataset": "DRIVE+CHASEDB1", "diameters": [800], "recipe": {"recipe": "any", "seed": 0}}
@@ -183,11 +185,32 @@ def test_maps_of_own_photographs(command, root, tmp_path, capsys):  # noqa: F811
     (["--maps", "maps", "--synthetic"], "--maps scores no network"),
     (["--threshold", "1.5"], "must be between 0 and 1"),
     (["--threshold", "nan"], "must be between 0 and 1"),
+    (["mine.csv", "--synthetic"], "omit any SET"),
 ])
 def test_flags_that_do_not_go_together(flags, message, command, capsys):
     with pytest.raises(SystemExit) as stop:
         command(*flags)
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_weights_before_the_table_do_not_swallow_it(command, root):  # noqa: F811
+    weights = save_weights(command.home / "weights", "any_rsan", **GENERAL)
+    assert command("--weights", weights, table(root, *PAIRS[:2])) == 0
+    assert metrics_in(command.home, "results/mine/any_rsan")["n_images"] == 2
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"dataset": "synthetic"}, "trained on procedural images"),
+    (None, "any_rsan.json: missing; it says which network"),
+])
+def test_weights_that_cannot_know_own_photographs(changes, message, command, root, capsys):  # noqa: F811
+    weights = save_weights(command.home / "weights", "any_rsan", **(changes or {}))
+    if changes is None:
+        record_path(weights).unlink()
+        with h5py.File(weights, "w") as file:
+            file.attrs["layer_names"] = ["conv"]
+    assert command(table(root, *PAIRS[:2])) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_two_tables_of_one_name_are_not_written_over_each_other(command, root, capsys):  # noqa: F811

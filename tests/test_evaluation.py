@@ -449,6 +449,19 @@ def test_user_errors_are_one_line_and_exit_code_2(command, tmp_path, capsys, pre
     assert output.out == "" and not (tmp_path / "results" / "DRIVE").exists()
 
 
+def test_the_folder_of_a_run_is_scored_from_within(command, tmp_path, monkeypatch):
+    save(tmp_path / "run", "best")
+    monkeypatch.chdir(tmp_path / "run")
+    (tmp_path / "results" / "published.json").unlink()  # results/ may be an empty folder
+    assert command(".") == 0
+    assert json.loads((tmp_path / "run" / "results" / "metrics.json").read_text())["published"] == {}
+
+
+def test_a_folder_where_one_file_is_needed_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"a folder; name the weights in it, such as .*best\.weights\.h5"):
+        record.read_record(tmp_path)
+
+
 def test_modified_weights_are_scored_under_their_own_checksum(command, tmp_path):
     save(tmp_path / "weights", sha256="0" * 64)
     assert command("--allow-modified") == 0

@@ -94,6 +94,22 @@ def test_photographs_of_the_same_name_in_two_folders_keep_apart(root):
     assert list(own.read(path).rows) == ["left/eye", "right/eye", "images/2"]
 
 
+@pytest.mark.parametrize(("paths", "expected"), [
+    (["a/Left.png", "b/left.png"], ["a/Left", "b/left"]),  # one file where upper case does not count
+    (["a/eye.png", "a/eye.jpg"], ["a/eye.png", "a/eye.jpg"]),
+])
+def test_names_differ_on_every_file_system(paths, expected, tmp_path):
+    assert own.names([*(tmp_path / path for path in paths), tmp_path / "other.png"])[:2] == expected
+
+
+def test_names_of_photographs_on_several_drives_stay_inside_the_results(monkeypatch):
+    def commonpath(paths):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(own.os.path, "commonpath", commonpath)
+    assert own.names([Path("/C:/a/eye.png"), Path("/D:/a/eye.png")]) == ["C/a/eye", "D/a/eye"]
+
+
 # ---- splits
 
 

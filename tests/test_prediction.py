@@ -316,7 +316,8 @@ def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):
 
 @pytest.mark.parametrize("wrong", [["--tile", "500"], ["--tile", "336"], ["--weights"], [".", "-o", "."],
                                    ["--export", "onnx"], ["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"],
-                                   ["--attention", "--careful"]])
+                                   ["--attention", "--careful"], ["--attention", "--no-measures"],
+                                   ["--export", "onnx", "-o", "rsan.onnx", "--threshold", "0.4"]])
 def test_wrong_command_line(wrong, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["predict.py", *wrong])
     import predict

@@ -27,8 +27,6 @@ def test_table_fits_a_terminal(variant, recipe):
     text = tables.table(measured(variant, recipe=recipe, seed=1))
     assert max(map(len, text.splitlines())) <= 80
     assert ("RSAN (paper)" in text) == (variant == "rsan")  # the paper's row is for its full network
-    narrow = tables.table(measured(variant), width=60)
-    assert max(map(len, narrow.splitlines())) <= 60 and "AUC" in narrow and "clDice" not in narrow
 
 
 def test_paper_is_compared_only_where_it_was_scored_so():
@@ -72,7 +70,7 @@ def test_agreement_colours():
 @pytest.mark.parametrize("dataset", datasets.DATASETS, ids=lambda dataset: dataset.key)
 def test_panel_shows_four_tiles_wide_enough_for_a_readme(dataset):
     one = example("01_test", 1, size=dataset.size)
-    picture = plots.panel(one, one.label.astype("float32"))
+    picture = Image.open(io.BytesIO(plots.panel(one, one.label.astype("float32"))))
     assert picture.mode == "RGB" and picture.width >= 900
     pixels = np.asarray(picture)
     tile = min(dataset.size[1], 640)
@@ -84,7 +82,8 @@ def test_panel_shows_four_tiles_wide_enough_for_a_readme(dataset):
 
 def test_panel_of_a_small_or_empty_map():
     one = example("01_test", 1)
-    empty, full = (np.asarray(plots.panel(one, np.full(one.label.shape, value, "float32"))) for value in (0, 1))
+    panels = (plots.panel(one, np.full(one.label.shape, value, "float32")) for value in (0, 1))
+    empty, full = (np.asarray(Image.open(io.BytesIO(panel))) for panel in panels)
     assert empty.shape == full.shape and (empty != full).any()
     assert [(picture == plots.FALSE).all(-1).any() for picture in (empty, full)] == [False, True]
 

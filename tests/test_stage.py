@@ -59,6 +59,15 @@ def test_the_share_changes_and_the_step_is_compiled_once(traces):
         set_stage(model, 1.1)
 
 
+def test_few_blocks_on_a_large_map():
+    x = np.ones((3, 592, 592, 16), "float32")
+    inputs = keras.Input(x.shape[1:])
+    model = keras.Model(inputs, DropBlock2D(0.85, seed=1)(inputs))
+    set_stage(model, 0.85)
+    set_stage(model, 0.9999)
+    assert 0 < float(ops.mean(ops.cast(model(x, training=True) == 0, "float32"))) < 2e-4
+
+
 @pytest.mark.parametrize("how", ["fused", "unfused"])
 def test_the_momentum_changes_and_the_step_is_compiled_once(how, monkeypatch):
     monkeypatch.setattr(fused, "FUSED", fused.FUSED and how == "fused")

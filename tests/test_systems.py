@@ -86,7 +86,7 @@ def test_a_backend_that_cannot_be_imported_is_one_line_and_exit_code_2(script, b
 
 
 @pytest.mark.parametrize(("system", "opens", "said"), [
-    ("nt", 3, None), ("nt", 1000, "close the program that has it open"), ("posix", 1, "make room")])
+    ("nt", 3, None), ("nt", 1000, "close the program that has it open"), ("posix", 1, "allow writing there")])
 def test_a_file_that_is_open_elsewhere_is_waited_for_on_windows_then_named(system, opens, said, tmp_path, monkeypatch):
     from vessels import UserError, files
 

@@ -170,8 +170,14 @@ def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
 
 def test_a_broken_loss_stops_the_run_and_names_the_checkpoint(tmp_path, capsys):
     assert run(tmp_path, "--learning-rate", "1e30") == 2
-    assert "last good checkpoint" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "in epoch 1; try a lower --learning-rate" in error and "checkpoint" not in error
     assert not (tmp_path / "best.json").exists()
+    (tmp_path / "latest.weights.h5").write_bytes(b"")
+    callback = loop.LossCallback(tmp_path)
+    callback.on_epoch_begin(4)
+    with pytest.raises(UserError, match=r"in epoch 5; the last good checkpoint is .*latest\.weights\.h5; try a lower"):
+        callback.on_train_batch_end(0, {"loss": float("nan")})
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """The command behind eval_*.py: predicts maps with given weights, scores them, and writes tables and pictures."""
 
 import argparse
-import io
 import json
 import sys
 import time
@@ -16,7 +15,7 @@ from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
 from vessels.prediction import maps, others
 from vessels.prediction.flips import average_flips
-from vessels.record import environment, known_diameters, learned_from, load_network, read_record, record_path
+from vessels.record import environment, find_weights, known_diameters, learned_from, load_network, read_record
 from vessels.report import agreement, page, plots, tables
 
 
@@ -27,7 +26,8 @@ def parse(dataset, description, argv=None):
     if general:
         parser.add_argument("sources", nargs="*", default=list(dataset.sources), metavar="SET", help="data to score: "
                             f"CSVs of your own photographs, DRIVE, CHASEDB1 (default: {' '.join(dataset.sources)})")
-    parser.add_argument("--weights" if general else "weights", nargs="*", type=Path, metavar="WEIGHTS", default=[],
+    several = {"action": "append"} if general else {"nargs": "*"}  # --weights must not swallow the sources
+    parser.add_argument("--weights" if general else "weights", **several, type=Path, metavar="WEIGHTS", default=[],
                         help="weights files, or folders of them; the JSON beside each file describes its network and "
                         "training data. For a network trained on another set, photographs are scaled to that set's "
                         f"field of view (default: weights/{dataset.key}_rsan.weights.h5)")
@@ -51,8 +51,9 @@ def parse(dataset, description, argv=None):
     arguments = parser.parse_args(argv)
     if arguments.maps and (arguments.weights or arguments.synthetic or arguments.flips):
         parser.error("--maps scores no network: leave WEIGHTS, --flips and --synthetic out")
-    if arguments.synthetic and (arguments.weights or arguments.data_dir):
-        parser.error("--synthetic uses its own weights and images: omit WEIGHTS and --data-dir")
+    named = general and arguments.sources != list(dataset.sources)
+    if arguments.synthetic and (named or arguments.weights or arguments.data_dir):
+        parser.error("--synthetic uses its own weights and images: omit any SET, WEIGHTS and --data-dir")
     return arguments
 
 
@@ -121,7 +122,11 @@ def weights_plan(dataset, part, arguments):
         raise UserError(f"{default}: no such weights; train them with `{train}`, or name others")
     jobs = []
     for weights in find_weights(arguments.weights) or [default]:
-        record = read_record(weights, arguments.allow_modified, part.name)
+        table = isinstance(part, own.Table)
+        record = read_record(weights, arguments.allow_modified, None if table else part.name)
+        if table and record["dataset"] == "synthetic":
+            raise UserError(f"{weights}: trained on procedural images, of which your photographs show nothing; name "
+                            "other weights")
         seen = photographs_seen(part, weights, record, arguments)
         output = arguments.output_dir or results_folder(part, weights, record, arguments.flips)
         jobs.append((weights, record, output, seen))
@@ -131,7 +136,7 @@ def weights_plan(dataset, part, arguments):
 def photographs_seen(part, weights, record, arguments):
     """Names of test photographs in the training data, by SHA-256: list of str; UserError without --allow-seen."""
     learned = learned_from(record)
-    if not learned:
+    if not learned or record["dataset"] == "synthetic":
         return []
     photographs = mixture.photographs(part, "test", arguments.data_dir)
     seen = [name for name, digest in photographs.items() if digest in learned]
@@ -149,23 +154,12 @@ def load(part, drawn, data_dir):
     return own.load(part, "test") if isinstance(part, own.Table) else datasets.load(part, "test", data_dir)
 
 
-def find_weights(names):
-    """Weights files of `names`: files, folders, or patterns (which not every shell expands); list of `Path`."""
-    found = []
-    for path in [path for name in names for path in sorted(name.parent.glob(name.name)) or [name]]:
-        inside = [one for one in sorted(path.glob("*.weights.h5")) if record_path(one).exists()]
-        if path.is_dir() and not inside:
-            raise UserError(f"{path}: contains no weights with their JSON; name another folder, or train some")
-        found += inside or [path]
-    return list(dict.fromkeys(found))
-
-
 def results_folder(dataset, weights, record, flips=False):
     """Output folder for `weights` scored on `dataset`: in the repository's results/, or beside the weights."""
-    if weights.resolve().parent != (ROOT / "weights").resolve():
+    if weights.parent.resolve() != (ROOT / "weights").resolve():
         own = record["dataset"] in (dataset.name, "synthetic")
         return weights.parent / ("results" + "_flips" * flips) / ("" if own else dataset.name)
-    name = record_path(weights).stem
+    name = weights.name.removesuffix(".h5").removesuffix(".weights")
     for one in datasets.DATASETS:
         if one.name == record["dataset"]:
             name = name.removeprefix(f"{one.key}_") + f"_of_{one.name}" * (one.name != dataset.name)
@@ -277,11 +271,9 @@ def write_results(output, examples, probabilities, metrics, record):
     """Writes maps, panels, curves and tables, then `metrics.json`. Returns the curves: dict of PNG bytes by name."""
     for example, probability in zip(examples, probabilities, strict=True):
         sixteen = Image.fromarray(np.round(probability * 65535.0).astype("uint16"))
-        panel = plots.panel(example, probability, metrics["threshold"])
-        for folder, picture in (("probabilities", sixteen), ("panels", panel)):
-            buffer = io.BytesIO()
-            picture.save(buffer, "PNG")
-            write_atomically(output / folder / f"{example.name}.png", buffer.getvalue())
+        for folder, picture in (("probabilities", plots.png(sixteen)),
+                                ("panels", plots.panel(example, probability, metrics["threshold"]))):
+            write_atomically(output / folder / f"{example.name}.png", picture)
     pictures = plots.curves(examples, probabilities, metrics) if probabilities[0].dtype != bool else {}
     if record.get("history"):
         pictures["history.png"] = plots.history_plot(record["history"], record["validation"]["epoch"])
@@ -293,6 +285,9 @@ def write_results(output, examples, probabilities, metrics, record):
 
 
 def published(dataset):
-    """The paper's scores, from results/published.json: dict, empty if it has none."""
-    rows = json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8")).get(dataset.name, [])
+    """The paper's scores, from results/published.json: dict, empty for other sets and without this file."""
+    path = ROOT / "results" / "published.json"
+    if not isinstance(dataset, datasets.Dataset) or not path.is_file():
+        return {}
+    rows = json.loads(path.read_text(encoding="utf-8")).get(dataset.name, [])
     return next((row for row in rows if row["method"] == "RSAN (paper)"), {})

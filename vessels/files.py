@@ -31,8 +31,10 @@ def write_atomically(path, content):
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        remedy = "close the program that has it open" if WINDOWS and isinstance(error, PermissionError) else "make room"
-        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy} or choose --output-dir") from None
+        remedy = "make room"
+        if isinstance(error, PermissionError):
+            remedy = "close the program that has it open" if WINDOWS else "allow writing there"
+        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy}, or choose another folder") from None
 
 
 def replace(temporary, path):

@@ -180,6 +180,8 @@ def read_record(weights, allow_modified=False, dataset=None):
     path = record_path(weights)
     if not weights.exists():
         raise UserError(f"{weights}: no such weights; name others, or train some")
+    if weights.is_dir():
+        raise UserError(f"{weights}: a folder; name the weights in it, such as {weights / 'best.weights.h5'}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
@@ -197,6 +199,18 @@ def read_record(weights, allow_modified=False, dataset=None):
         raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
                         f"{record['sha256'][:12]}...); restore it, or use --allow-modified")
     return {**record, "sha256": digest}
+
+
+def find_weights(names):
+    """Weights files of `names`: files, folders, or patterns (which not every shell expands); list of `Path`."""
+    found = []
+    for path in [path for name in names
+                 for path in ([name] if name.exists() else sorted(name.parent.glob(name.name)) or [name])]:
+        inside = [one for one in sorted(path.glob("*.weights.h5")) if record_path(one).exists()]
+        if path.is_dir() and not inside:
+            raise UserError(f"{path}: contains no weights with their JSON; name another folder, or train some")
+        found += inside or [path]
+    return list(dict.fromkeys(found))
 
 
 def learned_from(record):

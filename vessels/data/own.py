@@ -138,13 +138,13 @@ def read_row(place, folder, values):
 def names(paths):
     """Names of photographs in results: of their files, with folders and suffix only where needed to tell them apart."""
     paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (`resolve` would follow links)
-    whole = paths
+    whole = [Path(path.as_posix().replace(":", "").lstrip("/")) for path in paths]
     with contextlib.suppress(ValueError):  # on Windows, they may be on several drives
         common = os.path.commonpath([path.parent for path in paths])
         whole = [path.relative_to(common) for path in paths]
     without_suffix = [path.with_suffix("").as_posix() for path in whole]
     for found in ([path.stem for path in whole], without_suffix):
-        if len(set(found)) == len(found):
+        if len({name.lower() for name in found}) == len(found):  # some file systems ignore case
             return found
     return [path.as_posix() for path in whole]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from vessels import UserError, exit_code
+from vessels import UserError
 from vessels.data.images import EXAMPLE, read_photograph
 from vessels.prediction.maps import predict_tiled
 from vessels.record import load_network, read_record
@@ -24,16 +24,13 @@ def main(build, load_weights, plain, arguments):
     """The command predict.py --export; `build` and `load_weights` as in `evaluation.main`, `plain` as in `export`.
 
     `arguments` holds `export`, `output_dir` and `weights`.
-    Returns the exit code: 0; 2 after an error that names the remedy.
+    Returns the exit code 0, or raises UserError.
     """
-    def command():
-        record = read_record(arguments.weights, dataset="unknown")
-        model = load_network(build, load_weights, arguments.weights, record)
-        difference = export(model, arguments.export, arguments.output_dir, plain)
-        print(f"written {arguments.output_dir}: its probabilities differ from Keras' by at most {difference:.1e}")
-        return 0
-
-    return exit_code(command)
+    record = read_record(arguments.weights, dataset="unknown")
+    model = load_network(build, load_weights, arguments.weights, record)
+    difference = export(model, arguments.export, arguments.output_dir, plain)
+    print(f"written {arguments.output_dir}: its probabilities differ from Keras' by at most {difference:.1e}")
+    return 0
 
 
 def onnx(path):

@@ -127,14 +127,14 @@ def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=Fal
         A `Prediction`.
 
     Raises:
-        ValueError: `image` is not uint8 `(height, width, 3)`, or `fov` not bool `(height, width)`.
+        ValueError: `image` is not uint8 `(height, width, 3)`, or `fov` not bool `(height, width)`, or it is empty.
     """
     check_photograph(image)
     found_fov, diameter = field_of_view(image)
     if fov is None:
         fov = found_fov
-    elif fov.dtype != bool or fov.shape != image.shape[:2]:
-        raise ValueError(f"fov must be bool {image.shape[:2]}, got {fov.dtype} {fov.shape}")
+    elif fov.dtype != bool or fov.shape != image.shape[:2] or not fov.any():
+        raise ValueError(f"fov must be bool {image.shape[:2]} and not empty, got {fov.dtype} {fov.shape}")
     elif diameter is None:
         diameter = field_of_view(np.dstack([255 * fov.astype("uint8")] * 3))[1]
     tried = []

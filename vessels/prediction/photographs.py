@@ -9,7 +9,7 @@ import time
 import cv2
 import numpy as np
 
-from vessels import UserError, exit_code
+from vessels import UserError
 from vessels.data.images import EXAMPLE, SUFFIXES, read_photograph
 from vessels.prediction.doubts import doubts
 from vessels.prediction.folders import Progress, Table, in_order, printable, refuse_foreign, write_png
@@ -50,26 +50,23 @@ def collect(paths):
 def main(build, load_weights, arguments):
     """The command behind `predict.py`; `build` and `load_weights` as in `evaluation.main`.
 
-    `arguments` is the result of `predict.parse`. Returns the exit code: 0; 1 if a photograph failed; 2 after an error
-    that stopped all.
+    `arguments` is the result of `predict.parse`. Returns the exit code: 0; 1 if a photograph failed. Raises UserError
+    for what stops all.
     """
-    def command():
-        number, shards = arguments.shard
-        photographs = collect(arguments.photographs or [EXAMPLE])[number - 1 :: shards]
-        record, diameters = record_and_diameters(arguments.weights, arguments.diameter)
-        table = Table(arguments.output_dir, HEADER, arguments.shard)
-        there = table.files() if arguments.skip_existing else ()
-        left = [path for path in photographs if printable(path) not in there
-                or not all(place.exists() for place in places(arguments.output_dir, path).values())]
-        model = OneAtATime(load_network(build, load_weights, arguments.weights, record))
-        threshold = record.get("threshold", 0.5) if arguments.threshold is None else arguments.threshold
-        predictor = Predictor(model, diameters, threshold, arguments)
-        predicted = predict_all(predictor, left, table)
-        skipped = f", {len(photographs) - len(left)} skipped" if len(left) < len(photographs) else ""
-        print(printable(f"{predicted} of {len(left)} photographs{skipped}: results in {arguments.output_dir}/"))
-        return int(predicted < len(left))
-
-    return exit_code(command)
+    number, shards = arguments.shard
+    photographs = collect(arguments.photographs or [EXAMPLE])[number - 1 :: shards]
+    record, diameters = record_and_diameters(arguments.weights, arguments.diameter)
+    table = Table(arguments.output_dir, HEADER, arguments.shard)
+    there = table.files() if arguments.skip_existing else ()
+    left = [path for path in photographs if printable(path) not in there
+            or not all(place.exists() for place in places(arguments.output_dir, path).values())]
+    model = OneAtATime(load_network(build, load_weights, arguments.weights, record))
+    threshold = record.get("threshold", 0.5) if arguments.threshold is None else arguments.threshold
+    predictor = Predictor(model, diameters, threshold, arguments)
+    predicted = predict_all(predictor, left, table)
+    skipped = f", {len(photographs) - len(left)} skipped" if len(left) < len(photographs) else ""
+    print(printable(f"{predicted} of {len(left)} photographs{skipped}: results in {arguments.output_dir}/"))
+    return int(predicted < len(left))
 
 
 def places(folder, photograph):
@@ -106,11 +103,14 @@ class Predictor:
             image = read_photograph(path)
             found = predict_photograph(self.model, image, self.diameters, tile=self.arguments.tile,
                                        careful=self.arguments.careful, threshold=self.threshold)
-        except (UserError, cv2.error) as error:
+            mask = found.probability >= self.threshold
+            doubtful = "; ".join(doubts(image, found, mask))
+        except UserError as error:
             return error
-        mask = found.probability >= self.threshold
+        except cv2.error as error:
+            return UserError(f"{path}: OpenCV cannot process it ({' '.join(str(error).split())}); leave it out")
         row = {"file": path, "width": mask.shape[1], "height": mask.shape[0], "scale": f"{found.scale:.4f}",
-               "confidence": f"{found.confidence:.4f}", "warning": "; ".join(doubts(image, found, mask)),
+               "confidence": f"{found.confidence:.4f}", "warning": doubtful,
                **self.measures(found, mask)}
         image[mask] = (0.2 * image[mask] + 0.8 * SKY_BLUE).round()
         write_png(files["probability"], np.round(found.probability * 65535).astype("uint16"))

@@ -8,7 +8,7 @@
 import argparse
 import sys
 
-from vessels import UserError
+from vessels import exit_code
 from vessels.report import documents, page
 
 
@@ -18,18 +18,18 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is out of date")
     check = parser.parse_args(argv).check
-    try:
+
+    def command():
         stale = documents.update(check=check)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if check:
-        if stale:
-            print(f"out of date: {', '.join(stale)}; update with `python -m vessels.report`", file=sys.stderr)
-        return int(bool(stale))
-    lines = page.write()
-    print("\n".join(lines))
-    return int(any(line.startswith("left out") for line in lines))
+        if check:
+            if stale:
+                print(f"out of date: {', '.join(stale)}; update with `python -m vessels.report`", file=sys.stderr)
+            return int(bool(stale))
+        lines = page.write()
+        print("\n".join(lines))
+        return int(any(line.startswith("left out") for line in lines))
+
+    return exit_code(command)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
-from vessels import UserError, exit_code
+from vessels import UserError
 from vessels.data.images import EXAMPLE, pad, read_photograph
 from vessels.files import write_atomically
 from vessels.prediction.folders import MARK, refuse_foreign
@@ -68,7 +68,8 @@ def attention_blocks(model, kind, image, diameters, threshold=0.5):
         size = features.shape[2:0:-1]
         inside = cv2.resize(fov, size, interpolation=cv2.INTER_AREA) > 0.5
         vessel = cv2.resize(probability, size, interpolation=cv2.INTER_AREA) >= threshold
-        maps = [np.where(inside, np.asarray(one, "float32").reshape(inside.shape), np.nan) for one in maps]
+        maps = [keras.ops.convert_to_numpy(one).astype("float32").reshape(inside.shape) for one in maps]
+        maps = [np.where(inside, one, np.nan) for one in maps]
         means = (float(maps[0][inside & where].mean()) for where in (vessel, ~vessel))
         bottom = len(layers) // 2
         name = "bottom" if i == bottom else f"{'encoder' if i < bottom else 'decoder'} {min(i, 2 * bottom - i) + 1}"
@@ -106,21 +107,18 @@ def main(build, load_weights, kind, arguments):
     """The command behind `predict.py --attention`; `build` and `load_weights` as in `evaluation.main`, `kind` as above.
 
     `arguments` holds `photographs`, `output_dir`, `weights`, `diameter` and `threshold`.
-    Returns the exit code: 0; 2 after an error that names the remedy.
+    Returns the exit code 0, or raises UserError.
     """
-    def command():
-        photographs = collect(arguments.photographs or [EXAMPLE])
-        record, diameters = record_and_diameters(arguments.weights, arguments.diameter)
-        model = load_network(build, load_weights, arguments.weights, record)
-        threshold = arguments.threshold or record.get("threshold", 0.5)
-        for path in photographs:
-            blocks = attention_blocks(model, kind, read_photograph(path), diameters, threshold)
-            if not blocks:
-                raise UserError(f"{arguments.weights}: a network without attention; name other --weights")
-            written = arguments.output_dir / f"{path.stem}_attention.jpg"
-            refuse_foreign(written)
-            write_atomically(written, draw(blocks) + MARK)
-            print(f"written {written}")
-        return 0
-
-    return exit_code(command)
+    photographs = collect(arguments.photographs or [EXAMPLE])
+    record, diameters = record_and_diameters(arguments.weights, arguments.diameter)
+    model = load_network(build, load_weights, arguments.weights, record)
+    threshold = arguments.threshold or record.get("threshold", 0.5)
+    for path in photographs:
+        blocks = attention_blocks(model, kind, read_photograph(path), diameters, threshold)
+        if not blocks:
+            raise UserError(f"{arguments.weights}: a network without attention; name other --weights")
+        written = arguments.output_dir / f"{path.stem}_attention.jpg"
+        refuse_foreign(written)
+        write_atomically(written, draw(blocks) + MARK)
+        print(f"written {written}")
+    return 0

@@ -28,7 +28,7 @@ def curves(examples, probabilities, metrics):
 
     Args:
         examples, probabilities: As for `metrics.evaluate`, each label with vessels and background.
-        metrics: The result of `metrics.evaluate`.
+        metrics: The content of metrics.json: the result of `metrics.evaluate`, with `threshold`.
 
     Returns:
         dict of PNG bytes: "roc.png", "pr.png", "reliability.png".
@@ -126,7 +126,7 @@ def panel(example, probability, threshold=0.5):
         threshold: A pixel counts as vessel if `probability >= threshold`.
 
     Returns:
-        `PIL.Image.Image`, RGB: two by two tiles, each of the image's size or reduced to 640 pixels in width.
+        PNG bytes: two by two tiles, each of the image's size or reduced to 640 pixels in width.
     """
     height, width = example.label.shape
     size = min(width, 640), round(height * min(1, 640 / width))
@@ -150,4 +150,11 @@ def panel(example, probability, threshold=0.5):
     named = {"F1": "f1", "sensitivity": "sensitivity", "specificity": "specificity", "AUC": "auc"}
     caption = "   ".join(["Inside the field of view:", *(f"{k} {cell(scores[v])}" for k, v in named.items())])
     draw.text((4, canvas.height - strip / 2), caption, "black", font, anchor="lm")
-    return canvas
+    return png(canvas)
+
+
+def png(picture):
+    """PNG bytes of a `PIL.Image.Image`."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

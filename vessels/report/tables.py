@@ -66,16 +66,15 @@ def cell(value):
     return value if isinstance(value, str) else "-" if value is None else f"{value:.4f}"
 
 
-def table(metrics, width=80):
-    """The table of `metrics` for a terminal: str; columns that do not fit `width` are left out."""
-    columns = dict(list(COLUMNS.items())[: (width - 26) // 7])
+def table(metrics):
+    """The table of `metrics` for a terminal of 80 columns: str."""
     lines = []
     for protocol, scored in SCORED.items():
         lines.append(f"\n{title(metrics['dataset'])}, {metrics['n_images']} test images, {scored}")
-        lines.append(" " * 26 + "".join(f"{head:>7}" for head in columns.values()))
+        lines.append(" " * 26 + "".join(f"{head:>7}" for head in COLUMNS.values()))
         for name, scores in rows(metrics, protocol):
             first, *rest = textwrap.wrap(name, 25)
-            lines.append(f"{first:26}" + "".join(f"{cell(scores.get(key)):>7}" for key in columns))
+            lines.append(f"{first:26}" + "".join(f"{cell(scores.get(key)):>7}" for key in COLUMNS))
             lines += [f"  {part}" for part in rest]
     return "\n".join(lines)
 

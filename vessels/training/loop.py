@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 import json
 import math
 import sys
@@ -13,7 +12,7 @@ import keras
 import numpy as np
 
 from vessels import UserError
-from vessels.data import batches, whole
+from vessels.data import batches, own, whole
 from vessels.files import write_atomically
 from vessels.metrics import best_threshold, score
 from vessels.prediction.maps import predict_image, predict_photograph
@@ -133,8 +132,9 @@ class LossCallback(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
             latest = self.run_dir / "latest.weights.h5"
-            raise UserError(f"the loss is {logs['loss']} in epoch {self.epoch}; the last good checkpoint is {latest}; "
-                            "try a lower --learning-rate with another --output-dir")
+            kept = f"; the last good checkpoint is {latest}" * latest.exists()
+            raise UserError(f"the loss is {logs['loss']} in epoch {self.epoch}{kept}; try a lower --learning-rate with "
+                            "another --output-dir")
 
 
 class EpochCallback(keras.callbacks.Callback):
@@ -172,9 +172,8 @@ class EpochCallback(keras.callbacks.Callback):
         write_record(self.run_dir, self.dataset, self.recipe, self.history, self.config, self.model.count_params())
         save_weights(self.model, self.run_dir / "latest.weights.h5", self.history)
         if epoch % 5 == 4 or epoch + 1 == self.recipe.epochs:
-            picture = io.BytesIO()
-            plots.panel(self.validation[0], maps[0]).save(picture, "PNG")
-            write_atomically(self.run_dir / "look" / f"epoch_{epoch + 1:03d}.png", picture.getvalue())
+            picture = plots.panel(self.validation[0], maps[0])
+            write_atomically(self.run_dir / "look" / f"epoch_{epoch + 1:03d}.png", picture)
         write_history(self.run_dir, self.history)
 
 
@@ -199,6 +198,8 @@ def finish(run_dir, dataset, recipe, history, config, model, validation):
         write_record(run_dir, dataset, recipe, history, config, model.count_params(), True, threshold)
     command = f"eval_{dataset.key}.py {weights}"
     if recipe.recipe == "any":
-        command = "eval_any.py " + ("--synthetic" if recipe.synthetic else
-                                    f"{' '.join(dataset.sources)} --weights {weights}")
+        # A table without test photographs is not scored: its network has learned from all of them.
+        sources = ["DRIVE"] if recipe.synthetic else [source for source, part in zip(
+            dataset.sources, dataset.parts, strict=True) if not isinstance(part, own.Table) or part.part("test")]
+        command = f"eval_any.py {' '.join(sources) or 'others.csv'} --weights {weights}"
     print(f"weights of epoch {history[-1]['epoch']} in {weights}\nscore them: python {command}")
