@@ -2,6 +2,7 @@ import csv
 import shutil
 import subprocess
 import sys
+import types
 import zlib
 
 import cv2
@@ -198,6 +199,13 @@ def test_of_several_widths_the_mean_is_taken(eye):
     assert found.scale == pytest.approx(np.mean([one.scale for one in maps_at]))
     np.testing.assert_allclose(found.probability, np.mean([one.probability for one in maps_at], axis=0), atol=1e-6)
     assert found.confidence == pytest.approx(maps.confidence(found.probability))
+
+
+def test_no_probability_is_rounded_to_more_than_1():
+    certain = types.SimpleNamespace(predict_on_batch=lambda x: np.ones((*x.shape[:3], 1), "float32"))
+    photograph, everywhere = np.full((584, 584, 3), 100, "uint8"), np.ones((584, 584), bool)
+    assert maps.resize(np.ones((952, 952), "float32"), 584, 584).max() > 1  # what OpenCV makes of ones
+    assert maps.predict_scaled(certain, photograph, everywhere, 952 / 584).max() == 1
 
 
 def test_without_a_rim_the_most_confident_size_of_the_disc_is_used(monkeypatch):

@@ -161,7 +161,7 @@ def predict_scaled(model, image, fov, scale, tile=TILE, flips=False):
     padded = pad(small, small.shape[0] + 2 * MARGIN, small.shape[1] + 2 * MARGIN)
     found = average_flips(see, padded) if flips else see(padded)
     probability = np.zeros(fov.shape, "float32")
-    probability[box] = resize(crop(found, *small.shape[:2]), width, height)
+    probability[box] = resize(crop(found, *small.shape[:2]), width, height).clip(max=1)  # a mean may round to more
     return probability * fov
 
 
