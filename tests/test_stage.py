@@ -11,7 +11,7 @@ from vessels.training.recipe import Recipe
 import fused
 import small
 from dropblock import DropBlock2D
-from rsan_model import build_rsan, load_weights, set_stage
+from rsan_model import load_weights, set_stage
 
 BACKEND = keras.backend.backend()
 
@@ -99,7 +99,7 @@ def test_an_input_draws_what_a_constant_does(policy):
 
 
 def test_a_stage_leaves_weights_and_files_as_they_are(tmp_path):
-    model, other = build_rsan(filters=2), build_rsan(filters=2)
+    model, other = small.build(), small.build()
     names = [weight.path for weight in model.weights]
     set_stage(model, 0.9, 0.99)
     set_stage(model, momentum=0.95)
