@@ -1,7 +1,10 @@
 """Trains the general network, for photographs from any camera, on DRIVE and CHASE DB1, or on your own photographs.
 
     python train_any.py              two hours on one core with AMX, 3 GB of memory
-    python train_any.py --train-on train+validation      how weights/any_rsan was trained
+    python train_any.py --train-on train+validation
+    python train_any.py --train-on train+validation --start runs/any-rsan-0/best.weights.h5 --patch-size 192 \\
+        --epochs 12 --learning-rate 5e-4 --output-dir runs/any-192
+                                     both: how weights/any_rsan was trained (see results/README.md)
     python train_any.py mine.csv DRIVE CHASEDB1
     python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4 \\
         --output-dir runs/mine
