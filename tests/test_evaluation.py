@@ -348,7 +348,9 @@ def test_a_threshold_is_released_with_its_scores(command, tmp_path, capsys):
     ("drive_rsan_authors", {"recipe": {"recipe": "authors", "seed": 0}}),
     ("chase_backbone_authors_seed2", {"dataset": "CHASEDB1", "variant": "backbone", "seed": 2,
                                       "recipe": {"recipe": "authors", "seed": 2}}),
-    ("any_rsan", {"dataset": "DRIVE+CHASEDB1", "diameters": [800]}),
+    ("chase_rsan_all", {"dataset": "CHASEDB1", "recipe": {"seed": 0, "train_on": "train+validation"}}),
+    ("any_rsan", {"dataset": "DRIVE+CHASEDB1", "diameters": [800],
+                  "recipe": {"seed": 0, "train_on": "train+validation"}}),
 ])
 def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
     weights = save(tmp_path / "run", "best", **changes)

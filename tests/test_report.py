@@ -125,12 +125,14 @@ def test_seeds_become_a_mean_and_another_set_a_row():
 
 def test_no_two_recipes_share_a_name_or_a_mean():
     networks = [measured(), measured(seed=1), measured(recipe="authors"), measured(recipe="authors", seed=1),
-                measured(seed=2), measured()]
+                measured(seed=2), measured(), measured()]
     networks[4]["weights"]["recipe"]["epochs"] = 7
     networks[5]["weights"]["file"] = "copy.h5"
+    networks[6]["weights"]["recipe"]["train_on"] = "train+validation"
     assert names_of(networks) == [
         "rsan (here)", "rsan, mean ± std of 2 seeds", "rsan, authors' recipe (here)",
-        "rsan, authors' recipe, mean ± std of 2 seeds", "rsan, epochs 7, seed 2 (here)", "rsan, copy.h5 (here)"]
+        "rsan, authors' recipe, mean ± std of 2 seeds", "rsan, epochs 7, seed 2 (here)", "rsan, copy.h5 (here)",
+        "rsan, all training images (here)"]
     # A key that an older version did not write does not make a different recipe.
     networks[1]["weights"]["recipe"]["augmentation"] = {"noise": 0.02}
     assert names_of(networks[:2]) == ["rsan (here)", "rsan, mean ± std of 2 seeds"]

@@ -18,13 +18,17 @@ from vessels.record import read_record, record_path
 
 
 def target(record):
-    """Path of released weights. The name holds set, network, recipe (unless it is the default) and seed (unless 0).
+    """Path of released weights. The name holds set, network, recipe (unless it is the default), `all` if the network
+    was trained on the validation images, too, and seed (unless 0).
 
-    Examples are `drive_rsan` and `drive_rsan_authors_seed1`, or `any_rsan` for a network trained on several sets.
+    Examples are `drive_rsan`, `chase_rsan_all` and `drive_rsan_authors_seed1`, or `any_rsan` for a network trained on
+    several sets.
     """
     key = {dataset.name: dataset.key for dataset in datasets.DATASETS}.get(record["dataset"], "any")
     recipe, seed = record["recipe"].get("recipe", "patches"), record["seed"]
-    parts = [key, record["variant"], *[recipe] * (recipe not in ("patches", key)), *[f"seed{seed}"] * bool(seed)]
+    everything = key != "any" and record["recipe"].get("train_on") == "train+validation"
+    parts = [key, record["variant"], *[recipe] * (recipe not in ("patches", key)), *["all"] * everything,
+             *[f"seed{seed}"] * bool(seed)]
     return ROOT / "weights" / f"{'_'.join(parts)}.weights.h5"
 
 

@@ -40,11 +40,13 @@ def network(metrics):
     """
     if "maps" in metrics:
         return f"maps of {metrics['maps']}{marks(metrics)}"
-    name, recipe = metrics["variant"], metrics["weights"]["recipe"].get("recipe", "patches")
+    name, options = metrics["variant"], metrics["weights"]["recipe"]
+    recipe = options.get("recipe", "patches")
     if recipe == "any" or "+" in metrics["trained_on"]:
         name += ", any camera"
-    elif recipe != "patches":
-        name += ", " + {"authors": "authors' recipe"}.get(recipe, f"{recipe} recipe")
+    else:
+        name += "" if recipe == "patches" else ", authors' recipe" if recipe == "authors" else f", {recipe} recipe"
+        name += ", all training images" * (options.get("train_on") == "train+validation")
     name += ", flips averaged" * bool(metrics.get("flips")) + ", unfinished" * metrics.get("unfinished", False)
     return name + ("" if own(metrics) else f" of {title(metrics['trained_on'])}") + marks(metrics)
 
