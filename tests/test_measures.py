@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from vessels.data import datasets, synthetic
+from vessels.prediction.maps import Prediction, resize
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
+from vessels.prediction.photographs import MEASURED, measure_map
 
 SIDE = 400
 EVERYWHERE = np.ones((SIDE, SIDE), bool)
@@ -153,6 +155,17 @@ def test_a_turned_photograph_measures_the_same(eye):
     upright, turned = measure(eye.label, eye.fov), measure(np.rot90(eye.label), np.rot90(eye.fov))
     for name in upright:
         assert turned[name] == pytest.approx(upright[name], rel=0.02), name
+
+
+def test_a_wide_map_is_measured_at_another_size_but_in_its_own_pixels(eye):
+    side = 3 * MEASURED
+    probability = resize(cv2.GaussianBlur(eye.label.astype("float32"), (0, 0), 1), side, side)
+    fov = resize(eye.fov.astype("uint8"), side, side) > 0
+    wide = measure_map(Prediction(probability, fov, float(side), 1.0, 0.8), 0.5, 10.0)
+    whole = measure(probability >= 0.5, fov, side, 10.0)
+    for name in whole.keys() - {"ends"}:
+        assert wide[name] == pytest.approx(whole[name], rel=0.1 if name == "branch_points" else 0.02), name
+    assert type(wide["ends"]) is int
 
 
 def test_only_the_field_of_view_counts_and_gives_the_diameter():

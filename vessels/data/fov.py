@@ -61,8 +61,8 @@ def within_frame(image):
     for _ in range(4):  # a frame may enclose a surround, and a surround a frame
         before = list(box)
         part = image[box[0] : box[1], box[2] : box[3]]
-        for axis in (0, 1):
-            high, low = (cv2.reduce(part, 1 - axis, kind).reshape(-1, 3) for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
+        for axis, lines in enumerate((cv2.transpose(part), part)):
+            high, low = lines.max(axis=0), lines.min(axis=0)
             frame = ((high - low).max(axis=1) <= 24) & (high.max(axis=1) > 32)
             varied = np.flatnonzero(~frame)
             if varied.size > 0.1 * frame.size:

@@ -141,8 +141,7 @@ def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=Fal
     # Without a visible rim, the photograph may show any part of the disc.
     for pixels in [diameter] if diameter else [max(image.shape[:2]) * part for part in NO_RIM]:
         scales = [wanted / pixels for wanted in diameters]
-        maps = [predict_scaled(model, image, fov, scale, tile, flips=careful) for scale in scales]
-        mean = np.mean(maps, axis=0, dtype="float32")
+        mean = sum(predict_scaled(model, image, fov, scale, tile, flips=careful) for scale in scales) / len(scales)
         tried.append(Prediction(mean, fov, diameter, float(np.mean(scales)), confidence(mean, threshold)))
     return max(tried, key=lambda prediction: prediction.confidence)
 

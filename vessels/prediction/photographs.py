@@ -13,11 +13,13 @@ from vessels import UserError
 from vessels.data.images import EXAMPLE, SUFFIXES, read_photograph
 from vessels.prediction.doubts import doubts
 from vessels.prediction.folders import Progress, Table, in_order, printable, refuse_foreign, write_png
-from vessels.prediction.maps import predict_photograph
+from vessels.prediction.maps import predict_photograph, resize
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 from vessels.record import load_network, record_and_diameters
 
 SKY_BLUE = np.array([86, 180, 233])  # of Okabe and Ito: colour-blind readers can tell it from a red retina
+# Fields of view that are wider, in pixels, are measured at this width: the map holds no finer detail.
+MEASURED = 1500
 KINDS = ("probability", "mask", "overlay")
 HEADER = ("file", "width", "height", "scale", "confidence", "seconds", "warning", *UNITS)
 
@@ -122,11 +124,24 @@ class Predictor:
         microns = self.arguments.microns_per_pixel
         if self.arguments.degrees and found.diameter:
             microns = microns_per_pixel(self.arguments.degrees, found.diameter)
-        if not self.arguments.measures:
-            return {"density": f"{mask.sum() / found.fov.sum():.4f}"}
-        measured = measure(mask, found.fov, found.diameter, microns)
+        measured = {"density": mask.sum() / found.fov.sum()}
+        if self.arguments.measures:
+            measured = measure_map(found, self.threshold, microns) | measured
         return {name: value if isinstance(value, int) else f"{value:.4f}" for name, value in measured.items()
                 if not np.isnan(value)}
+
+
+def measure_map(found, threshold, microns):
+    """`measures.measure` of a `maps.Prediction`, with lengths in pixels of the photograph."""
+    diameter = found.diameter or max(found.fov.shape)
+    scale = min(1, MEASURED / diameter)
+    probability, fov = found.probability, found.fov
+    if scale < 1:
+        size = [round(scale * side) for side in fov.shape[::-1]]
+        probability, fov = resize(probability, *size), resize(fov.astype("uint8"), *size) > 0
+    measured = measure(probability >= threshold, fov, found.diameter and scale * found.diameter,
+                       microns and microns / scale)
+    return {name: value / scale if name.endswith("_px") else value for name, value in measured.items()}
 
 
 def predict_all(predictor, photographs, table):
