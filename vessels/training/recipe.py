@@ -106,7 +106,7 @@ def flags(dataset, recipe, authors, description):
             default = f"{getattr(recipe, field.name)}" or "none"
             if field.name in authors:
                 default += f"; authors, augmented: {authors[field.name]}"
-            elif field.metadata.get("only"):
+            elif field.metadata.get("only") and not general:
                 default += "; not for authors and augmented"
             parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, choices=field.metadata.get("choices"),
                                 help=f"{text} (default: {default})")
