@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vessels import UserError
-from vessels.data import datasets, synthetic
+from vessels.data import datasets, sets, synthetic
 from vessels.data.datasets import CHASEDB1, DRIVE
 from vessels.data.fov import estimate_fov
 from vessels.data.images import read_mask
@@ -160,7 +160,7 @@ NAMES = [("images", "labels"), ("image", "label"), ("IMAGES", "LABELS")]
 @SETS
 def test_authors_layout(dataset, split, images, labels, pair, tmp_path):
     """Also for the test images, whose paths are the same in the official layout."""
-    folder = tmp_path / dataset.key.capitalize() / datasets.AUTHORS[split]
+    folder = tmp_path / dataset.key.capitalize() / sets.AUTHORS[split]
     names = dataset.splits[split][:2]
     for name, example in zip(names, pair[dataset.name], strict=True):
         label = f"{name[:2]}_manual1.png" if dataset is DRIVE else f"{name}_1stHO.png"
