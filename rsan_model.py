@@ -23,7 +23,8 @@ Conv2D, Conv2DTranspose, MaxPooling2D = (
     partial(layer, data_format="channels_last")
     for layer in (layers.Conv2D, layers.Conv2DTranspose, layers.MaxPooling2D)
 )
-VARIANTS = ("rsan", "backbone", "backbone_dropblock")
+# Name of each network: (whether it has DropBlock, whether it has attention).
+VARIANTS = {"rsan": (True, True), "backbone": (False, False), "backbone_dropblock": (True, False)}
 
 
 def norm_relu(x):
@@ -90,17 +91,18 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    has_dropblock, has_attention = VARIANTS[variant]
     for side in input_shape[:2]:
         if side is not None and side % 8:
             raise ValueError(f"sides must be multiples of 8 (three poolings), got {input_shape}")
-        if side is not None and variant != "backbone" and side < 8 * block_size:
+        if side is not None and has_dropblock and side < 8 * block_size:
             raise ValueError(f"sides must be at least {8 * block_size} (8 x block_size), got {input_shape}")
 
     def drop(x):
-        return x if variant == "backbone" else DropBlock2D(keep_prob, block_size)(x)
+        return DropBlock2D(keep_prob, block_size)(x) if has_dropblock else x
 
     def attend(x):
-        return SpatialAttention()(x) if variant == "rsan" else x
+        return SpatialAttention()(x) if has_attention else x
 
     def level(x, width):
         return rsab(residual_block(x, width, drop), width, drop, attend)

@@ -63,14 +63,14 @@ def test_page_is_complete_and_self_contained(results):
     assert all(source.startswith("data:image/") or source in places for source in sources if source)
     assert "url(" not in text and not any(tag in ("link", "iframe") for tag, _ in tags)
     for name in NAMES:
-        assert len([attrs for tag, attrs in tags if tag == "figure" and attrs["id"] == name]) == 2
+        assert len([attrs for tag, attrs in tags if tag == "figure" and attrs["id"] == name]) == len(loaded)
     for wanted in ("RSAN (paper)", "second observer", "backbone (here)", ", worst", ", best"):
         assert wanted in text
 
 
 def test_parts_are_there_where_there_is_something_to_show(results):
     folder, loaded = results
-    always = ["#standing", "#ablation", "#drive", "#chase"]
+    always = ["#standing", "#ablation", *(f"#{dataset.key}" for dataset, _ in loaded)]
     for changed, parts in (
         (lambda: None, always),
         (lambda: add_foreign(folder), [*always[:2], "#transfer", *always[2:]]),
@@ -96,7 +96,7 @@ def add_foreign(folder):
 
 def test_measures_are_shown_of_sets_that_have_them(results):
     folder, loaded = results
-    (dataset, examples), _ = loaded
+    dataset, examples = loaded[0]
     path = folder / dataset.name / "rsan" / "metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8"))
     for image, one, found in zip(metrics["per_image"], examples, maps(examples), strict=True):
@@ -130,6 +130,12 @@ def test_figure_has_a_row_for_each_set_and_five_columns(results):
     (folder / "CHASEDB1" / "backbone" / "probabilities" / "01_test.png").unlink()
     with pytest.raises(UserError, match=r"python eval_chase.py weights/chase_backbone.weights.h5"):
         page.write_figure(folder, loaded)
+    height = Image.open(folder / "figure.png").height
+    (folder / "CHASEDB1" / "backbone" / "metrics.json").unlink()  # this set has no row then
+    page.write_figure(folder, loaded, width=120)
+    assert 0 < Image.open(folder / "figure.png").height < height
+    with pytest.raises(UserError, match="no set has results of backbone"):
+        page.write_figure(folder, loaded[1:])
 
 
 def test_what_is_left_out_is_said(results, monkeypatch):
@@ -145,7 +151,7 @@ def test_what_is_left_out_is_said(results, monkeypatch):
 
     monkeypatch.setattr(datasets, "load", absent)
     lines = page.write(folder)
-    assert len(lines) == 2 and all("no data" in line for line in lines)
+    assert len(lines) == len(loaded) and all("no data" in line for line in lines)
 
 
 @pytest.mark.slow

@@ -29,6 +29,15 @@ def test_table_fits_a_terminal(variant, recipe):
     assert ("RSAN (paper)" in text) == (variant == "rsan")  # the paper's row is for its full network
 
 
+def test_table_fits_a_terminal_with_another_metric_too(monkeypatch):
+    monkeypatch.setitem(tables.COLUMNS, "kappa", "kappa")
+    metrics = measured()
+    metrics["whole_image"] |= {"kappa": -0.1234, "mcc": -0.5678}
+    text = tables.table(metrics)
+    assert max(map(len, text.splitlines())) <= 80
+    assert {"-0.1234", "-0.5678"} <= set(text.split())
+
+
 def test_paper_is_compared_only_where_it_was_scored_so():
     lines = tables.table(measured()).splitlines()
     whole, inside = (line.split() for line in lines if line.startswith("RSAN (paper)"))

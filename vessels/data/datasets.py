@@ -164,7 +164,7 @@ def load(dataset, split, data_dir=None, quiet=False):
                 raise UserError(f"{path}: has the content of the published {owners[digest]}; "
                                 f"restore it from {dataset.source}")
             total += 1
-            if digests.get(path.name.lower()) != digest:
+            if digests and digests.get(path.name.lower()) != digest:
                 differing.append(path.relative_to(folder).as_posix())
         examples.append(Example(name, image, masks["label"], fov, masks.get("second"),
                                 vessel_weight=dataset.vessel_weight))

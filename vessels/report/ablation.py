@@ -9,8 +9,6 @@ from vessels.report import tables
 
 KEYS = {"f1": "F1", "auc": "AUC"}
 RECIPES = {"patches": "default", "authors": "authors'", "augmented": "augmented"}
-# With what a network is compared; all others are compared with the backbone.
-REFERENCES = {"rsan": ("backbone", "backbone_dropblock")}
 HEAD = ("network", "minus", "set", "recipe", *KEYS.values(), "trainings", "trainings of the other")
 
 
@@ -64,7 +62,7 @@ def difference(scores, reference):
 
 
 def comparisons(results_dir):
-    """Compares every network with the backbone of the same recipe, and RSAN also with the network without attention.
+    """Compares every network with the backbone of the same recipe, and RSAN with all others.
 
     Returns:
         list of dicts: `recipe`, `set`, `network`, `reference` (the other network), `trainings` (of both), `images`,
@@ -76,8 +74,8 @@ def comparisons(results_dir):
     found = []
     for dataset in datasets.DATASETS:
         for group in groups([metrics for _, metrics in tables.results_of(dataset, results_dir)]):
-            pairs = [(variant, reference) for variant in group if variant != "backbone"
-                     for reference in REFERENCES.get(variant, ("backbone",)) if reference in group]
+            pairs = [(variant, reference) for variant in group for reference in group
+                     if variant != reference and (variant == "rsan" or reference == "backbone")]
             for variant, reference in pairs:
                 seeds, others = group[variant], group[reference]
                 images = {tuple(sorted(one["image"] for one in metrics["per_image"])) for metrics in seeds + others}

@@ -105,7 +105,7 @@ def section(found, examples):
         parts.append(f"<img src='{data_uri(path.read_bytes(), 'png')}' alt='{alt}'>")
     parts.append("</div>")
     ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
-    keys = ("f1", "auc", "accuracy", "sensitivity", "specificity", "cldice")
+    keys = sorted(tables.COLUMNS, key=lambda key: key != "f1")  # F1, by which the images are ranked, comes first
     parts.append(f"<h3>Each image, {html.escape(tables.network(metrics))}, inside the field of view</h3>")
     parts.append(table(("image", *(tables.COLUMNS[key] for key in keys)),
                        [("", (one["image"], *(tables.cell(one["inside_fov"].get(key)) for key in keys)))
@@ -231,13 +231,18 @@ def fill(path, titles, about, parts, sets):
 def write_figure(results_dir, loaded, width=300):
     """Writes `<results_dir>/figure.png`, the paper's Results figure: a row for each set, with the columns of FIGURE.
 
-    It shows each set's first test image. UserError if a map of one of the three networks is missing.
+    It shows the first test image of each set with results of all three networks. UserError if there is no such set, or
+    if a map is missing.
     """
     rows = []
     for dataset, (example, *_) in loaded:
+        if not all((results_dir / dataset.name / variant / "metrics.json").exists() for variant in NETWORKS):
+            continue
         maps = [probability_map(results_dir / dataset.name / variant, example) for variant in NETWORKS]
         grey = [np.repeat((255 * plane).astype("uint8")[..., None], 3, 2) for plane in (*maps, example.label)]
         rows.append([example.image, *grey])
+    if not rows:
+        raise UserError(f"{results_dir}: no set has results of {', '.join(NETWORKS)}")
     heights = [round(row[0].shape[0] * width / row[0].shape[1]) for row in rows]
     gap, strip = 6, 34
     canvas = Image.new("RGB", (len(FIGURE) * (width + gap) - gap, sum(heights) + gap * len(rows) + strip), "white")

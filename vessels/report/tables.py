@@ -70,13 +70,13 @@ def cell(value):
 
 def table(metrics):
     """The table of `metrics` for a terminal of 80 columns: str."""
-    lines = []
+    lines, room = [], min(25, 76 - 7 * len(COLUMNS))
     for protocol, scored in SCORED.items():
         lines.append(f"\n{title(metrics['dataset'])}, {metrics['n_images']} test images, {scored}")
-        lines.append(" " * 26 + "".join(f"{head:>7}" for head in COLUMNS.values()))
+        lines.append(" " * (room + 1) + "".join(f"{head:>7}" for head in COLUMNS.values()))
         for name, scores in rows(metrics, protocol):
-            first, *rest = textwrap.wrap(name, 25)
-            lines.append(f"{first:26}" + "".join(f"{cell(scores.get(key)):>7}" for key in COLUMNS))
+            first, *rest = textwrap.wrap(name, room)
+            lines.append(f"{first:{room}} " + "".join(f" {cell(scores.get(key)):>6}" for key in COLUMNS))
             lines += [f"  {part}" for part in rest]
     return "\n".join(lines)
 

@@ -6,9 +6,10 @@ import keras
 
 
 def loss_of(recipe):
-    """The loss, a function of labels and probabilities; its name goes into the record.
+    """The loss: a function of labels and probabilities, `(batch, height, width, 1)`, to `(batch, height, width)`.
 
-    It is the binary cross-entropy of each pixel; a vessel pixel counts `vessel_weight` times.
+    The general network's data sets weight its pixels. Its name goes into the record; if it has parameters of its own,
+    put them into the name. It is the binary cross-entropy of each pixel; a vessel pixel counts `vessel_weight` times.
     """
     def weighted_crossentropy(label, probability):
         weight = 1 + (recipe.vessel_weight - 1) * label[..., 0]

@@ -26,7 +26,8 @@ class Recipe:
                          "with a tenth of the learning rate; 'augmented': the same on 14 versions of each image: "
                          "mirrored, rotated, noisy and colour-jittered, as they name for SA-UNet; strengths are ours",
                          choices=("patches", "authors", "augmented"))
-    variant: str = option("rsan", "the network: rsan, backbone_dropblock (no attention) or backbone (neither)")
+    variant: str = option("rsan", "the network: rsan, or without a part of it: backbone_dropblock (no "
+                         "attention), backbone (neither)")
     seed: int = option(0, "random seed for initial weights, patches and DropBlock", minimum=0)
     train_on: str = option("train", "training images; if they include the validation images, the "
                            "validation scores are no longer a test", choices=("train", "train+validation"))
