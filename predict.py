@@ -2,6 +2,7 @@
 
     python predict.py                            the example photograph of scikit-image
     python predict.py photo.jpg folder/ -o out/  your own photographs
+    python predict.py photo.jpg --weights drive  with another network: a name, a run folder or a file
     python predict.py --attention photo.jpg      a picture of what the network's spatial attention does
     python predict.py --export onnx -o rsan.onnx the network itself, for other programs
 
@@ -32,6 +33,7 @@ from pathlib import Path
 from vessels import add_threshold, exit_code, quiet_imports
 from vessels.prediction import photographs
 from vessels.prediction.maps import HALO, TILE
+from vessels.record import weights_file
 
 WEIGHTS = Path(__file__).parent / "weights/any_rsan.weights.h5"
 
@@ -57,8 +59,8 @@ def parse(argv=None):
                         "3) of any size, in [0, 1], black outside the field of view, which should be as wide as "
                         "`diameters` in the weights' JSON says. onnx: pip install onnxruntime tf2onnx; "
                         "litert: Keras 3.13 or newer")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS,
-                        help=f"weights file with its JSON beside it (default: weights/{WEIGHTS.name})")
+    parser.add_argument("--weights", type=weights_file, default=WEIGHTS, help="weights file with its JSON beside it, "
+                        "a run folder, or the name of released weights, such as drive (default: any)")
     add_threshold(parser)
     parser.add_argument("--diameter", type=float, help="width in pixels to which the field of view is scaled for the "
                         "network (default: the mean of the maps at the widths in the weights' JSON); weights of "
@@ -81,8 +83,10 @@ def parse(argv=None):
     arguments = parser.parse_args(argv)
     if arguments.tile % 8 or arguments.tile <= 2 * HALO:
         parser.error(f"--tile must be a multiple of 8 and more than {2 * HALO}")
-    if arguments.export and (arguments.photographs or not arguments.output_dir):
-        parser.error("--export takes no photographs and needs -o FILE")
+    if arguments.export and arguments.photographs:
+        parser.error("--export takes no photographs: omit them")
+    if arguments.export and not arguments.output_dir:
+        parser.error("--export needs -o FILE, the file or folder to write")
     lengths = arguments.microns_per_pixel, arguments.degrees, arguments.diameter
     if any(not value > 0 for value in lengths if value is not None):
         parser.error("--microns-per-pixel, --degrees and --diameter must be more than 0")

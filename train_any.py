@@ -4,7 +4,8 @@
     python train_any.py --train-on train+validation
     python train_any.py --train-on train+validation --start runs/any-rsan-0/best.weights.h5 --patch-size 192 \\
         --epochs 12 --learning-rate 5e-4 --output-dir runs/any-192
-                                     both: how weights/any_rsan was trained (see results/README.md)
+                                     both: how weights/any_rsan was trained, but the first with a vessel_weight
+                                     of 1.5 for DRIVE (see results/README.md)
     python train_any.py mine.csv DRIVE CHASEDB1
     python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4 \\
         --output-dir runs/mine

@@ -153,10 +153,10 @@ def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(data_root, roo
 
 
 @pytest.mark.parametrize(("lines", "message"), [
-    (PAIRS[:1], "0 photographs to learn from, at least 2 needed"),
-    (PAIRS[:2], "1 photographs to learn from, at least 2 needed"),
+    (PAIRS[:1], "photographs to learn from: 0, at least 2 needed"),
+    (PAIRS[:2], "photographs to learn from: 1, at least 2 needed, besides the tenth"),
     ([f"{pair},test" for pair in PAIRS], "none of its 4 photographs has split train, all have test"),
-    ([f"{pair},validation" for pair in PAIRS], "0 photographs to learn from"),
+    ([f"{pair},validation" for pair in PAIRS], "photographs to learn from: 0"),
 ])
 def test_too_few_to_train_on_is_said(lines, message, root, tmp_path, capsys):  # noqa: F811
     header = "image,label" + ",split" * (lines[0].count(",") > 1)

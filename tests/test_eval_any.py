@@ -135,7 +135,7 @@ def test_the_threshold_is_the_records_or_the_commands_and_tables_say_so(flag, co
     threshold, folder = 0.4 if flag else 0.3, command.home / "results/mine/any_rsan"
     metrics = metrics_in(folder)
     assert metrics["threshold"] == threshold
-    assert ", threshold" in capsys.readouterr().out
+    assert f"threshold {threshold}" in capsys.readouterr().out
     for text in ((folder / "table.md").read_text(), (folder / "index.html").read_text()):
         assert text.count(f", threshold {threshold}") >= 2
     assert command(table(root, *PAIRS[:2]), "--threshold", "0.9", "--output-dir", command.home / "other") == 0
@@ -197,6 +197,17 @@ def test_weights_before_the_table_do_not_swallow_it(command, root):  # noqa: F81
     weights = save_weights(command.home / "weights", "any_rsan", **GENERAL)
     assert command("--weights", weights, table(root, *PAIRS[:2])) == 0
     assert metrics_in(command.home, "results/mine/any_rsan")["n_images"] == 2
+
+
+def test_results_of_another_table_are_not_replaced(command, root, capsys):  # noqa: F811
+    save_weights(command.home / "weights", "any_rsan", **GENERAL)
+    assert command(table(root, *PAIRS[:2])) == 0
+    results = command.home / "results/mine/any_rsan"
+    before = (results / "metrics.json").read_bytes()
+    assert command(table(root, *PAIRS[1:3])) == 2
+    assert "mine.csv does not score, such as 0; remove it" in capsys.readouterr().err
+    assert (results / "metrics.json").read_bytes() == before
+    assert command(table(root, *PAIRS[:3])) == 0  # the same table with one more photograph
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -3,6 +3,7 @@ import hashlib
 import json
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from vessels import UserError, evaluation, files, record, release
 from vessels.data import datasets, synthetic
 from vessels.data.datasets import Example
 from vessels.metrics import METRICS, PROTOCOLS, best_threshold, centreline_dice, evaluate, score
+from vessels.report import standing
 
 
 def example(name, seed, second=True, size=(64, 72)):
@@ -227,7 +229,7 @@ def command(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     published = files.ROOT / "results" / "published.json"
     (tmp_path / "results" / "published.json").write_bytes(published.read_bytes())
-    for module in (evaluation, release):
+    for module in (evaluation, release, standing):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(datasets, "load", lambda *_: examples)
     monkeypatch.setattr(synthetic, "make", lambda *_: examples)
@@ -362,6 +364,18 @@ def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
     assert [path.name for path in sorted((tmp_path / "weights").iterdir())] == [f"{name}.json", f"{name}.weights.h5"]
     test = read(tmp_path, "weights", f"{name}.json")["test"]
     assert set(test) == ({"DRIVE", "CHASEDB1"} if name.startswith("any") else set(PROTOCOLS))
+
+
+def test_weights_have_names_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    run, drive = save(tmp_path / "run", "best"), save(tmp_path / "weights")
+    for name, path in ((run.parent, run), (run, run), ("drive", drive), ("drive_rsan", drive),
+                       (tmp_path / "weights" / "drive_rsan", drive)):
+        assert record.weights_file(name) == path, name
+    for name in ("drave", "elsewhere/drive"):
+        assert record.weights_file(name) == Path(name)
+    with pytest.raises(UserError, match=r"weights/drave: no such weights \(but drive_rsan\)"):
+        record.read_record(tmp_path / "weights" / "drave")
 
 
 def test_released_weights_are_replaced_only_when_asked(command, tmp_path, capsys):

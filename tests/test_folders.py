@@ -53,6 +53,12 @@ def test_existing_photographs_are_skipped_and_no_row_is_lost(folder, tmp_path, c
     assert names(output / "vessels.csv")[-1] == "a.png" and len(rows(output / "vessels.csv")) == 7
 
 
+def test_a_file_in_the_place_of_the_output_folder_is_said_so(folder, tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    assert run(tmp_path / "out", folder / "a.png") == 2
+    assert "out: a file, not a folder; choose another" in capsys.readouterr().err
+
+
 def test_half_a_row_is_cut_off(folder, tmp_path):
     output = tmp_path / "out"
     run(output, folder / "a.png", folder / "b.png")

@@ -1,6 +1,7 @@
 """The command behind eval_*.py: predicts maps with given weights, scores them, and writes tables and pictures."""
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -16,7 +17,7 @@ from vessels.metrics import evaluate
 from vessels.prediction import maps, others
 from vessels.prediction.flips import average_flips
 from vessels.record import environment, find_weights, known_diameters, learned_from, load_network, read_record
-from vessels.report import agreement, page, plots, tables
+from vessels.report import agreement, page, plots, standing, tables
 
 
 def parse(dataset, description, argv=None):
@@ -97,19 +98,28 @@ def plan(dataset, arguments):
         parts = [mixture.find(source) for source in arguments.sources]
     plans, outputs = [], set()
     for part in parts:
-        jobs = maps_plan(part, arguments) if arguments.maps else weights_plan(dataset, part, arguments)
+        if arguments.maps:
+            jobs = [(None, {"dataset": part.name}, arguments.output_dir or arguments.maps / "results" / part.name, [])]
+        else:
+            jobs = weights_plan(dataset, part, arguments)
         for weights, _, output, _ in jobs:
             if output in outputs:
                 raise UserError(f"{output}: the results of {weights or part.name} would overwrite others; score each "
                                 "separately, with its own --output-dir")
             outputs.add(output)
+            if isinstance(part, own.Table):
+                check_no_others(output, part)
         plans.append((part, jobs))
     return plans
 
 
-def maps_plan(part, arguments):
-    output = arguments.output_dir or arguments.maps / "results" / part.name
-    return [(None, {"dataset": part.name}, output, [])]
+def check_no_others(output, table):
+    """UserError if `output` holds results of photographs that `table` does not score, such as another CSV's."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        scored = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["per_image"]
+        if foreign := sorted({one["image"] for one in scored} - set(table.part("test"))):
+            raise UserError(f"{output}: holds results of {len(foreign)} photographs that {table.path} does not score, "
+                            f"such as {foreign[0]}; remove it, or give another --output-dir")
 
 
 def weights_plan(dataset, part, arguments):
@@ -217,7 +227,7 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
         "threshold": threshold,
         "n_images": len(examples),
         **scores,
-        "published": {} if drawn else published(dataset),
+        "published": {} if drawn or isinstance(dataset, own.Table) else standing.paper(dataset.name),
         "environment": environment(),
         "seconds": {"predicting": round(seconds, 2), "scoring": round(scored - began, 2)},
     }
@@ -282,12 +292,3 @@ def write_results(output, examples, probabilities, metrics, record):
     write_atomically(output / "table.md", tables.table_markdown(metrics))
     write_atomically(output / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     return pictures
-
-
-def published(dataset):
-    """The paper's scores, from results/published.json: dict, empty for other sets and without this file."""
-    path = ROOT / "results" / "published.json"
-    if not isinstance(dataset, datasets.Dataset) or not path.is_file():
-        return {}
-    rows = json.loads(path.read_text(encoding="utf-8")).get(dataset.name, [])
-    return next((row for row in rows if row["method"] == "RSAN (paper)"), {})

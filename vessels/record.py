@@ -179,7 +179,9 @@ def read_record(weights, allow_modified=False, dataset=None):
     """
     path = record_path(weights)
     if not weights.exists():
-        raise UserError(f"{weights}: no such weights; name others, or train some")
+        folder = ROOT / "weights" if weights.name == str(weights) else weights.parent
+        there = ", ".join(sorted(path.name.removesuffix(".weights.h5") for path in folder.glob("*.weights.h5")))
+        raise UserError(f"{weights}: no such weights{f' (but {there})' * bool(there)}; name others, or train some")
     if weights.is_dir():
         raise UserError(f"{weights}: a folder; name the weights in it, such as {weights / 'best.weights.h5'}")
     try:
@@ -201,11 +203,23 @@ def read_record(weights, allow_modified=False, dataset=None):
     return {**record, "sha256": digest}
 
 
+def weights_file(name):
+    """The weights file that a command line means: a `Path`.
+
+    `name` is a file, with or without its suffix, a run folder, or the name of released weights, such as "drive".
+    """
+    path = Path(name).expanduser()
+    tried = [path / "best.weights.h5", Path(f"{path}.weights.h5")]
+    if path.name == str(name):
+        tried += [ROOT / "weights" / f"{name}{end}.weights.h5" for end in ("", "_rsan")]
+    return path if path.is_file() else next((one for one in tried if one.is_file()), path)
+
+
 def find_weights(names):
     """Weights files of `names`: files, folders, or patterns (which not every shell expands); list of `Path`."""
     found = []
-    for path in [path for name in names
-                 for path in ([name] if name.exists() else sorted(name.parent.glob(name.name)) or [name])]:
+    for path in [path for name in names for path in (
+            [name] if name.exists() else sorted(name.parent.glob(name.name)) or [weights_file(name)])]:
         inside = [one for one in sorted(path.glob("*.weights.h5")) if record_path(one).exists()]
         if path.is_dir() and not inside:
             raise UserError(f"{path}: contains no weights with their JSON; name another folder, or train some")

@@ -65,9 +65,10 @@ def main(build, load_weights, arguments):
     model = OneAtATime(load_network(build, load_weights, arguments.weights, record))
     threshold = record.get("threshold", 0.5) if arguments.threshold is None else arguments.threshold
     predictor = Predictor(model, diameters, threshold, arguments)
-    predicted = predict_all(predictor, left, table)
+    predicted, doubtful = predict_all(predictor, left, table)
     skipped = f", {len(photographs) - len(left)} skipped" if len(left) < len(photographs) else ""
-    print(printable(f"{predicted} of {len(left)} photographs{skipped}: results in {arguments.output_dir}/"))
+    warned = f", {doubtful} with a warning" if doubtful else ""
+    print(printable(f"{predicted} of {len(left)} photographs{skipped}{warned}: results in {arguments.output_dir}/"))
     return int(predicted < len(left))
 
 
@@ -145,8 +146,11 @@ def measure_map(found, threshold, microns):
 
 
 def predict_all(predictor, photographs, table):
-    """Predicts all photographs; adds rows to `table` and shows progress. Returns how many succeeded: int."""
-    predicted, last, progress = 0, time.time(), Progress(len(photographs))
+    """Predicts all photographs; adds rows to `table` and shows progress.
+
+    Returns `(predicted, doubtful)`, ints: how many succeeded, and how many of these have a warning.
+    """
+    predicted, doubtful, last, progress = 0, 0, time.time(), Progress(len(photographs))
     for path, row in zip(photographs, in_order(predictor, photographs), strict=True):
         if isinstance(row, Exception):
             progress.failed(row)
@@ -154,9 +158,10 @@ def predict_all(predictor, photographs, table):
         seconds, last = time.time() - last, time.time()
         table.append({**row, "seconds": f"{seconds:.2f}"})
         progress.photograph(path.name, f"  {row['width']}x{row['height']}  scale {float(row['scale']):.3f}  "
-                                       f"density {float(row['density']):.3f}  {seconds:.1f} s")
+                                       f"density {float(row['density']):.3f}")
+        doubtful += bool(row["warning"])
         if row["warning"]:
             progress.say(f"warning: {path.name}: {row['warning']}")
         predicted += 1
     progress.close()
-    return predicted
+    return predicted, doubtful

@@ -17,6 +17,12 @@ def published():
     return json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8"))
 
 
+def paper(name):
+    """The paper's scores on the set of this name: dict, empty for other sets and without results/published.json."""
+    rows = published().get(name, []) if (ROOT / "results" / "published.json").is_file() else []
+    return next((row for row in rows if row["method"] == "RSAN (paper)"), {})
+
+
 def ours(dataset, results_dir):
     """Rows, as in results/published.json, of RSAN trained on this set with seed 0, per recipe: pooled and means."""
     rows = []

@@ -48,7 +48,8 @@ def network(metrics):
         name += "" if recipe == "patches" else ", authors' recipe" if recipe == "authors" else f", {recipe} recipe"
         name += ", all training images" * (options.get("train_on") == "train+validation")
     name += ", flips averaged" * bool(metrics.get("flips")) + ", unfinished" * metrics.get("unfinished", False)
-    return name + ("" if own(metrics) else f" of {title(metrics['trained_on'])}") + marks(metrics)
+    of = "" if own(metrics) else f"{', trained on' * ('any camera' in name) or ' of'} {title(metrics['trained_on'])}"
+    return name + of + marks(metrics)
 
 
 def rows(metrics, protocol, name=None):

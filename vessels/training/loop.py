@@ -67,7 +67,8 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
             engine.part_random_streams(random_states(model))
         engine.agree(json.dumps([config, history]))
         if len(history) < recipe.epochs:
-            print(f"{dataset.title}: {len(examples)} images, {model.count_params():,} parameters, "
+            named = dataset.title if recipe.synthetic or recipe.recipe != "any" else f"{dataset.title}, {dataset.name}"
+            print(f"{named}: {len(examples)} images, {model.count_params():,} parameters, "
                   f"epochs {len(history) + 1} to {recipe.epochs} of {len(data)} steps, in {run_dir}", flush=True)
         callbacks = [EpochCallback(recipe, run_dir, dataset, seen, history, model, config)] * engine.chief
         fit(model, data, recipe, history, run_dir, engine, callbacks, set_stage)
@@ -166,7 +167,8 @@ class EpochCallback(keras.callbacks.Callback):
             "keep_prob": next((layer.keep_prob for layer in layers if hasattr(layer, "keep_prob")), 1),
             "seconds": round(seconds, 2),
         }
-        print(f"validation inside the field of view: AUC {row['val_auc']:.4f}  F1 {row['val_f1']:.4f}", flush=True)
+        print(f"epoch {epoch + 1}, validation inside the field of view: AUC {row['val_auc']:.4f}  "
+              f"F1 {row['val_f1']:.4f}", flush=True)
         self.history.append(row)
         save_weights(self.network, self.run_dir / "best.weights.h5")
         write_record(self.run_dir, self.dataset, self.recipe, self.history, self.config, self.model.count_params())

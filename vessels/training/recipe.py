@@ -10,7 +10,7 @@ from pathlib import Path
 from vessels import exit_code, quiet_imports
 from vessels.data import datasets, mixture, synthetic
 from vessels.files import ROOT
-from vessels.record import read_start
+from vessels.record import read_start, weights_file
 
 
 def option(default, text, **metadata):
@@ -43,8 +43,8 @@ class Recipe:
                                   "network, it is multiplied by the weight of each data set", minimum=0.1)
     mixed_precision: bool = option(False, "compute in bfloat16, with weights and loss in float32: needs less memory, "
                                    "and is faster on GPUs and on processors with AVX512-BF16 or AMX")
-    start: str = option("", "weights file to fine-tune")
-    synthetic: bool = option(False, "train for a minute on procedural fundus images, without any data set")
+    start: str = option("", "weights to fine-tune: a file, a run folder, or released ones such as any")
+    synthetic: bool = option(False, "train briefly on procedural fundus images, without any data set")
 
     @property
     def whole_images(self):
@@ -74,6 +74,8 @@ def parse(dataset, recipe, authors, description, argv=None):
             parser.error(f"--{field.name.replace('_', '-')} has no effect with --recipe {kind}: omit it")
     if given.get("synthetic"):
         implied = {**implied, **SYNTHETIC}
+    if given.get("start"):
+        given["start"] = str(weights_file(given["start"]))
     recipe = dataclasses.replace(recipe, **{**implied, **given})
     for field in dataclasses.fields(Recipe):
         least = field.metadata.get("minimum")
