@@ -238,6 +238,16 @@ def test_round_trip_of_the_whole_model(variant, tmp_path):
     assert again.count_params() == model.count_params()
 
 
+def test_probabilities_are_not_rounded_under_mixed_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_rsan(filters=4, variant="backbone")
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert (model.layers[-2].compute_dtype, model.output.dtype) == ("bfloat16", "float32")
+
+
 def test_weights_file_round_trip(tmp_path):
     model, other = build_rsan(filters=4), build_rsan(filters=4)
     model.save_weights(tmp_path / "a.weights.h5")
