@@ -154,7 +154,7 @@ def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(data_root, roo
 
 @pytest.mark.parametrize(("lines", "message"), [
     (PAIRS[:1], "photographs to learn from: 0, at least 2 needed"),
-    (PAIRS[:2], "photographs to learn from: 1, at least 2 needed, besides the tenth"),
+    (PAIRS[:2], "photographs to learn from: 1, at least 2 needed, and another that validates"),
     ([f"{pair},test" for pair in PAIRS], "none of its 4 photographs has split train, all have test"),
     ([f"{pair},validation" for pair in PAIRS], "photographs to learn from: 0"),
 ])

@@ -203,11 +203,13 @@ def test_results_of_another_table_are_not_replaced(command, root, capsys):  # no
     save_weights(command.home / "weights", "any_rsan", **GENERAL)
     assert command(table(root, *PAIRS[:2])) == 0
     results = command.home / "results/mine/any_rsan"
+    assert command(table(root, *PAIRS[:3])) == 0  # the same table with one more photograph
     before = (results / "metrics.json").read_bytes()
-    assert command(table(root, *PAIRS[1:3])) == 2
+    for kind in ("images", "labels"):  # another photograph of the same name
+        shutil.copy(root / kind / "2.png", root / kind / "0.png")
+    assert command(table(root, *PAIRS[:2])) == 2
     assert "mine.csv does not score, such as 0; remove it" in capsys.readouterr().err
     assert (results / "metrics.json").read_bytes() == before
-    assert command(table(root, *PAIRS[:3])) == 0  # the same table with one more photograph
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -369,12 +369,16 @@ def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
 def test_weights_have_names_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "ROOT", tmp_path)
     run, drive = save(tmp_path / "run", "best"), save(tmp_path / "weights")
+    seed = save(tmp_path / "weights", "drive_rsan_authors_seed1")
     for name, path in ((run.parent, run), (run, run), ("drive", drive), ("drive_rsan", drive),
-                       (tmp_path / "weights" / "drive_rsan", drive)):
+                       ("drive_authors_seed1", seed), (tmp_path / "weights" / "drive_rsan", drive)):
         assert record.weights_file(name) == path, name
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "drive").mkdir()  # the data, perhaps
+    assert record.find_weights([Path("drive")]) == [drive]
     for name in ("drave", "elsewhere/drive"):
         assert record.weights_file(name) == Path(name)
-    with pytest.raises(UserError, match=r"weights/drave: no such weights \(but drive_rsan\)"):
+    with pytest.raises(UserError, match=r"drave: no such weights \(but drive_rsan, drive_rsan_authors_seed1\)"):
         record.read_record(tmp_path / "weights" / "drave")
 
 
@@ -474,7 +478,7 @@ def test_the_folder_of_a_run_is_scored_from_within(command, tmp_path, monkeypatc
 
 
 def test_a_folder_where_one_file_is_needed_is_said(tmp_path):
-    with pytest.raises(UserError, match=r"a folder; name the weights in it, such as .*best\.weights\.h5"):
+    with pytest.raises(UserError, match=r"a folder without best\.weights\.h5; name a file"):
         record.read_record(tmp_path)
 
 

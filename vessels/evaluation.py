@@ -29,9 +29,10 @@ def parse(dataset, description, argv=None):
                             f"CSVs of your own photographs, DRIVE, CHASEDB1 (default: {' '.join(dataset.sources)})")
     several = {"action": "append"} if general else {"nargs": "*"}  # --weights must not swallow the sources
     parser.add_argument("--weights" if general else "weights", **several, type=Path, metavar="WEIGHTS", default=[],
-                        help="weights files, or folders of them; the JSON beside each file describes its network and "
-                        "training data. For a network trained on another set, photographs are scaled to that set's "
-                        f"field of view (default: weights/{dataset.key}_rsan.weights.h5)")
+                        help="weights files, folders of them, or names of released ones (drive). The JSON beside each "
+                        "file describes its network and training data. For a network trained on another set, "
+                        "photographs are scaled to that set's field of view "
+                        f"(default: weights/{dataset.key}_rsan.weights.h5)")
     parser.add_argument("--maps", type=Path, metavar="FOLDER", help="instead of using a network, score probability "
                         "maps of any program: grey PNG or TIFF of the photograph's size, 8 or 16 bit (the largest "
                         "value is 1) or float in [0, 1], named as the photographs or as predict.py names them; writes "
@@ -115,9 +116,10 @@ def plan(dataset, arguments):
 
 def check_no_others(output, table):
     """UserError if `output` holds results of photographs that `table` does not score, such as another CSV's."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        scored = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["per_image"]
-        if foreign := sorted({one["image"] for one in scored} - set(table.part("test"))):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        scored = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["photographs"]
+        now = mixture.photographs(table, "test").values()
+        if foreign := [name for name, digest in scored.items() if digest not in now]:
             raise UserError(f"{output}: holds results of {len(foreign)} photographs that {table.path} does not score, "
                             f"such as {foreign[0]}; remove it, or give another --output-dir")
 
@@ -227,6 +229,7 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
         "threshold": threshold,
         "n_images": len(examples),
         **scores,
+        **({"photographs": mixture.photographs(dataset, "test")} if isinstance(dataset, own.Table) else {}),
         "published": {} if drawn or isinstance(dataset, own.Table) else standing.paper(dataset.name),
         "environment": environment(),
         "seconds": {"predicting": round(seconds, 2), "scoring": round(scored - began, 2)},

@@ -183,7 +183,7 @@ def read_record(weights, allow_modified=False, dataset=None):
         there = ", ".join(sorted(path.name.removesuffix(".weights.h5") for path in folder.glob("*.weights.h5")))
         raise UserError(f"{weights}: no such weights{f' (but {there})' * bool(there)}; name others, or train some")
     if weights.is_dir():
-        raise UserError(f"{weights}: a folder; name the weights in it, such as {weights / 'best.weights.h5'}")
+        raise UserError(f"{weights}: a folder without best.weights.h5; name a file of weights")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
@@ -208,11 +208,14 @@ def weights_file(name):
 
     `name` is a file, with or without its suffix, a run folder, or the name of released weights, such as "drive".
     """
+    def short(path):  # as `build_rsan(weights=...)` has it
+        return path.name.removesuffix(".weights.h5").replace("_rsan", "")
+
     path = Path(name).expanduser()
-    tried = [path / "best.weights.h5", Path(f"{path}.weights.h5")]
+    tried = [path, path / "best.weights.h5", Path(f"{path}.weights.h5")]
     if path.name == str(name):
-        tried += [ROOT / "weights" / f"{name}{end}.weights.h5" for end in ("", "_rsan")]
-    return path if path.is_file() else next((one for one in tried if one.is_file()), path)
+        tried += [one for one in (ROOT / "weights").glob("*.weights.h5") if short(one) == short(path)]
+    return next((one for one in tried if one.is_file()), path)
 
 
 def find_weights(names):
@@ -221,6 +224,8 @@ def find_weights(names):
     for path in [path for name in names for path in (
             [name] if name.exists() else sorted(name.parent.glob(name.name)) or [weights_file(name)])]:
         inside = [one for one in sorted(path.glob("*.weights.h5")) if record_path(one).exists()]
+        if path.is_dir() and not inside and weights_file(path) != path:
+            inside = [weights_file(path)]
         if path.is_dir() and not inside:
             raise UserError(f"{path}: contains no weights with their JSON; name another folder, or train some")
         found += inside or [path]

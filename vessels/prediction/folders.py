@@ -97,7 +97,8 @@ class Table:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(printable(line.getvalue()))
         except (FileExistsError, NotADirectoryError):
-            raise UserError(f"{self.folder}: a file, not a folder; choose another --output-dir") from None
+            file = next((one for one in (self.folder, *self.folder.parents) if one.is_file()), self.folder)
+            raise UserError(f"{file}: a file, not a folder; choose another --output-dir") from None
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room or choose "
                             "--output-dir") from None

@@ -18,7 +18,8 @@ from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 from vessels.record import load_network, record_and_diameters
 
 SKY_BLUE = np.array([86, 180, 233])  # of Okabe and Ito: colour-blind readers can tell it from a red retina
-# Fields of view that are wider, in pixels, are measured at this width: the map holds no finer detail.
+# Fields of view that are wider, in pixels, are measured at this width, unless --diameter is of the same size: the map
+# holds no finer detail.
 MEASURED = 1500
 KINDS = ("probability", "mask", "overlay")
 HEADER = ("file", "width", "height", "scale", "confidence", "seconds", "warning", *UNITS)
@@ -135,7 +136,7 @@ class Predictor:
 def measure_map(found, threshold, microns):
     """`measures.measure` of a `maps.Prediction`, with lengths in pixels of the photograph."""
     diameter = found.diameter or max(found.fov.shape)
-    scale = min(1, MEASURED / diameter)
+    scale = min(1, max(MEASURED / diameter, 1.5 * found.scale))
     probability, fov = found.probability, found.fov
     if scale < 1:
         size = [round(scale * side) for side in fov.shape[::-1]]

@@ -158,7 +158,7 @@ def transfer_part(results_dir):
     for dataset in datasets.DATASETS:
         found = [metrics for _, metrics in tables.results_of(dataset, results_dir)]
         foreign = [metrics for metrics in found if metrics["trained_on"] != dataset.name]
-        for metrics in [*found[:1], *foreign] if foreign else ():
+        for metrics in [*(one for one in found[:1] if one not in foreign), *foreign] if foreign else ():
             name, scores = tables.rows(metrics, "inside_fov")[0]
             rows.append(("" if metrics in foreign else "ours",
                          (name, dataset.title, *(tables.cell(scores.get(key)) for key in tables.COLUMNS))))

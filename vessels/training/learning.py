@@ -8,8 +8,9 @@ import keras
 def loss_of(recipe):
     """The loss: a function of labels and probabilities, `(batch, height, width, 1)`, to `(batch, height, width)`.
 
-    The general network's data sets weight its pixels. Its name goes into the record; if it has parameters of its own,
-    put them into the name. It is the binary cross-entropy of each pixel; a vessel pixel counts `vessel_weight` times.
+    It gives one value per pixel, because the general network's data sets weight their pixels. The function's name goes
+    into the record, so parameters of its own belong into the name. Here it is the binary cross-entropy of each pixel; a
+    vessel pixel counts `vessel_weight` times.
     """
     def weighted_crossentropy(label, probability):
         weight = 1 + (recipe.vessel_weight - 1) * label[..., 0]

@@ -6,7 +6,6 @@ import json
 import math
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,7 +15,7 @@ from vessels.data import batches, own, whole
 from vessels.files import write_atomically
 from vessels.metrics import best_threshold, score
 from vessels.prediction.maps import predict_image, predict_photograph
-from vessels.record import finished, write_record
+from vessels.record import finished, weights_file, write_record
 from vessels.report import plots
 from vessels.training import distribution
 from vessels.training.learning import loss_of, phases, stage_callback
@@ -85,7 +84,7 @@ def built(build, load_weights, recipe):
         raise UserError(f"the network cannot be built: {error}") from None
     try:
         if recipe.start:
-            load_weights(model, Path(recipe.start))
+            load_weights(model, weights_file(recipe.start))
     except ValueError as error:
         raise UserError(f"{error}; name other weights with --start") from None
     return model

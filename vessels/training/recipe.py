@@ -74,8 +74,6 @@ def parse(dataset, recipe, authors, description, argv=None):
             parser.error(f"--{field.name.replace('_', '-')} has no effect with --recipe {kind}: omit it")
     if given.get("synthetic"):
         implied = {**implied, **SYNTHETIC}
-    if given.get("start"):
-        given["start"] = str(weights_file(given["start"]))
     recipe = dataclasses.replace(recipe, **{**implied, **given})
     for field in dataclasses.fields(Recipe):
         least = field.metadata.get("minimum")
@@ -164,7 +162,7 @@ def read(dataset, recipe, data_dir):
 
     `checksums` also holds "started_from" if the run fine-tunes other weights.
     """
-    checksums = {"started_from": read_start(Path(recipe.start), recipe.variant)} if recipe.start else {}
+    checksums = {"started_from": read_start(weights_file(recipe.start), recipe.variant)} if recipe.start else {}
     if recipe.synthetic:
         print(f"SYNTHETIC IMAGES: what follows says nothing about {dataset.title}.")
         examples, validation = (synthetic.make(dataset, split) for split in (recipe.train_on, "validation"))
