@@ -79,17 +79,23 @@ def above_surround(small):
     corners = np.stack([np.median(small[y, x], axis=(0, 1)) for y in (slice(side), slice(-side, None))
                         for x in (slice(side), slice(-side, None))])
     surround = np.median(corners, axis=0)
-    above = np.maximum.reduce(cv2.split(np.abs(small - surround.astype("float32"))))
+    above = largest(cv2.absdiff(small, (*surround.tolist(), 0)))
     standing = above[above > 10]
     if not standing.size:
         return None
     bright = np.percentile(standing, 75)
     # A surround is grey, the same in at least three corners, and darker (or brighter) than the retina.
-    value = (np.maximum.reduce(cv2.split(small)) - surround.max()) / max(bright, 1)
+    value = (largest(small) - surround.max()) / max(bright, 1)
     if (np.ptp(surround) > 30 or np.sort(np.abs(corners - surround).max(axis=1))[2] > 0.25 * bright
             or min((value < -0.12).mean(), (value > 0.12).mean()) > 0.05):
         return None
     return above
+
+
+def largest(image):
+    """The largest of the three channels of each pixel."""
+    first, second, third = cv2.split(image)
+    return cv2.max(cv2.max(first, second), third)
 
 
 def disc_outline(above):
