@@ -54,6 +54,18 @@ def test_batches_depend_on_seed_epoch_and_index_alone(eye):
         assert (batch(1, 2, 0) != batch(*other)).any()
 
 
+def test_the_default_patches_are_those_of_the_released_network(eye):
+    """Any change to scale, colour, light, sharpness or the black surround changes at least one of these numbers."""
+    x, y, _ = batches.AnyCameraPatches([eye], 64, 8, 10, seed=3, epoch=2)[4]
+    means = [0.0895, 0.1552, 0.1439, 0.4425, 0.4081, 0.4453, 0.3468, 0.4784]
+    assert x.mean((1, 2, 3)) == pytest.approx(means, abs=1e-3)
+    assert (x == 0).mean((1, 2, 3)) == pytest.approx([0.2434, 0.363, 0.3462, 0, 0, 0, 0.3333, 0], abs=1e-3)
+    spread = [0.0541, 0.12, 0.0819, 0.047, 0.0515, 0.0423, 0.0375, 0.0492]
+    assert x.std((1, 2)).mean(1) == pytest.approx(spread, abs=5e-4)
+    vessels = [0.0588, 0.0386, 0.0786, 0.144, 0.2419, 0, 0.0723, 0.2776]
+    assert y.mean((1, 2, 3)) == pytest.approx(vessels, abs=2e-3)
+
+
 def test_image_and_label_move_together(eye):
     """Photographs that show their label, so that a patch of any scale, angle and colour must show its label."""
     shown = Example("label", np.dstack([np.where(eye.label, 40, 200).astype("uint8")] * 3), eye.label, eye.fov)

@@ -264,7 +264,7 @@ def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsy
     probability = np.asarray(Image.open(output / "rgb_probability.png"))
     mask = np.asarray(Image.open(output / "rgb_mask.png"))
     overlay = np.asarray(Image.open(output / "rgb_overlay.png"))
-    assert probability.dtype == np.uint16 and set(np.unique(mask)) == {0, 255}
+    assert probability.max() > 255 and set(np.unique(mask)) == {0, 255}  # Pillow 10 reads 16 bits as int32
     assert ((probability >= 32768) == (mask == 255)).all()
     assert (overlay[mask == 0] == eye[mask == 0]).all() and (overlay[mask == 255] != eye[mask == 255]).any(1).all()
     density = (mask == 255).sum() / estimate_fov(eye).sum()
