@@ -371,3 +371,9 @@ def test_a_read_only_place_is_named(tmp_path):
     blocked.write_text("")
     with pytest.raises(UserError, match="choose --output-dir"):
         runs.lock_run(blocked / "run")
+
+
+@pytest.mark.parametrize("kind", ["patches", "authors", "any"])
+def test_batches_are_drawn_by_the_runs_seed(kind):
+    recipe = dataclasses.replace(RECIPE, recipe=kind, seed=5, patch_size=56, batch_size=2, steps=2)
+    assert loop.batches_of(recipe, DRIVE, synthetic.make(DRIVE, "validation")).seed == 5
