@@ -224,8 +224,8 @@ def find_weights(names):
     for path in [path for name in names for path in (
             [name] if name.exists() else sorted(name.parent.glob(name.name)) or [weights_file(name)])]:
         inside = [one for one in sorted(path.glob("*.weights.h5")) if record_path(one).exists()]
-        if path.is_dir() and not inside and weights_file(path) != path:
-            inside = [weights_file(path)]
+        if path.is_dir() and not inside and (one := weights_file(path)) != path:
+            inside = [one]
         if path.is_dir() and not inside:
             raise UserError(f"{path}: contains no weights with their JSON; name another folder, or train some")
         found += inside or [path]

@@ -87,9 +87,9 @@ def load(mixture, split, data_dir=None):
     least = 1 if split == "validation" else 2
     if len(examples) < least:
         tables = ", ".join(mixture.sources)
-        tenth = ", and another that validates" * (split == "train")
+        more = ", and another that validates" * (split == "train")
         raise UserError(f"{tables}: photographs to {'validate' if least == 1 else 'learn from'}: {len(examples)}, at "
-                        f"least {least} needed{tenth}; add some, or give DRIVE or CHASEDB1 with them")
+                        f"least {least} needed{more}; add some, or give DRIVE or CHASEDB1 with them")
     return examples
 
 

@@ -18,8 +18,8 @@ from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 from vessels.record import load_network, record_and_diameters
 
 SKY_BLUE = np.array([86, 180, 233])  # of Okabe and Ito: colour-blind readers can tell it from a red retina
-# Fields of view that are wider, in pixels, are measured at this width, unless --diameter is of the same size: the map
-# holds no finer detail.
+# Fields of view that are wider, in pixels, are measured at this width, as their maps hold no finer detail, unless
+# --diameter shows the network more.
 MEASURED = 1500
 KINDS = ("probability", "mask", "overlay")
 HEADER = ("file", "width", "height", "scale", "confidence", "seconds", "warning", *UNITS)

@@ -45,7 +45,7 @@ def network(metrics):
     if recipe == "any" or "+" in metrics["trained_on"]:
         name += ", any camera"
     else:
-        name += "" if recipe == "patches" else ", authors' recipe" if recipe == "authors" else f", {recipe} recipe"
+        name += {"patches": "", "authors": ", authors' recipe"}.get(recipe, f", {recipe} recipe")
         name += ", all training images" * (options.get("train_on") == "train+validation")
     name += ", flips averaged" * bool(metrics.get("flips")) + ", unfinished" * metrics.get("unfinished", False)
     of = "" if own(metrics) else f"{', trained on' * ('any camera' in name) or ' of'} {title(metrics['trained_on'])}"
