@@ -72,6 +72,13 @@ def scale_kept(x, dropped, scale, channels):
     return x * (ops.cast(1 - unpack(dropped, channels), x.dtype) * ops.cast(scale, x.dtype))
 
 
+def either(some, yes, no):
+    """`yes()` if the tensor `some` is true, else `no()`."""
+    if keras.config.backend() == "jax":  # computes both: for a branch, a GPU waits until the host has read `some`
+        return keras.tree.map_structure(lambda a, b: ops.where(some, a, b), yes(), no())
+    return ops.cond(some, yes, no)
+
+
 def multiply(x, by):
     """`by(x)`; its gradient is `by` of the upstream gradient.
 
@@ -152,8 +159,8 @@ class DropBlock2D(layers.Layer):
             return multiply(inputs, lambda x: scale_kept(x, dropped, scale, shape[3]))
         some = keep_prob < 1
         none = ops.zeros((*shape[:3], -(-shape[3] // PACKED)), STORED), ops.ones(())
-        dropped, scale = ops.cond(some, lambda: self._dropped(u, gamma, shape), lambda: none)
-        return multiply(inputs, lambda x: ops.cond(some, lambda: scale_kept(x, dropped, scale, shape[3]), lambda: x))
+        dropped, scale = either(some, lambda: self._dropped(u, gamma, shape), lambda: none)
+        return multiply(inputs, lambda x: either(some, lambda: scale_kept(x, dropped, scale, shape[3]), lambda: x))
 
     def _checked(self, height, width):
         """`height`, once both sides are known to hold a block."""

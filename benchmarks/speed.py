@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
 VARIANTS = ("rsan", "backbone_dropblock", "backbone")
 
 
@@ -43,6 +44,25 @@ def sgemm_peak():
 
     a = random.uniform((4096, 4096), seed=0)
     return 2 * 4096**3 / fastest(lambda: float(ops.matmul(a, a)[0, 0]), 8) / 1e9
+
+
+def convolution_peak():
+    """GFLOP/s of large 3x3 convolutions on a GPU, in float32 without TF32, the best of three numbers of filters."""
+    import keras
+    import numpy as np
+    from keras import layers
+
+    def rate(filters, count=40, batch=8, side=256):
+        x = inputs = keras.Input((1, 1, filters))
+        x = layers.UpSampling2D(side)(x)
+        for _ in range(count):
+            x = layers.Conv2D(filters, 3, padding="same")(x)
+        model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+        ones = np.ones((batch, 1, 1, filters), "float32")
+        gflop = count * batch * 2 * side**2 * 9 * filters**2 / 1e9
+        return gflop / fastest(lambda: model.predict_on_batch(ones), 5)
+
+    return max(rate(filters) for filters in (64, 128, 256))
 
 
 def convolution_gflop(model):
@@ -89,10 +109,17 @@ def measure(task):
     import keras
     import numpy as np
 
+    from vessels.record import compute_in_full_float32, device
+
     import rsan_model
 
+    gpu = gpu_memory() is not None
+    if task["precision"] == "float32":
+        compute_in_full_float32()
+    if task["precision"] == "bfloat16":
+        keras.config.set_dtype_policy("mixed_bfloat16")
     if task["what"] == "peak":
-        return {"peak": sgemm_peak()}
+        return {"gpu": gpu, "device": device(), "peak": convolution_peak() if gpu else sgemm_peak()}
     if task.get("plain"):
         rsan_model.DropBlock2D = plain_dropblock()
     batch, side = task["batch"], task["side"]
@@ -101,17 +128,38 @@ def measure(task):
     rng = np.random.default_rng(0)
     x, y = rng.random((batch, side, side, 3), "float32"), rng.random((batch, side, side, 1)) < 0.1
     if task["what"] in ("training", "pipeline"):
-        compiled = False if keras.backend.backend() == "tensorflow" else "auto"
-        model.compile(keras.optimizers.Adam(), "binary_crossentropy", jit_compile=compiled)
+        model.compile(keras.optimizers.Adam(), "binary_crossentropy", jit_compile="auto")
         if task["what"] == "pipeline":
             return measure_pipeline(model, batch, side)
-        row["step"] = fastest(lambda: model.train_on_batch(x, y), 5)
+        # A GPU computes while the processor prepares the next step: only an epoch shows what a step takes.
+        row["step"] = step_seconds(model, (x, y), 20) if gpu else fastest(lambda: model.train_on_batch(x, y), 5)
     predict = model.predict_on_batch
     if task["what"] == "onnx":
         predict = onnx_runtime(rsan_model.build_rsan(variant=task["variant"]))
     row["forward"] = fastest(lambda: predict(x), 5)
-    row["memory"] = peak_memory()
+    row["memory"] = gpu_memory() or peak_memory()
     return row
+
+
+def gpu_memory():
+    """GB that this process has held at most on a GPU; None without a GPU."""
+    import keras
+
+    backend, held = keras.config.backend(), None
+    if backend == "jax":
+        import jax
+
+        held = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    elif backend == "torch":
+        import torch
+
+        held = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    else:
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU"):
+            held = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    return None if held is None else held / 2**30
 
 
 def peak_memory():
@@ -139,26 +187,29 @@ def onnx_runtime(model):
 
 def measure_pipeline(model, batch, side):
     """Seconds of a step fed by `batches.Patches`, of a step fed with a ready batch, and of making a batch."""
-    import keras
-
     from vessels.data import batches, datasets, synthetic
 
     steps = 20
     patches = batches.Patches(synthetic.make(datasets.DRIVE, "train"), side, batch, steps)
-    at_hand = patches[0]
+    fed = fastest(lambda: model.fit(patches, verbose=0, shuffle=False), 3) / steps
+    return {"fed": fed, "at_hand": step_seconds(model, patches[0], steps), "making": fastest(lambda: patches[0], 20)}
+
+
+def step_seconds(model, batch, steps):
+    """Seconds of a training step in an epoch of `steps`, all on this `batch`."""
+    import keras
+
+    from vessels.data import batches
 
     class AtHand(keras.utils.PyDataset):
         def __len__(self):
             return steps
 
         def __getitem__(self, index):
-            return at_hand
+            return batch
 
-    def epoch(data):
-        return lambda: model.fit(data, verbose=0, shuffle=False)
-
-    fed, at_hand = (fastest(epoch(data), 3) / steps for data in (patches, AtHand(workers=batches.WORKERS)))
-    return {"fed": fed, "at_hand": at_hand, "making": fastest(lambda: patches[0], 20)}
+    data = AtHand(workers=batches.WORKERS)
+    return fastest(lambda: model.fit(data, verbose=0, shuffle=False), 3) / steps
 
 
 def row_of(task):
@@ -185,24 +236,29 @@ def main():
                         default=[(2, 592), (2, 296), (4, 128), (16, 128), (1, 1008)],
                         help="inputs of the training step (default: 2x592 2x296 4x128 16x128 1x1008)")
     parser.add_argument("--variant", nargs="+", choices=VARIANTS, default=VARIANTS, help="networks (default: all)")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="float32; tf32: float32 that a GPU "
+                        "rounds to TF32 before it multiplies, as in training; bfloat16: --mixed-precision (default: "
+                        "float32, on a GPU all)")
     parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         print(json.dumps(measure(arguments.measure)))
         return
-    peak = row_of({"what": "peak"})["peak"]
-    print(f"float32 matrix product, {os.cpu_count()} cores: {peak:.0f} GFLOP/s; a training step counts as three "
-          "forward passes\n")
+    first = row_of({"what": "peak", "precision": "float32"})
+    peak, precisions = first["peak"], arguments.precision or (PRECISIONS if first["gpu"] else ("float32",))
+    print(f"{first['device']}, float32 {'convolution without TF32' if first['gpu'] else 'matrix product'}: {peak:.0f} "
+          "GFLOP/s; a training step counts as three forward passes\n")
     head = ("input", "network", "step s", "forward s", "GFLOP/s", "of peak", "memory GB")
     print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
 
-    def row(what, variant, batch, side, plain=False):
-        found = row_of({"what": what, "variant": variant, "batch": batch, "side": side, "plain": plain})
+    def row(what, variant, batch, side, precision=precisions[0], plain=False):
+        found = row_of({"what": what, "variant": variant, "batch": batch, "side": side, "precision": precision,
+                        "plain": plain})
         training = "step" in found
         rate = 3 * found["gflop"] / found["step"] if training else found["gflop"] / found["forward"]
-        note = ", plain" * plain + ", ONNX Runtime" * (what == "onnx")
+        note = f", {precision}" * (precision != "float32") + ", plain" * plain + ", ONNX Runtime" * (what == "onnx")
         print(f"| {batch}x{side}{'' if training else ' prediction'} | {variant}{note} "
-              f"| {format(found['step'], '.3f') if training else '-'} | {found['forward']:.3f} | {rate:.0f} "
+              f"| {format(found['step'], '.4f') if training else '-'} | {found['forward']:.4f} | {rate:.0f} "
               f"| {100 * rate / peak:.0f} % | {found['memory']:.2f} |", flush=True)
         return found
 
@@ -211,12 +267,16 @@ def main():
         steps = {variant: row("training", variant, batch, side)["step"] for variant in arguments.variant}
         if {"rsan", "backbone"} <= set(steps):
             shares[batch, side] = 1 - steps["backbone"] / steps["rsan"]
+        for precision in precisions[1:]:
+            row("training", arguments.variant[0], batch, side, precision)
     batch, side = arguments.input[0]
     row("training", arguments.variant[0], batch, side, plain=True)
     for side in sides:
-        row("prediction", arguments.variant[0], 1, side)
-    row("prediction", arguments.variant[0], 1, next(iter(sides)), plain=True)
+        for precision in precisions:
+            row("prediction", arguments.variant[0], 1, side, precision)
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend == "tensorflow":  # on others, the plain network predicts with the same layers
+        row("prediction", arguments.variant[0], 1, next(iter(sides)), plain=True)
     if backend == "tensorflow" and all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx")):
         row("onnx", arguments.variant[0], 1, next(iter(sides)))
     print()
@@ -224,7 +284,8 @@ def main():
         print(f"DropBlock and attention, {batch}x{side}: {100 * share:.0f} % of the step")
     for batch, side in arguments.input:
         if side < 200:
-            fed = row_of({"what": "pipeline", "variant": arguments.variant[0], "batch": batch, "side": side})
+            fed = row_of({"what": "pipeline", "variant": arguments.variant[0], "batch": batch, "side": side,
+                          "precision": precisions[0]})
             print(f"batches of {batch}x{side}: {1 / fed['making']:.0f} a second from the pipeline; a step takes "
                   f"{fed['fed']:.3f} s fed by it, {fed['at_hand']:.3f} s with a ready batch "
                   f"({100 * (fed['fed'] / fed['at_hand'] - 1):+.1f} %)", flush=True)
