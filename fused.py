@@ -1,4 +1,4 @@
-"""Faster versions of Keras layers on TensorFlow: the same results with fewer passes over memory.
+"""Faster versions of Keras layers: the same results with fewer passes over memory, and on JAX a faster gradient.
 
 The environment variable `RSAN_FUSED=0` or the context `with unfused():` switches them off; then Keras' own layers
 compute everything.
@@ -17,7 +17,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-FUSED = keras.backend.backend() == "tensorflow" and os.environ.get("RSAN_FUSED", "1") != "0"
+FUSED = os.environ.get("RSAN_FUSED", "1") != "0"
+BACKEND = keras.backend.backend()
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def compiled(function):
 
     For training only: export formats do not support such kernels, and each new image size needs a compilation.
     """
-    if keras.backend.backend() != "tensorflow":
+    if BACKEND != "tensorflow":
         return function
     import tensorflow as tf
 
@@ -98,7 +99,7 @@ class NarrowConv2D(layers.Conv2D):
 
     def convolution_op(self, x, kernel):
         usual = (self.padding, self.data_format, {*self.strides, *self.dilation_rate}, self.groups, len(x.shape))
-        if not FUSED or usual != ("same", "channels_last", {1}, 1, 4):
+        if not FUSED or BACKEND != "tensorflow" or usual != ("same", "channels_last", {1}, 1, 4):
             return super().convolution_op(x, kernel)
         import tensorflow as tf
 
@@ -113,6 +114,41 @@ class NarrowConv2D(layers.Conv2D):
         x = tf.pad(x, ((0, 0), (0, 0), (0, -width % n), (0, 0)))
         y = tf.nn.conv2d(tf.reshape(x, (batch, height, -1, n * channels)), wide, 1, "SAME")
         return tf.reshape(y, (batch, height, -1, self.filters))[:, :, :width]
+
+
+@keras.saving.register_keras_serializable(package="rsan")
+class Conv2DTranspose(layers.Conv2DTranspose):
+    """Keras' layer; on JAX, with another way to the gradient of its kernel.
+
+    JAX's own way is a convolution with a kernel of the size of the image, which takes four fifths of RSAN's training
+    step on a GPU. Here, it is the gradient of the ordinary convolution whose transpose this layer is. Arguments,
+    weights and results are those of `keras.layers.Conv2DTranspose`. For all but "same" padding, dilation 1 and channels
+    last, Keras computes the gradient.
+    """
+
+    def call(self, inputs):
+        usual = self.padding, self.output_padding, self.data_format, {*self.dilation_rate}
+        if not FUSED or BACKEND != "jax" or usual != ("same", None, "channels_last", {1}):
+            return super().call(inputs)
+        y = transposed_convolution(inputs, ops.convert_to_tensor(self.kernel), self.strides)
+        if self.use_bias:
+            y = ops.add(y, self.bias)
+        return self.activation(y) if self.activation else y
+
+
+def transposed_convolution(x, kernel, strides):
+    """`ops.conv_transpose` with "same" padding on JAX, with the gradient of `Conv2DTranspose`."""
+    import jax
+
+    @ops.custom_gradient
+    def transposed(x, kernel):
+        def gradient(upstream):
+            y, pull = jax.vjp(lambda kernel: ops.conv(upstream, kernel, strides, "same", "channels_last"), kernel)
+            return y, *pull(x)
+
+        return ops.conv_transpose(x, kernel, strides, "same", data_format="channels_last"), gradient
+
+    return transposed(x, kernel)
 
 
 @keras.saving.register_keras_serializable(package="rsan")
@@ -140,7 +176,7 @@ class BatchNormalization(layers.BatchNormalization):
 
     def build(self, input_shape):
         super().build(input_shape)
-        if keras.backend.backend() == "tensorflow":
+        if BACKEND == "tensorflow":
             import tensorflow as tf
 
             # Devices that share a batch must share its statistics too.
@@ -152,7 +188,8 @@ class BatchNormalization(layers.BatchNormalization):
         renorm = getattr(self, "renorm", False)  # older Keras has none
         usual = (len(inputs.shape), self.axis % len(inputs.shape), self.scale, self.center, renorm, mask is None,
                  self.variable_dtype, inputs.dtype == self.compute_dtype)
-        if not FUSED or usual != (4, 3, True, True, False, True, "float32", True) or (learns and self.synchronized):
+        fused = FUSED and BACKEND == "tensorflow" and not (learns and self.synchronized)
+        if not fused or usual != (4, 3, True, True, False, True, "float32", True):
             self.computing = True
             try:
                 return super().call(inputs, training=training, mask=mask)

@@ -6,7 +6,7 @@ follows the authors' code: three levels of pooling, 16 to 128 filters, 1,054,523
 
 from functools import partial
 
-from fused import BatchNormalization, StepInput  # first: sets what TensorFlow reads on import
+from fused import BatchNormalization, Conv2DTranspose, StepInput  # first: sets what TensorFlow reads on import
 
 # isort: split
 import keras
@@ -21,7 +21,7 @@ __all__ = ["VARIANTS", "build_rsan", "load_weights", "residual_block", "rsab"]
 # The user's Keras configuration may say channels_first.
 Conv2D, Conv2DTranspose, MaxPooling2D = (
     partial(layer, data_format="channels_last")
-    for layer in (layers.Conv2D, layers.Conv2DTranspose, layers.MaxPooling2D)
+    for layer in (layers.Conv2D, Conv2DTranspose, layers.MaxPooling2D)
 )
 # Name of each network: (whether it has DropBlock, whether it has attention).
 VARIANTS = {"rsan": (True, True), "backbone": (False, False), "backbone_dropblock": (True, False)}

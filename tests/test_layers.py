@@ -15,7 +15,7 @@ from keras.src.testing import TestCase
 
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
-from fused import BatchNormalization, NarrowConv2D
+from fused import BatchNormalization, Conv2DTranspose, NarrowConv2D
 from rsan_model import residual_block, rsab, set_stage
 
 BACKEND = keras.backend.backend()
@@ -127,6 +127,29 @@ def test_convolution_is_keras_whatever_it_is_asked(case):
     found = narrow(x)
     assert found.dtype == wanted.dtype
     np.testing.assert_allclose(array_of(found), array_of(wanted), atol=1e-5)
+
+
+TRANSPOSED = {
+    "as in RSAN": {}, "even": {"kernel_size": 4}, "wide": {"kernel_size": (2, 5), "strides": (3, 1)},
+    "valid": {"padding": "valid"}, "dilation": {"strides": 1, "dilation_rate": 2}, "no bias": {"use_bias": False},
+    "activation": {"activation": "sigmoid"}, "bfloat16": {"dtype": "mixed_bfloat16"},
+}
+
+
+@pytest.mark.parametrize("case", TRANSPOSED)
+def test_transposed_convolution_learns_what_keras_does(case):
+    arguments = {"filters": 3, "kernel_size": 3, "strides": 2, "padding": "same", **TRANSPOSED[case]}
+    results = []
+    for kind in (layers.Conv2DTranspose, Conv2DTranspose):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((6, 7, 4)), layers.Conv2D(5, 1), kind(**arguments)])
+        model.compile(keras.optimizers.SGD(0.5), "mse", jit_compile="auto")
+        x = some(2, 6, 7, 4)
+        before = model.predict_on_batch(x)
+        model.train_on_batch(x, some(*before.shape, seed=1))
+        results.append([before, *model.get_weights()])
+    for wanted, found in zip(*results, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5 if case != "bfloat16" else 0.02)
 
 
 @pytest.mark.parametrize(("block_size", "channels", "sync"), [(5, 20, False), (1, 3, False), (3, 4, True)])
