@@ -234,7 +234,8 @@ def test_round_trip_of_the_whole_model(variant, tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     x = np.random.default_rng(0).random((1, 64, 72, 3), "float32")
-    assert largest_difference(model.predict(x, verbose=0), again.predict(x, verbose=0)) == 0
+    # Not always equal: a GPU may choose another algorithm each time it compiles.
+    assert largest_difference(model.predict(x, verbose=0), again.predict(x, verbose=0)) <= 1e-6
     assert again.count_params() == model.count_params()
 
 
