@@ -2,10 +2,12 @@
 
     python train_any.py              two hours on one core with AMX, 3 GB of memory
     python train_any.py --train-on train+validation
-    python train_any.py --train-on train+validation --start runs/any-rsan-0/best.weights.h5 --patch-size 192 \\
-        --epochs 12 --learning-rate 5e-4 --output-dir runs/any-192
-                                     both: how weights/any_rsan was trained, but the first with a vessel_weight
-                                     of 1.5 for DRIVE (see results/README.md)
+    python train_any.py --train-on train+validation --start runs/any-rsan-0 --patch-size 192 --epochs 12 \\
+        --learning-rate 5e-4 --output-dir runs/any-192
+    python train_any.py --train-on train+validation --start runs/any-192 --patch-size 256 --epochs 16 \\
+        --steps 400 --learning-rate 1e-3 --output-dir runs/any-256
+                                     all three: how weights/any_rsan was trained, but the first two with a
+                                     vessel_weight of 1.5 and 1.2 for DRIVE (see results/README.md)
     python train_any.py mine.csv DRIVE CHASEDB1
     python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4 \\
         --output-dir runs/mine

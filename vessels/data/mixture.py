@@ -21,7 +21,7 @@ class Mixture:
     title: str = "any camera"
     size: tuple[int, int] = datasets.DRIVE.size  # of synthetic images
     padded: None = None
-    diameters: tuple[int, ...] = (800, 1100)
+    diameters: tuple[int, ...] = (800, 1250)
 
     @property
     def name(self):

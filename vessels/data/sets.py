@@ -67,7 +67,7 @@ DRIVE = Dataset(
         Layout(AUTHORS, {"image": "{folder}/images?/{name}", "label": "{folder}/labels?/{number}_manual1"}),
     ),
     source="https://drive.grand-challenge.org",
-    vessel_weight=1.2,
+    vessel_weight=1.4,
     no_test_label="; the challenge site's copy has no test labels, but the original archive has them",
 )
 

@@ -13,7 +13,7 @@ from vessels.prediction.flips import average_flips
 # the attention's 7x7 convolution: 7 (1 + 2 + 4 + 8 + 4 + 2 + 1) = 154. The three transposed convolutions add
 # 2 + 4 + 8 = 14 to the left and upwards. tests/test_prediction.py measures it.
 HALO = 168
-TILE = 1152  # the general network's larger input fits into one tile
+TILE = 1304  # the general network's larger input fits into one tile
 MARGIN = 16  # width of the black border around the field of view, in pixels of the network's input
 # Diameters of the whole disc to try if no rim is visible, as multiples of the photograph's longer side.
 NO_RIM = (1.0, 1.25, 1.6)
