@@ -136,7 +136,7 @@ class Predictor:
 def measure_map(found, threshold, microns):
     """`measures.measure` of a `maps.Prediction`, with lengths in pixels of the photograph."""
     diameter = found.diameter or max(found.fov.shape)
-    scale = min(1, max(MEASURED / diameter, 1.5 * found.scale))
+    scale = min(1, max(MEASURED / diameter, 1.4 * found.scale))
     probability, fov = found.probability, found.fov
     if scale < 1:
         size = [round(scale * side) for side in fov.shape[::-1]]
