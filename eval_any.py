@@ -1,6 +1,6 @@
 """Scores the general network on your own labelled photographs, on DRIVE and on CHASE DB1.
 
-    python eval_any.py mine.csv      a minute for 20 photographs on two cores, 2 GB of memory
+    python eval_any.py mine.csv      two minutes for 20 photographs on two cores, 4.5 GB of memory
     python eval_any.py DRIVE CHASEDB1
     python eval_any.py mine.csv --weights runs/mine
     python eval_any.py mine.csv --maps folder

@@ -120,8 +120,8 @@ class NarrowConv2D(layers.Conv2D):
 class Conv2DTranspose(layers.Conv2DTranspose):
     """Keras' layer; on JAX, with another way to the gradient of its kernel.
 
-    JAX's own way is a convolution with a kernel of the size of the image, which takes four fifths of RSAN's training
-    step on a GPU. Here, it is the gradient of the ordinary convolution whose transpose this layer is. Arguments,
+    JAX's own way is a convolution with a kernel of the size of the image, which takes most of RSAN's training step
+    on a GPU. Here, it is the gradient of the ordinary convolution whose transpose this layer is. Arguments,
     weights and results are those of `keras.layers.Conv2DTranspose`. For all but "same" padding, dilation 1 and channels
     last, Keras computes the gradient.
     """

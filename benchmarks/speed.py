@@ -274,11 +274,10 @@ def main():
     for side in sides:
         for precision in precisions:
             row("prediction", arguments.variant[0], 1, side, precision)
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend == "tensorflow":  # on others, the plain network predicts with the same layers
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":  # on others, plain layers predict, too
         row("prediction", arguments.variant[0], 1, next(iter(sides)), plain=True)
-    if backend == "tensorflow" and all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx")):
-        row("onnx", arguments.variant[0], 1, next(iter(sides)))
+        if all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx")):
+            row("onnx", arguments.variant[0], 1, next(iter(sides)))
     print()
     for (batch, side), share in shares.items():
         print(f"DropBlock and attention, {batch}x{side}: {100 * share:.0f} % of the step")
