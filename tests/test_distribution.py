@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_meeting import free_addresses
+from test_rendezvous import free_addresses
 
 from benchmarks.kills import epochs_done
 from vessels import UserError

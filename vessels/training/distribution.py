@@ -15,7 +15,7 @@ import zlib
 import keras
 
 from vessels import UserError
-from vessels.training.meeting import address, meet
+from vessels.training.rendezvous import address, meet
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
