@@ -16,7 +16,7 @@ from vessels import UserError, evaluation, files, record, release
 from vessels.data import datasets, synthetic
 from vessels.data.datasets import Example
 from vessels.metrics import METRICS, PROTOCOLS, best_threshold, centreline_dice, evaluate, score
-from vessels.report import standing
+from vessels.report import comparison
 
 
 def example(name, seed, second=True, size=(64, 72)):
@@ -229,7 +229,7 @@ def command(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     published = files.ROOT / "results" / "published.json"
     (tmp_path / "results" / "published.json").write_bytes(published.read_bytes())
-    for module in (evaluation, release, standing):
+    for module in (evaluation, release, comparison):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(datasets, "load", lambda *_: examples)
     monkeypatch.setattr(synthetic, "make", lambda *_: examples)

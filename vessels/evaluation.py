@@ -17,7 +17,7 @@ from vessels.metrics import evaluate
 from vessels.prediction import maps, others
 from vessels.prediction.flips import average_flips
 from vessels.record import environment, find_weights, known_diameters, learned_from, load_network, read_record
-from vessels.report import agreement, page, plots, standing, tables
+from vessels.report import agreement, comparison, page, plots, tables
 
 
 def parse(dataset, description, argv=None):
@@ -230,7 +230,7 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
         "n_images": len(examples),
         **scores,
         **({"photographs": mixture.photographs(dataset, "test")} if isinstance(dataset, own.Table) else {}),
-        "published": {} if drawn or isinstance(dataset, own.Table) else standing.paper(dataset.name),
+        "published": {} if drawn or isinstance(dataset, own.Table) else comparison.paper(dataset.name),
         "environment": environment(),
         "seconds": {"predicting": round(seconds, 2), "scoring": round(scored - began, 2)},
     }

@@ -2,12 +2,12 @@
 
 from vessels import UserError
 from vessels.files import ROOT, write_atomically
-from vessels.report import ablation, agreement, card, standing, tables
+from vessels.report import ablation, agreement, card, comparison, tables
 
 # For each file, what makes the text between `<!-- name: begin -->` and `<!-- name: end -->` from the results folder.
 DOCUMENTS = {
-    "README.md": {"results": standing.short_table},
-    "results/README.md": {"networks": tables.readme_table, "where this stands": standing.markdown,
+    "README.md": {"results": comparison.short_table},
+    "results/README.md": {"networks": tables.readme_table, "where this stands": comparison.markdown,
                           "measures": agreement.markdown},
     "results/ablation.md": {"ablation": ablation.markdown},
     "weights/README.md": {"model-index": card.model_index, "figures": card.figures},

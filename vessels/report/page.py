@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vessels import UserError
 from vessels.data import datasets
 from vessels.files import ROOT, write_atomically
-from vessels.report import ablation, agreement, plots, standing, tables
+from vessels.report import ablation, agreement, comparison, plots, tables
 from vessels.report.plots import FALSE, FOUND, MISSED
 
 WIDTH = 560  # width of a picture on the page, in pixels
@@ -134,10 +134,10 @@ def standing_part(results_dir):
     """Tables of our and published scores, with how each row was scored."""
     content = []
     for dataset in datasets.DATASETS:
-        for scored, found in standing.blocks(dataset, results_dir).items():
+        for scored, found in comparison.blocks(dataset, results_dir).items():
             rows = [(f"words {kind}", cells) for kind, cells in found]
-            content += [f"<h3>{dataset.title}, {tables.SCORED[scored]}</h3>", table(standing.HEAD, rows)]
-    return part("standing", "Comparison with published methods", *content, paragraphs(standing.published()["field"]))
+            content += [f"<h3>{dataset.title}, {tables.SCORED[scored]}</h3>", table(comparison.HEAD, rows)]
+    return part("standing", "Comparison with published methods", *content, paragraphs(comparison.published()["field"]))
 
 
 def ablation_part(results_dir):

@@ -8,7 +8,7 @@ import pytest
 from test_report import measured
 
 from vessels.data import datasets
-from vessels.report import standing
+from vessels.report import comparison
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def published_rows(found):
 
 
 def test_every_published_row_says_how_it_was_scored():
-    for _, row in published_rows(standing.published()):
-        assert {*standing.HOW, "scored_by"} <= set(row), row["method"]
-        assert row["pooling"] in standing.POOLINGS and isinstance(row["comparable"], bool)
+    for _, row in published_rows(comparison.published()):
+        assert {*comparison.HOW, "scored_by"} <= set(row), row["method"]
+        assert row["pooling"] in comparison.POOLINGS and isinstance(row["comparable"], bool)
         assert row["caveat"] or row["comparable"]
 
 
@@ -37,14 +37,14 @@ def test_quoted_figures_are_the_references():
     if not path.is_file():
         pytest.skip("needs published.json in $RSAN_REFERENCE")
     quoted = published_rows(json.loads(path.read_text(encoding="utf-8")))
-    ours = published_rows(standing.published())
+    ours = published_rows(comparison.published())
     assert [(name, {**row, **reference}) for (name, row), (_, reference) in zip(ours, quoted, strict=True)] == ours
 
 
 def test_published_rows_stand_below_ours_scored_alike(results):
     metrics = measured()
-    for scored, found in standing.blocks(datasets.DRIVE, results).items():
-        rows = [dict(zip(standing.HEAD, cells, strict=True)) for _, cells in found]
+    for scored, found in comparison.blocks(datasets.DRIVE, results).items():
+        rows = [dict(zip(comparison.HEAD, cells, strict=True)) for _, cells in found]
         own = [row for row in rows if row["comparable"] == "ours"]
         assert [(row["pooling"], row["F1"]) for row in own] == [
             ("pooled", f"{metrics[scored]['f1']:.4f}"), ("mean over images", f"{metrics['mean'][scored]['f1']:.4f}")]
@@ -56,7 +56,7 @@ def test_published_rows_stand_below_ours_scored_alike(results):
 
 
 def test_what_is_not_comparable_is_marked(results):
-    found = standing.blocks(datasets.DRIVE, results)["whole_image"]
+    found = comparison.blocks(datasets.DRIVE, results)["whole_image"]
     kind, cells = next(row for row in found if row[1][0].startswith("FR-UNet"))
     assert kind == "no" and "no" in cells and "0.8316" in cells and "double threshold" in cells[-1]
 
@@ -65,20 +65,20 @@ def test_training_on_validation_images_and_flips_are_said(results):
     metrics = measured(flips=True)
     metrics["weights"]["recipe"]["train_on"] = "train+validation"
     (results / "DRIVE" / "rsan" / "metrics.json").write_text(json.dumps(metrics))
-    kind, cells = standing.blocks(datasets.DRIVE, results)["whole_image"][0]
+    kind, cells = comparison.blocks(datasets.DRIVE, results)["whole_image"][0]
     assert kind == "ours" and "averaging flips; images 20 training, 0 validation, 20 test" in cells[-2]
 
 
 def test_markdown_has_a_table_for_each_set_with_results(results):
-    text = standing.markdown(results)
+    text = comparison.markdown(results)
     assert "### DRIVE, whole image" in text and "### CHASE DB1" not in text and "arXiv:2111.03853" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in tables}) == 1
-    assert standing.markdown(results / "none") == standing.short_table(results / "none") == ""
+    assert comparison.markdown(results / "none") == comparison.short_table(results / "none") == ""
 
 
 def test_short_table_has_four_rows_a_set(results):
-    lines = standing.short_table(results).splitlines()
+    lines = comparison.short_table(results).splitlines()
     names = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines[2:]]
     assert names == [("DRIVE", "whole image", "rsan (here)"), ("DRIVE", "whole image", "RSAN (paper)"),
                      ("DRIVE", "inside the field of view", "rsan (here)"),
