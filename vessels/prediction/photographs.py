@@ -11,10 +11,10 @@ import numpy as np
 
 from vessels import UserError
 from vessels.data.images import EXAMPLE, SUFFIXES, read_photograph
-from vessels.prediction.doubts import doubts
 from vessels.prediction.folders import Progress, Table, in_order, printable, refuse_foreign, write_png
 from vessels.prediction.maps import predict_photograph, resize
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
+from vessels.prediction.quality import doubts
 from vessels.record import load_network, record_and_diameters
 
 SKY_BLUE = np.array([86, 180, 233])  # of Okabe and Ito: colour-blind readers can tell it from a red retina

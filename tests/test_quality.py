@@ -9,8 +9,8 @@ import pytest
 from vessels.data import datasets, synthetic
 from vessels.data.fov import field_of_view
 from vessels.data.images import read_mask, read_photograph
-from vessels.prediction.doubts import doubts
 from vessels.prediction.maps import Prediction, predict_photograph
+from vessels.prediction.quality import doubts
 
 from rsan_model import build_rsan
 
