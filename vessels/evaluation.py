@@ -14,7 +14,7 @@ from vessels import UserError, add_threshold, exit_code, quiet_imports
 from vessels.data import datasets, mixture, own, synthetic
 from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
-from vessels.prediction import maps, others
+from vessels.prediction import external_maps, maps
 from vessels.prediction.flips import average_flips
 from vessels.record import environment, find_weights, known_diameters, learned_from, load_network, read_record
 from vessels.report import agreement, comparison, page, plots, tables
@@ -181,7 +181,7 @@ def results_folder(dataset, weights, record, flips=False):
 def score_maps(folder, examples):
     """Reads maps of any program: `(maps, entries for metrics.json, line to print, seconds)`."""
     began = time.time()
-    probabilities = others.read_maps(folder, examples)
+    probabilities = external_maps.read_maps(folder, examples)
     facts = {"variant": folder.resolve().name, "trained_on": "", "maps": folder.resolve().name,
              "weights": {"file": None, "sha256": None, "parameters": None, "recipe": {"seed": 0}}}
     if probabilities[0].dtype == bool:

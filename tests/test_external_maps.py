@@ -7,7 +7,7 @@ from PIL import Image
 
 from vessels import UserError
 from vessels.data.datasets import Example
-from vessels.prediction.others import read_maps
+from vessels.prediction.external_maps import read_maps
 
 SHAPE = (40, 50)
 
