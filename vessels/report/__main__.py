@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from vessels import exit_code
-from vessels.report import documents, page
+from vessels.report import page, readme_tables
 
 
 def main(argv=None):
@@ -20,7 +20,7 @@ def main(argv=None):
     check = parser.parse_args(argv).check
 
     def command():
-        stale = documents.update(check=check)
+        stale = readme_tables.update(check=check)
         if check:
             if stale:
                 print(f"out of date: {', '.join(stale)}; update with `python -m vessels.report`", file=sys.stderr)

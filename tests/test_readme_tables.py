@@ -7,10 +7,10 @@ from test_report import measured
 
 from vessels import UserError
 from vessels.report import __main__ as command
-from vessels.report import documents
+from vessels.report import readme_tables
 
 SECTION = "before\n<!-- {0}: begin -->\noutdated\n<!-- {0}: end -->\nafter\n"
-FILES = {path: "".join(map(SECTION.format, contents)) for path, contents in documents.DOCUMENTS.items()}
+FILES = {path: "".join(map(SECTION.format, contents)) for path, contents in readme_tables.DOCUMENTS.items()}
 
 
 @pytest.fixture
@@ -26,26 +26,26 @@ def root(tmp_path):
 
 
 def test_stale_tables_are_named_and_made_anew(root):
-    assert documents.update(root, check=True) == list(FILES)
+    assert readme_tables.update(root, check=True) == list(FILES)
     assert (root / "README.md").read_text(encoding="utf-8") == FILES["README.md"]
-    assert documents.update(root) == list(FILES)
-    assert documents.update(root) == []
+    assert readme_tables.update(root) == list(FILES)
+    assert readme_tables.update(root) == []
     for path in FILES:
         text = (root / path).read_text(encoding="utf-8")
         assert "outdated" not in text and text.startswith("before\n") and text.endswith("after\n")
     assert "| rsan (here) |" in (root / "README.md").read_text(encoding="utf-8")
     (root / "README.md").write_text(FILES["README.md"])
-    assert documents.update(root, check=True) == ["README.md"]
+    assert readme_tables.update(root, check=True) == ["README.md"]
 
 
 @pytest.mark.parametrize("path", FILES)
 def test_a_file_without_markers_is_named(root, path):
     (root / path).write_text("no table here\n")
     with pytest.raises(UserError, match=rf"{path}: must have each of the lines '<!-- .*: begin -->'"):
-        documents.update(root)
+        readme_tables.update(root)
     (root / path).unlink()
     with pytest.raises(UserError, match=path):
-        documents.update(root)
+        readme_tables.update(root)
 
 
 def test_no_table_is_stale(capsys):
