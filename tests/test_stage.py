@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from vessels.training.learning import loss_of
 from vessels.training.recipe import Recipe
+from vessels.training.schedules import loss_of
 
 import fused
 import small

@@ -17,7 +17,7 @@ from vessels.data import datasets, synthetic
 from vessels.data.datasets import DRIVE
 from vessels.metrics import score
 from vessels.prediction.maps import predict_image
-from vessels.training import learning, loop, runs
+from vessels.training import loop, runs, schedules
 from vessels.training.recipe import Recipe, main, parse, read
 
 import rsan_model
@@ -194,7 +194,7 @@ def test_the_authors_recipe_trains_the_ablations_and_on_versions(variant, recipe
 def test_the_authors_recipe_is_the_one_of_their_scripts(script, batch_size, keep_prob):
     recipe, *_ = parse(DRIVE, script.RECIPE, script.AUTHORS, "help", ["--recipe", "authors"])
     assert (recipe.batch_size, recipe.keep_prob, recipe.vessel_weight) == (batch_size, keep_prob, 1)
-    assert learning.phases(recipe, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
+    assert schedules.phases(recipe, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
 
 
 @pytest.mark.slow
@@ -318,38 +318,38 @@ def test_what_validation_says_is_of_the_validation_images(finished):
 
 
 def test_short_runs_still_drop_and_low_rates_do_not_rise():
-    assert learning.ramped_keep_prob(Recipe(epochs=1, keep_prob=0.9), 0) == 0.9
-    assert not learning.settling(Recipe(epochs=1), 0)
+    assert schedules.ramped_keep_prob(Recipe(epochs=1, keep_prob=0.9), 0) == 0.9
+    assert not schedules.settling(Recipe(epochs=1), 0)
     for epochs in range(2, 8):
-        ramp = [learning.ramped_keep_prob(Recipe(epochs=epochs, keep_prob=0.9), epoch) for epoch in range(epochs)]
+        ramp = [schedules.ramped_keep_prob(Recipe(epochs=epochs, keep_prob=0.9), epoch) for epoch in range(epochs)]
         assert min(ramp) == 0.9 and ramp[-1] == 1
-    ((*_, rate),) = learning.phases(Recipe(epochs=20, learning_rate=1e-6), 100)
+    ((*_, rate),) = schedules.phases(Recipe(epochs=20, learning_rate=1e-6), 100)
     assert max(float(rate(step)) for step in range(0, 2000, 50)) <= 1.001e-6
 
 
 def test_schedules():
     recipe = Recipe(epochs=20, keep_prob=0.88)
-    ramp = [learning.ramped_keep_prob(recipe, epoch) for epoch in range(20)]
+    ramp = [schedules.ramped_keep_prob(recipe, epoch) for epoch in range(20)]
     assert ramp[0] == 1 and ramp[12] == ramp[15] == 0.88 and ramp[:16] == sorted(ramp[:16], reverse=True)
     assert ramp[16:] == [1] * 4
-    ((first, end, rate),) = learning.phases(recipe, 100)
+    ((first, end, rate),) = schedules.phases(recipe, 100)
     assert (first, end) == (0, 20)
     assert float(rate(0)) == 0 and float(rate(50)) == pytest.approx(recipe.learning_rate)
     assert float(rate(2000)) == pytest.approx(1e-5, rel=1e-3)
     authors = dataclasses.replace(recipe, recipe="authors", epochs=150, learning_rate=1e-3)
-    assert learning.phases(authors, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
+    assert schedules.phases(authors, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
 
 
 @pytest.mark.parametrize("vessel_weight", [1.0, 1.2])
 def test_a_vessel_pixel_counts_as_often_as_asked(vessel_weight):
     label, probability = np.array([[[[1.0], [0.0]]]], "float32"), np.array([[[[0.6], [0.3]]]], "float32")
-    found = np.asarray(learning.loss_of(dataclasses.replace(RECIPE, vessel_weight=vessel_weight))(label, probability))
+    found = np.asarray(schedules.loss_of(dataclasses.replace(RECIPE, vessel_weight=vessel_weight))(label, probability))
     np.testing.assert_allclose(found, [[[-vessel_weight * np.log(0.6), -np.log(0.7)]]], rtol=1e-5)
 
 
 def test_the_last_fifth_adapts_the_normalization():
     model = small.build()
-    callback = learning.stage_callback(dataclasses.replace(RECIPE, epochs=10), rsan_model.set_stage)
+    callback = schedules.stage_callback(dataclasses.replace(RECIPE, epochs=10), rsan_model.set_stage)
     model.compile("sgd", "mse")
     callback.set_model(model)
     for epoch, keep_prob, momentum in ((0, {1}, {0.9}), (7, {RECIPE.keep_prob}, {0.9}), (8, {1}, {0.99})):

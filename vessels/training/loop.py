@@ -18,7 +18,6 @@ from vessels.prediction.maps import predict_image, predict_photograph
 from vessels.record import finished, weights_file, write_record
 from vessels.report import plots
 from vessels.training import distribution
-from vessels.training.learning import loss_of, phases, stage_callback
 from vessels.training.runs import (
     describe,
     lock_run,
@@ -28,6 +27,7 @@ from vessels.training.runs import (
     save_weights,
     write_history,
 )
+from vessels.training.schedules import loss_of, phases, stage_callback
 
 
 def train(dataset, network, recipe, data, run_dir, strategy=None):
