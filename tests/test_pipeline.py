@@ -9,7 +9,7 @@ from vessels.data import synthetic
 from vessels.data.batches import Patches, Strength, random_affine
 from vessels.data.datasets import DRIVE, Example
 from vessels.data.images import crop, pad
-from vessels.data.whole import Versions, WholeImages
+from vessels.data.whole_images import Versions, WholeImages
 from vessels.prediction.maps import predict_image
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from vessels import UserError
-from vessels.data import batches, own, whole
+from vessels.data import batches, own, whole_images
 from vessels.files import write_atomically
 from vessels.metrics import best_threshold, score
 from vessels.prediction.maps import predict_image, predict_photograph
@@ -113,8 +113,8 @@ def fit(model, data, recipe, history, run_dir, engine, callbacks, set_stage):
 
 def batches_of(recipe, dataset, examples):
     if recipe.whole_images:
-        strength = whole.Versions() if recipe.recipe == "augmented" else None
-        return whole.WholeImages(examples, dataset.padded, recipe.batch_size, recipe.seed, strength=strength)
+        strength = whole_images.Versions() if recipe.recipe == "augmented" else None
+        return whole_images.WholeImages(examples, dataset.padded, recipe.batch_size, recipe.seed, strength=strength)
     kind = batches.AnyCameraPatches if recipe.recipe == "any" else batches.Patches
     return kind(examples, recipe.patch_size, recipe.batch_size, recipe.steps, recipe.seed)
 
