@@ -7,12 +7,12 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from test_own import PAIRS, originals, root, table  # noqa: F401  (fixtures)
+from test_custom import PAIRS, originals, root, table  # noqa: F401  (fixtures)
 from test_training import arrays
 
 import train_any
 from vessels import UserError
-from vessels.data import batches, datasets, mixture, own, synthetic
+from vessels.data import batches, custom, datasets, mixture, synthetic
 from vessels.data.datasets import DRIVE, Example
 from vessels.files import sha256
 from vessels.training.recipe import main, parse
@@ -249,4 +249,4 @@ def test_tables_are_divided_by_the_runs_seed(root):  # noqa: F811
     path = table(root, *PAIRS)
     for seed in range(5):
         (part,) = read(path, seed=seed).parts
-        assert part == own.read(path).divided(seed)
+        assert part == custom.read(path).divided(seed)

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from test_custom import PAIRS, originals, root, table  # noqa: F401  (fixtures)
 from test_evaluation import FakeModel
 from test_evaluation import save as save_weights
-from test_own import PAIRS, originals, root, table  # noqa: F401  (fixtures)
 
 from vessels import evaluation, files
 from vessels.data import datasets, mixture, synthetic

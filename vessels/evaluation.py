@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vessels import UserError, add_threshold, exit_code, quiet_imports
-from vessels.data import datasets, mixture, own, synthetic
+from vessels.data import custom, datasets, mixture, synthetic
 from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
 from vessels.prediction import external_maps, maps
@@ -108,7 +108,7 @@ def plan(dataset, arguments):
                 raise UserError(f"{output}: the results of {weights or part.name} would overwrite others; score each "
                                 "separately, with its own --output-dir")
             outputs.add(output)
-            if isinstance(part, own.Table):
+            if isinstance(part, custom.Table):
                 check_no_others(output, part)
         plans.append((part, jobs))
     return plans
@@ -134,7 +134,7 @@ def weights_plan(dataset, part, arguments):
         raise UserError(f"{default}: no such weights; train them with `{train}`, or name others")
     jobs = []
     for weights in find_weights(arguments.weights) or [default]:
-        table = isinstance(part, own.Table)
+        table = isinstance(part, custom.Table)
         record = read_record(weights, arguments.allow_modified, None if table else part.name)
         if table and record["dataset"] == "synthetic":
             raise UserError(f"{weights}: trained on procedural images, of which your photographs show nothing; name "
@@ -163,7 +163,7 @@ def load(part, drawn, data_dir):
     """The photographs to score: list of `Example`."""
     if drawn:
         return synthetic.make(part, "test")
-    return own.load(part, "test") if isinstance(part, own.Table) else datasets.load(part, "test", data_dir)
+    return custom.load(part, "test") if isinstance(part, custom.Table) else datasets.load(part, "test", data_dir)
 
 
 def results_folder(dataset, weights, record, flips=False):
@@ -229,13 +229,13 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
         "threshold": threshold,
         "n_images": len(examples),
         **scores,
-        **({"photographs": mixture.photographs(dataset, "test")} if isinstance(dataset, own.Table) else {}),
-        "published": {} if drawn or isinstance(dataset, own.Table) else comparison.paper(dataset.name),
+        **({"photographs": mixture.photographs(dataset, "test")} if isinstance(dataset, custom.Table) else {}),
+        "published": {} if drawn or isinstance(dataset, custom.Table) else comparison.paper(dataset.name),
         "environment": environment(),
         "seconds": {"predicting": round(seconds, 2), "scoring": round(scored - began, 2)},
     }
     pictures = write_results(output, examples, probabilities, metrics, record)
-    if isinstance(dataset, own.Table):
+    if isinstance(dataset, custom.Table):
         page.write_page_of(output, dataset, metrics, examples)
         pictures["index.html"] = b""
     print(f"{source}\nwritten   {output}/: metrics.json, table.md,\n"

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from vessels import UserError
-from vessels.data import datasets, own
+from vessels.data import custom, datasets
 from vessels.files import sha256
 
 
@@ -17,7 +17,7 @@ class Mixture:
     """
 
     sources: tuple[str, ...] = ("DRIVE", "CHASEDB1")
-    parts: tuple[datasets.Dataset | own.Table, ...] = (datasets.DRIVE, datasets.CHASEDB1)
+    parts: tuple[datasets.Dataset | custom.Table, ...] = (datasets.DRIVE, datasets.CHASEDB1)
     title: str = "any camera"
     size: tuple[int, int] = datasets.DRIVE.size  # of synthetic images
     padded: None = None
@@ -42,7 +42,7 @@ def find(source):
     if not Path(source).suffix:
         named = ", ".join(dataset.name for dataset in datasets.DATASETS)
         raise UserError(f"{source}: no such data set; name {named} or a CSV of your own photographs")
-    return own.read(source)
+    return custom.read(source)
 
 
 def read(mixture, seed=0):
@@ -52,13 +52,13 @@ def read(mixture, seed=0):
         UserError: As `own.read`; or a photograph is in two of the sources.
     """
     parts = [find(source) for source in mixture.sources]
-    parts = [part.divided(seed) if isinstance(part, own.Table) else part for part in parts]
+    parts = [part.divided(seed) if isinstance(part, custom.Table) else part for part in parts]
     names = [part.name for part in parts]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{name}: given twice, or two files of that name; give it once, or rename one")
-    rows = [row for part in parts if isinstance(part, own.Table) for row in part.rows.values()]
-    own.check_once(rows)
+    rows = [row for part in parts if isinstance(part, custom.Table) for row in part.rows.values()]
+    custom.check_once(rows)
     owned = {digest: f"{part.name}'s {name}" for part in parts if isinstance(part, datasets.Dataset)
              for name, digest in datasets.published(part).items()}
     for row in rows:
@@ -81,9 +81,9 @@ def load(mixture, split, data_dir=None):
         if isinstance(part, datasets.Dataset):
             examples += datasets.load(part, split, data_dir)
         elif part.part("train+validation"):
-            examples += own.load(part, split) if part.part(split) else []
+            examples += custom.load(part, split) if part.part(split) else []
         else:
-            own.load(part, "train")  # raises a UserError that says what is missing
+            custom.load(part, "train")  # raises a UserError that says what is missing
     least = 1 if split == "validation" else 2
     if len(examples) < least:
         tables = ", ".join(mixture.sources)
@@ -104,4 +104,4 @@ def checksums(mixture, split, data_dir=None):
     """`{"DRIVE/training/images/21_training.tif": SHA-256}` of what `load` reads."""
     return {f"{part.name}/{path}": digest for part in mixture.parts
             for path, digest in (datasets.checksums(part, split, data_dir) if isinstance(part, datasets.Dataset)
-                                 else own.checksums(part, split)).items()}
+                                 else custom.checksums(part, split)).items()}

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from vessels import UserError
-from vessels.data import batches, own, whole_images
+from vessels.data import batches, custom, whole_images
 from vessels.files import write_atomically
 from vessels.metrics import best_threshold, score
 from vessels.prediction.maps import predict_image, predict_photograph
@@ -201,6 +201,6 @@ def finish(run_dir, dataset, recipe, history, config, model, validation):
     if recipe.recipe == "any":
         # A table without test photographs is not scored: its network has learned from all of them.
         sources = ["DRIVE"] if recipe.synthetic else [source for source, part in zip(
-            dataset.sources, dataset.parts, strict=True) if not isinstance(part, own.Table) or part.part("test")]
+            dataset.sources, dataset.parts, strict=True) if not isinstance(part, custom.Table) or part.part("test")]
         command = f"eval_any.py {' '.join(sources) or 'others.csv'} --weights {weights}"
     print(f"weights of epoch {history[-1]['epoch']} in {weights}\nscore them: python {command}")

@@ -10,7 +10,7 @@ from PIL import Image
 from test_datasets import altered, converted, save, text, truncate
 
 from vessels import UserError
-from vessels.data import own, synthetic
+from vessels.data import custom, synthetic
 from vessels.data.datasets import DRIVE
 
 
@@ -43,7 +43,7 @@ PAIRS = [f"images/{i}.png,labels/{i}.png" for i in range(4)]
 
 def test_photographs_of_different_sizes_load_as_they_are(root):
     lines = [f"{pair},masks/{i}.gif,second/{i}.png" for i, pair in enumerate(PAIRS)]
-    found = own.load(own.read(table(root, *lines, header="image,label,fov,second")), "test")
+    found = custom.load(custom.read(table(root, *lines, header="image,label,fov,second")), "test")
     for i, (example, written) in enumerate(zip(found, synthetic.make(DRIVE, "test"), strict=True)):
         cut = np.s_[:-40] if i == 3 else np.s_[:]
         assert example.name == str(i)
@@ -52,8 +52,8 @@ def test_photographs_of_different_sizes_load_as_they_are(root):
 
 
 def test_field_of_view_and_second_observer_are_optional(root):
-    for example, written in zip(own.load(own.read(table(root, *PAIRS[:3])), "test"), synthetic.make(DRIVE, "test"),
-                                strict=False):
+    examples = custom.load(custom.read(table(root, *PAIRS[:3])), "test")
+    for example, written in zip(examples, synthetic.make(DRIVE, "test"), strict=False):
         assert example.second is None
         assert (example.fov != written.fov).mean() < 0.01
 
@@ -75,7 +75,7 @@ SPREADSHEETS = {
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_what_spreadsheets_write_is_read(spelling, encoding, root):
     (root / "mine.csv").write_bytes(SPREADSHEETS[spelling].encode(encoding))
-    rows = own.read(root / "mine.csv").rows
+    rows = custom.read(root / "mine.csv").rows
     assert {name: row.files["label"].resolve() for name, row in rows.items()} == {
         name: (root / f"labels/{name}.png").resolve() for name in "01"}
 
@@ -83,7 +83,7 @@ def test_what_spreadsheets_write_is_read(spelling, encoding, root):
 def test_names_with_separators_and_letters_of_any_language(root):
     shutil.move(root / "images/0.png", root / "images/Gefäße, 网膜.png")
     path = table(root, '"images/Gefäße, 网膜.png",labels/0.png', encoding="utf-8-sig")
-    assert [example.name for example in own.load(own.read(path), "test")] == ["Gefäße, 网膜"]
+    assert [example.name for example in custom.load(custom.read(path), "test")] == ["Gefäße, 网膜"]
 
 
 def test_photographs_of_the_same_name_in_two_folders_keep_apart(root):
@@ -91,7 +91,7 @@ def test_photographs_of_the_same_name_in_two_folders_keep_apart(root):
         (root / side).mkdir()
         shutil.move(root / f"images/{i}.png", root / side / "eye.png")
     path = table(root, "left/eye.png,labels/0.png", "right/eye.png,labels/1.png", "images/2.png,labels/2.png")
-    assert list(own.read(path).rows) == ["left/eye", "right/eye", "images/2"]
+    assert list(custom.read(path).rows) == ["left/eye", "right/eye", "images/2"]
 
 
 @pytest.mark.parametrize(("paths", "expected"), [
@@ -99,15 +99,15 @@ def test_photographs_of_the_same_name_in_two_folders_keep_apart(root):
     (["a/eye.png", "a/eye.jpg"], ["a/eye.png", "a/eye.jpg"]),
 ])
 def test_names_differ_on_every_file_system(paths, expected, tmp_path):
-    assert own.names([*(tmp_path / path for path in paths), tmp_path / "other.png"])[:2] == expected
+    assert custom.names([*(tmp_path / path for path in paths), tmp_path / "other.png"])[:2] == expected
 
 
 def test_names_of_photographs_on_several_drives_stay_inside_the_results(monkeypatch):
     def commonpath(paths):
         raise ValueError("Paths don't have the same drive")
 
-    monkeypatch.setattr(own.os.path, "commonpath", commonpath)
-    assert own.names([Path("/C:/a/eye.png"), Path("/D:/a/eye.png")]) == ["C/a/eye", "D/a/eye"]
+    monkeypatch.setattr(custom.os.path, "commonpath", commonpath)
+    assert custom.names([Path("/C:/a/eye.png"), Path("/D:/a/eye.png")]) == ["C/a/eye", "D/a/eye"]
 
 
 # ---- splits
@@ -116,19 +116,19 @@ def test_names_of_photographs_on_several_drives_stay_inside_the_results(monkeypa
 def test_a_table_may_mix_absolute_and_relative_paths(root, monkeypatch):
     path = table(root, PAIRS[0], f"{(root / 'images/1.png').resolve()},labels/1.png")
     monkeypatch.chdir(path.parent)
-    assert set(own.read(path.name).rows) == {"0", "1"}
+    assert set(custom.read(path.name).rows) == {"0", "1"}
 
 
 def test_only_the_part_asked_for_is_read(root):
     lines = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "validation", "Test", "train"), strict=True)]
-    found = own.read(table(root, *lines, header="image,label,split"))
+    found = custom.read(table(root, *lines, header="image,label,split"))
     parts = {"train": "03", "validation": "1", "test": "2", "train+validation": "013"}
     assert {split: "".join(found.part(split)) for split in parts} == parts
     assert {split: "".join(found.divided(7).part(split)) for split in parts} == parts
 
 
 def test_without_splits_all_are_scored_and_a_seeded_tenth_validates(root):
-    found = own.read(table(root, *PAIRS))
+    found = custom.read(table(root, *PAIRS))
     assert list(found.part("test")) == list("0123")
     chosen = {seed: tuple(found.divided(seed).part("validation")) for seed in range(20)}
     assert {len(names) for names in chosen.values()} == {1} and len(set(chosen.values())) > 1
@@ -137,21 +137,21 @@ def test_without_splits_all_are_scored_and_a_seeded_tenth_validates(root):
 
 
 def test_a_tenth_of_many_validates(root):
-    row = own.read(table(root, PAIRS[0])).rows["0"]
-    many = own.Table(root / "many.csv", {str(i): row for i in range(30)}).divided(0)
+    row = custom.read(table(root, PAIRS[0])).rows["0"]
+    many = custom.Table(root / "many.csv", {str(i): row for i in range(30)}).divided(0)
     assert (len(many.part("train")), len(many.part("validation"))) == (27, 3)
 
 
 def test_a_table_of_test_photographs_alone_says_so(root):
     path = table(root, f"{PAIRS[0]},test", header="image,label,split")
     with pytest.raises(UserError, match=r"none of its 1 photographs has split train, all have test"):
-        own.load(own.read(path).divided(), "train")
+        custom.load(custom.read(path).divided(), "train")
 
 
 def test_checksums_are_of_the_files_read(root):
     path = table(root, *(f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "test"), strict=False)),
                  header="image,label,split")
-    assert own.checksums(own.read(path), "test") == {
+    assert custom.checksums(custom.read(path), "test") == {
         name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in ("images/1.png", "labels/1.png")}
 
 
@@ -191,27 +191,27 @@ def test_bad_tables_are_one_line_that_names_the_line(content, message, root):
     shutil.copy(root / "images/0.png", root / "copy.png")
     (root / "mine.csv").write_text(content)
     with pytest.raises(UserError) as error:
-        own.read(root / "mine.csv")
+        custom.read(root / "mine.csv")
     line = str(error.value)
     assert line.startswith(f"{root}/mine.csv") and message.format(root=root) in line and "\n" not in line
 
 
 def test_no_table_and_no_text(root):
     with pytest.raises(UserError, match=r"none\.csv: No such file"):
-        own.read(root / "none.csv")
+        custom.read(root / "none.csv")
     with pytest.raises(UserError, match=r"mine\.csv: is not text in UTF-8; save it as 'CSV UTF-8'"):
-        own.read(table(root, "images/Gefäß.png,labels/0.png", encoding="cp1252"))
+        custom.read(table(root, "images/Gefäß.png,labels/0.png", encoding="cp1252"))
     with pytest.raises(UserError, match=r"drive\.csv: the name drive is taken; rename the file"):
-        own.read(shutil.move(table(root, *PAIRS), root / "drive.csv"))
+        custom.read(shutil.move(table(root, *PAIRS), root / "drive.csv"))
 
 
 def test_the_same_photograph_in_two_tables_is_refused(root):
-    first = own.read(table(root, f"{PAIRS[0]},test", header="image,label,split"))
+    first = custom.read(table(root, f"{PAIRS[0]},test", header="image,label,split"))
     shutil.copy(root / "images/0.png", root / "images/copy.png")
     second = root / "more.csv"
     second.write_text("image,label,split\nimages/copy.png,labels/1.png,train\n")
     with pytest.raises(UserError, match=r"more\.csv, line 2: .*copy\.png is .*mine\.csv, line 2.* both test and train"):
-        own.check_once([row for one in (first, own.read(second)) for row in one.rows.values()])
+        custom.check_once([row for one in (first, custom.read(second)) for row in one.rows.values()])
 
 
 def swapped(path):
@@ -247,7 +247,7 @@ def test_bad_files_are_one_line_that_names_the_line(file, damage, message, root)
     damage(root / file)
     path = table(root, "images/0.png,labels/0.png,masks/0.gif,second/0.png", header="image,label,fov,second")
     with pytest.raises(UserError) as error:
-        own.load(own.read(path), "test")
+        custom.load(custom.read(path), "test")
     line = str(error.value)
     assert line.startswith(f"{path}, line 2: ") and message in line and Path(file).name in line and "\n" not in line
 
@@ -255,25 +255,25 @@ def test_bad_files_are_one_line_that_names_the_line(file, damage, message, root)
 def test_another_photographs_label_is_refused(root):
     path = table(root, "images/0.png,labels/1.png", "images/1.png,labels/0.png")
     with pytest.raises(UserError, match=r"mine\.csv, line 2: .*labels/1\.png: does not follow the vessels of 0\.png"):
-        own.load(own.read(path), "test")
+        custom.load(custom.read(path), "test")
 
 
 def test_a_second_observer_for_some_photographs_only_is_refused(root):
     path = table(root, f"{PAIRS[0]},second/0.png", f"{PAIRS[1]},", header="image,label,second")
     with pytest.raises(UserError, match=r"mine\.csv, line 3: second is empty here but not in other lines"):
-        own.load(own.read(path), "test")
+        custom.load(custom.read(path), "test")
 
 
 def test_a_transparent_or_16_bit_photograph_is_read(root):
     Image.open(root / "images/0.png").convert("RGBA").save(root / "images/0.png")
-    assert own.load(own.read(table(root, PAIRS[0])), "test")[0].image.dtype == np.uint8
+    assert custom.load(custom.read(table(root, PAIRS[0])), "test")[0].image.dtype == np.uint8
 
 
 def test_les_av_loads(data_root):
     path = data_root / "LES_AV" / "les_av.csv"
     if not path.exists():
         pytest.skip("needs LES_AV beside DRIVE")
-    found = own.read(path)
+    found = custom.read(path)
     assert len(found.rows) == 22 and len(found.divided().part("validation")) == 2
-    for example in own.load(found.divided(), "validation"):
+    for example in custom.load(found.divided(), "validation"):
         assert example.image.shape[:2] == example.label.shape == example.fov.shape
