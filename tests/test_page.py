@@ -15,7 +15,7 @@ from test_report import measured
 from vessels import UserError
 from vessels.data import datasets
 from vessels.metrics import evaluate
-from vessels.report import agreement, page, plots
+from vessels.report import bland_altman, page, plots
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NAMES = ("01_test", "02_test", "03_test")
@@ -100,7 +100,7 @@ def test_measures_are_shown_of_sets_that_have_them(results):
     path = folder / dataset.name / "rsan" / "metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8"))
     for image, one, found in zip(metrics["per_image"], examples, maps(examples), strict=True):
-        image["measures"] = agreement.measures(one, found, metrics["threshold"])
+        image["measures"] = bland_altman.measures(one, found, metrics["threshold"])
     path.write_text(json.dumps(metrics))
     page.write_page(folder, loaded)
     page.write_page_of(path.parent, dataset, metrics, examples)

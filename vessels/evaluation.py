@@ -17,7 +17,7 @@ from vessels.metrics import evaluate
 from vessels.prediction import external_maps, maps
 from vessels.prediction.flips import average_flips
 from vessels.record import environment, find_weights, known_diameters, learned_from, load_network, read_record
-from vessels.report import agreement, comparison, page, plots, tables
+from vessels.report import bland_altman, comparison, page, plots, tables
 
 
 def parse(dataset, description, argv=None):
@@ -218,7 +218,7 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
     try:
         scores = evaluate(examples, probabilities, threshold)
         for one, example, found in zip(scores["per_image"], examples, probabilities, strict=True):
-            one["measures"] = agreement.measures(example, found, threshold)
+            one["measures"] = bland_altman.measures(example, found, threshold)
     except ValueError as error:
         raise UserError(f"{source.split(maxsplit=1)[1]}: {error}; these cannot be scored, name others") from None
     scored = time.time()

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vessels import UserError
 from vessels.data import datasets
 from vessels.files import ROOT, write_atomically
-from vessels.report import ablation, agreement, comparison, plots, tables
+from vessels.report import ablation, bland_altman, comparison, plots, tables
 from vessels.report.plots import FALSE, FOUND, MISSED
 
 WIDTH = 560  # width of a picture on the page, in pixels
@@ -172,16 +172,16 @@ def measures_part(sets):
     """Measures of maps compared with labels; `sets` is `[(title, metrics of its networks)]`; None without measures."""
     shown = []
     for title, all_metrics in sets:
-        if compared := agreement.pairs(all_metrics):
-            head, rows = agreement.table(compared)
+        if compared := bland_altman.pairs(all_metrics):
+            head, rows = bland_altman.table(compared)
             shown += [f"<h3>{html.escape(title)}, {all_metrics[0]['n_images']} test images</h3>",
-                      table(head, [("", cells) for cells in rows]), paragraphs(agreement.conclusions(compared)),
+                      table(head, [("", cells) for cells in rows]), paragraphs(bland_altman.conclusions(compared)),
                       "<div class=curves>"]
             shown += [f"<img src='{data_uri(content, 'png')}' alt='{name}: scatter and Bland-Altman plot'>"
-                      for name, content in agreement.pictures(compared).items()] + ["</div>"]
+                      for name, content in bland_altman.pictures(compared).items()] + ["</div>"]
     lines = ("In the plots, grey lines mark equality, solid lines mean differences, and dashed lines their limits of "
              "agreement.")
-    return part("measures", "Measures", paragraphs([*agreement.HOW, lines]), *shown) if shown else None
+    return part("measures", "Measures", paragraphs([*bland_altman.HOW, lines]), *shown) if shown else None
 
 
 def pictures_part(results_dir):
@@ -198,7 +198,7 @@ def pictures_part(results_dir):
 
 def write_page(results_dir, loaded):
     """Writes `<results_dir>/index.html`, self-contained; `loaded`: `[(dataset, its test examples)]`."""
-    measured = [(dataset.title, agreement.networks(dataset, results_dir)) for dataset, _ in loaded]
+    measured = [(dataset.title, bland_altman.networks(dataset, results_dir)) for dataset, _ in loaded]
     parts = [standing_part(results_dir), ablation_part(results_dir), transfer_part(results_dir),
              measures_part(measured), pictures_part(results_dir)]
     sets = [part(dataset.key, dataset.title, section(tables.results_of(dataset, results_dir), examples))

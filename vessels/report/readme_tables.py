@@ -2,13 +2,13 @@
 
 from vessels import UserError
 from vessels.files import ROOT, write_atomically
-from vessels.report import ablation, agreement, card, comparison, tables
+from vessels.report import ablation, bland_altman, card, comparison, tables
 
 # For each file, what makes the text between `<!-- name: begin -->` and `<!-- name: end -->` from the results folder.
 DOCUMENTS = {
     "README.md": {"results": comparison.short_table},
     "results/README.md": {"networks": tables.readme_table, "where this stands": comparison.markdown,
-                          "measures": agreement.markdown},
+                          "measures": bland_altman.markdown},
     "results/ablation.md": {"ablation": ablation.markdown},
     "weights/README.md": {"model-index": card.model_index, "figures": card.figures},
 }

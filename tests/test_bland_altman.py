@@ -10,7 +10,7 @@ from test_evaluation import example
 from test_report import measured
 
 from vessels.prediction.measures import measure
-from vessels.report import agreement
+from vessels.report import bland_altman
 
 FIRST = np.array([3.0, 1.0, 4.0, 1.5, 5.0, 9.0])
 
@@ -24,27 +24,28 @@ def spread(seed=0):
 def metrics_of(seed=0, **sides):
     """Content of `metrics.json` in which all measures of an image have the given value, for the map, the label, ..."""
     images = [dict(zip(sides, values, strict=True)) for values in zip(*sides.values(), strict=True)]
+    shown = bland_altman.SHOWN
     return measured(seed=seed, per_image=[
-        {"measures": {who: dict.fromkeys(agreement.SHOWN, value) for who, value in image.items()}} for image in images])
+        {"measures": {who: dict.fromkeys(shown, value) for who, value in image.items()}} for image in images])
 
 
 @given(st.floats(-50, 50), st.floats(0.01, 9), st.integers(0, 99))
 def test_known_bias_and_limits(bias, deviation, seed):
-    found = agreement.bland_altman(FIRST, FIRST + bias + deviation * spread(seed))
+    found = bland_altman.bland_altman(FIRST, FIRST + bias + deviation * spread(seed))
     assert found[:3] == pytest.approx((bias, bias - 1.96 * deviation, bias + 1.96 * deviation), abs=1e-9)
 
 
 @pytest.mark.parametrize(("other", "r"), [(2 * FIRST + 7, 1), (-FIRST, -1), (0 * FIRST, np.nan)])
 def test_known_correlation(other, r):
-    assert agreement.bland_altman(FIRST, other)[3] == pytest.approx(r, nan_ok=True)
+    assert bland_altman.bland_altman(FIRST, other)[3] == pytest.approx(r, nan_ok=True)
 
 
 def test_table_holds_known_values_of_all_that_are_compared():
     metrics = metrics_of(map=FIRST + 2 + 0.5 * spread(), label=FIRST, second_observer=3 * FIRST)
-    head, rows = agreement.table(agreement.pairs([metrics, measured(), metrics_of(1, map=FIRST, label=FIRST)]))
+    head, rows = bland_altman.table(bland_altman.pairs([metrics, measured(), metrics_of(1, map=FIRST, label=FIRST)]))
     assert head == ["measure", "first observer", "rsan", "r", "second observer", "r"]  # one training, no old results
-    assert [row[0] for row in rows] == [title for title, _ in agreement.SHOWN.values()]
-    row = dict(zip(agreement.SHOWN, rows, strict=True))["width_px"]
+    assert [row[0] for row in rows] == [title for title, _ in bland_altman.SHOWN.values()]
+    row = dict(zip(bland_altman.SHOWN, rows, strict=True))["width_px"]
     reach = 1.96 * (2 * FIRST).std(ddof=1)
     assert row[1:3] == [f"{FIRST.mean():.2f}", "+2.00 [+1.02, +2.98]"]
     assert row[4:] == [f"{2 * FIRST.mean():+.2f} [{2 * FIRST.mean() - reach:+.2f}, {2 * FIRST.mean() + reach:+.2f}]",
@@ -56,37 +57,37 @@ def test_table_holds_known_values_of_all_that_are_compared():
     (FIRST - 3 + 0.1 * spread(), 0, "0."),
 ])
 def test_conclusion(second, better, biased):
-    compared = agreement.pairs([metrics_of(map=FIRST + 2 + 0.5 * spread(), label=FIRST, second_observer=second)])
-    assert agreement.conclusions(compared)[0].startswith(
+    compared = bland_altman.pairs([metrics_of(map=FIRST + 2 + 0.5 * spread(), label=FIRST, second_observer=second)])
+    assert bland_altman.conclusions(compared)[0].startswith(
         f"rsan, compared with the second observer: narrower limits of agreement in {better} of 8 measures, a higher "
         f"correlation in {better}, and a larger mean difference in {biased}")
 
 
 def test_without_a_second_observer_there_is_no_conclusion():
-    compared = agreement.pairs([metrics_of(map=FIRST, label=FIRST)])
-    assert list(compared) == ["rsan"] and agreement.conclusions(compared) == []
-    assert list(agreement.pictures(compared)) == [title for title, _ in agreement.SHOWN.values()]
+    compared = bland_altman.pairs([metrics_of(map=FIRST, label=FIRST)])
+    assert list(compared) == ["rsan"] and bland_altman.conclusions(compared) == []
+    assert list(bland_altman.pictures(compared)) == [title for title, _ in bland_altman.SHOWN.values()]
 
 
 def test_results_without_measures_or_of_two_images_are_left_out():
-    assert agreement.pairs([]) == agreement.pairs([measured()]) == {}
-    assert agreement.pairs([metrics_of(map=FIRST[:2], label=FIRST[:2])]) == {}
+    assert bland_altman.pairs([]) == bland_altman.pairs([measured()]) == {}
+    assert bland_altman.pairs([metrics_of(map=FIRST[:2], label=FIRST[:2])]) == {}
 
 
 @pytest.mark.parametrize("second", [False, True])
 def test_measures_of_an_image(second):
     one = example("01_test", 1, second=second)
-    found = agreement.measures(one, one.label.astype("float32") * 0.6, 0.55)
+    found = bland_altman.measures(one, one.label.astype("float32") * 0.6, 0.55)
     assert list(found) == ["map", "label", *["second_observer"] * second]
     assert found["map"] == found["label"] == pytest.approx(measure(one.label, one.fov), rel=1e-4, nan_ok=True)
 
 
 def test_a_map_without_vessels_is_measured_and_compared():
     one = example("01_test", 1)
-    found = agreement.measures(one, np.zeros(one.label.shape, "float32"), 0.5)
+    found = bland_altman.measures(one, np.zeros(one.label.shape, "float32"), 0.5)
     assert found["map"]["density"] == 0 and found["map"]["width_px"] is None
     json.dumps(found, allow_nan=False)
-    compared = agreement.pairs([measured(per_image=[{"measures": found}] * 3)])
-    rows = agreement.table(compared)[1]
+    compared = bland_altman.pairs([measured(per_image=[{"measures": found}] * 3)])
+    rows = bland_altman.table(compared)[1]
     assert rows[2][1:4] == ["-", "- [-, -]", "-"]
-    assert set(agreement.pictures(compared)) == {"density", "length density", "branch points", "ends"}
+    assert set(bland_altman.pictures(compared)) == {"density", "length density", "branch points", "ends"}
