@@ -10,7 +10,7 @@ Without the data, `--synthetic` trains on procedural images in a minute.
 import sys
 
 from vessels.data import datasets
-from vessels.training.recipe import Recipe, main
+from vessels.training.config import Recipe, main
 
 RECIPE = Recipe(epochs=60, steps=150, batch_size=4, patch_size=160, keep_prob=0.92)
 AUTHORS = {"epochs": 150, "batch_size": 1, "learning_rate": 1e-3, "vessel_weight": 1.0, "keep_prob": 0.78}

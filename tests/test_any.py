@@ -15,7 +15,7 @@ from vessels import UserError
 from vessels.data import batches, custom, datasets, mixture, synthetic
 from vessels.data.datasets import DRIVE, Example
 from vessels.files import sha256
-from vessels.training.recipe import main, parse
+from vessels.training.config import main, parse
 
 import small
 

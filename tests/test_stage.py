@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from vessels.training.recipe import Recipe
+from vessels.training.config import Recipe
 from vessels.training.schedules import loss_of
 
 import fused

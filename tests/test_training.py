@@ -18,7 +18,7 @@ from vessels.data.datasets import DRIVE
 from vessels.metrics import score
 from vessels.prediction.maps import predict_image
 from vessels.training import loop, runs, schedules
-from vessels.training.recipe import Recipe, main, parse, read
+from vessels.training.config import Recipe, main, parse, read
 
 import rsan_model
 import small

@@ -7,12 +7,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from vessels.data import datasets
-from vessels.training import recipe
+from vessels.training import config
 
 import small
 
 # The authors' recipe, because it compiles only one training step.
-RECIPE = recipe.Recipe(epochs=24, steps=100, batch_size=16, patch_size=128, keep_prob=0.88)
+RECIPE = config.Recipe(epochs=24, steps=100, batch_size=16, patch_size=128, keep_prob=0.88)
 FLAGS = ["--synthetic", "--recipe", "authors", "--epochs", "3", "--batch-size", "4", "--learning-rate", "1e-4"]
 
 
@@ -26,4 +26,4 @@ if __name__ == "__main__":
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * devices)
     tiny = dataclasses.replace(datasets.DRIVE, size=(60, 70), padded=72)
-    sys.exit(recipe.main(tiny, small.network, RECIPE, {}, __doc__, FLAGS + sys.argv[2:]))
+    sys.exit(config.main(tiny, small.network, RECIPE, {}, __doc__, FLAGS + sys.argv[2:]))
