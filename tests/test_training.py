@@ -17,7 +17,7 @@ from vessels.data import datasets, synthetic
 from vessels.data.datasets import DRIVE
 from vessels.metrics import score
 from vessels.prediction.maps import predict_image
-from vessels.training import loop, runs, schedules
+from vessels.training import loop, run_folder, schedules
 from vessels.training.config import Recipe, main, parse, read
 
 import rsan_model
@@ -152,7 +152,7 @@ def test_a_folder_that_is_no_run_is_left_as_it_is(tmp_path, capsys):
     assert "config.json: not of a run (it lacks dataset, " in capsys.readouterr().err
     assert (tmp_path / "config.json").read_text() == '{"name": "mine"}'
     (tmp_path / "config.json").unlink()
-    runs.describe(tmp_path, {"seed": 0}, {})
+    run_folder.describe(tmp_path, {"seed": 0}, {})
     assert (tmp_path / ".video.7.partial").exists()
 
 
@@ -162,7 +162,7 @@ def test_a_folder_of_another_run_is_refused(finished, capsys):
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
-    lock = runs.lock_run(tmp_path)
+    lock = run_folder.lock_run(tmp_path)
     assert run(tmp_path) == 2
     assert "another training writes here" in capsys.readouterr().err
     lock.release()
@@ -370,7 +370,7 @@ def test_a_read_only_place_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(UserError, match="choose --output-dir"):
-        runs.lock_run(blocked / "run")
+        run_folder.lock_run(blocked / "run")
 
 
 @pytest.mark.parametrize("kind", ["patches", "authors", "any"])

@@ -18,7 +18,7 @@ from vessels.prediction.maps import predict_image, predict_photograph
 from vessels.record import finished, weights_file, write_record
 from vessels.report import plots
 from vessels.training import distribution
-from vessels.training.runs import (
+from vessels.training.run_folder import (
     describe,
     lock_run,
     random_states,
