@@ -14,7 +14,7 @@ page that shows them.
 
 import sys
 
-from vessels.data.mixture import Mixture
+from vessels.data.sources import Mixture
 from vessels.evaluation import main
 
 

@@ -21,7 +21,7 @@ Without the data, `--synthetic` trains on procedural images in two minutes.
 
 import sys
 
-from vessels.data.mixture import Mixture
+from vessels.data.sources import Mixture
 from vessels.training.config import Recipe, main
 
 RECIPE = Recipe(recipe="any", epochs=120, steps=200, batch_size=4, patch_size=128, keep_prob=0.96, mixed_precision=True)

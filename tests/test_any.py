@@ -12,7 +12,7 @@ from test_training import arrays
 
 import train_any
 from vessels import UserError
-from vessels.data import batches, custom, datasets, mixture, synthetic
+from vessels.data import batches, custom, datasets, sources, synthetic
 from vessels.data.datasets import DRIVE, Example
 from vessels.files import sha256
 from vessels.training.config import main, parse
@@ -26,11 +26,11 @@ SPLITS = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "train", "va
 
 def run(folder, *flags):
     flags = [*FLAGS, "--output-dir", str(folder), *flags]
-    return main(mixture.Mixture(diameters=(150,)), small.network, RECIPE, {}, "help", flags)
+    return main(sources.Mixture(diameters=(150,)), small.network, RECIPE, {}, "help", flags)
 
 
-def read(*sources, seed=0):
-    return mixture.read(mixture.Mixture(sources=tuple(map(str, sources))), seed)
+def read(*names, seed=0):
+    return sources.read(sources.Mixture(sources=tuple(map(str, names))), seed)
 
 
 # ---- patches
@@ -130,18 +130,18 @@ def test_each_sets_vessel_weight_reaches_its_examples(data_root):
 
 def test_sources_are_learned_from_in_their_order(data_root, root):  # noqa: F811
     mix = read("DRIVE", table(root, *SPLITS, header="image,label,split"), "chase")
-    names = [example.name for example in mixture.load(mix, "train", data_root)]
+    names = [example.name for example in sources.load(mix, "train", data_root)]
     assert names == [*datasets.DRIVE.splits["train"], "0", "1", *datasets.CHASEDB1.splits["train"]]
     assert mix.name == "DRIVE+mine+CHASEDB1"
-    sums = mixture.checksums(mix, "validation", data_root)
+    sums = sources.checksums(mix, "validation", data_root)
     assert sums["mine/images/2.png"] == sha256(root / "images/2.png") and "CHASEDB1/Image_09R.jpg" in sums
     assert not any("images/3.png" in name for name in sums)
 
 
-@pytest.mark.parametrize(("sources", "key"), [([], "any"), (["DRIVE", "CHASEDB1"], "any"), (["DRIVE"], "any-drive"),
+@pytest.mark.parametrize(("names", "key"), [([], "any"), (["DRIVE", "CHASEDB1"], "any"), (["DRIVE"], "any-drive"),
                                               (["a/mine.csv", "DRIVE"], "any-mine-drive")])
-def test_runs_are_named_by_what_they_learn_from(sources, key):
-    _, _, folder, *_ = parse(mixture.Mixture(), RECIPE, {}, "help", sources)
+def test_runs_are_named_by_what_they_learn_from(names, key):
+    _, _, folder, *_ = parse(sources.Mixture(), RECIPE, {}, "help", names)
     assert folder.name == f"{key}-rsan-0"
 
 

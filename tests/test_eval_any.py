@@ -16,7 +16,7 @@ from test_evaluation import FakeModel
 from test_evaluation import save as save_weights
 
 from vessels import evaluation, files
-from vessels.data import datasets, mixture, synthetic
+from vessels.data import datasets, sources, synthetic
 from vessels.data.datasets import DRIVE
 from vessels.files import sha256
 from vessels.prediction.maps import Prediction
@@ -43,7 +43,7 @@ def command(tmp_path, monkeypatch):
 
     def run(*flags, dataset=None):
         network = lambda: (lambda **_: FakeModel(), lambda *_: None)  # noqa: E731
-        return evaluation.main(dataset or mixture.Mixture(), network, "Scores.", list(map(str, flags)))
+        return evaluation.main(dataset or sources.Mixture(), network, "Scores.", list(map(str, flags)))
 
     run.diameters, run.home = [], home
     return run

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vessels import UserError, add_threshold, exit_code, quiet_imports
-from vessels.data import custom, datasets, mixture, synthetic
+from vessels.data import custom, datasets, sources, synthetic
 from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
 from vessels.prediction import external_maps, maps
@@ -23,7 +23,7 @@ from vessels.report import bland_altman, comparison, page, plots, tables
 def parse(dataset, description, argv=None):
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
-    general = isinstance(dataset, mixture.Mixture)
+    general = isinstance(dataset, sources.Mixture)
     if general:
         parser.add_argument("sources", nargs="*", default=list(dataset.sources), metavar="SET", help="data to score: "
                             f"CSVs of your own photographs, DRIVE, CHASEDB1 (default: {' '.join(dataset.sources)})")
@@ -63,7 +63,7 @@ def main(dataset, network, description, argv=None):
     """The command line of `eval_drive.py`, `eval_chase.py` and `eval_any.py`.
 
     Args:
-        dataset: A `datasets.Dataset`, or a `mixture.Mixture`, in which the command line may name other sources.
+        dataset: A `datasets.Dataset`, or a `sources.Mixture`, in which the command line may name other sources.
         network: Function that imports and returns `(build, load_weights)`. `build` returns the network; its arguments
             are "model" in the weights' JSON. `load_weights(model, path)` raises ValueError if the file does not fit.
         description: Text of `--help`.
@@ -95,8 +95,8 @@ def plan(dataset, arguments):
     All records are checked. For `--maps`, `weights` is None and `record` has only "dataset".
     """
     parts = [dataset]
-    if isinstance(dataset, mixture.Mixture) and not arguments.synthetic:
-        parts = [mixture.find(source) for source in arguments.sources]
+    if isinstance(dataset, sources.Mixture) and not arguments.synthetic:
+        parts = [sources.find(source) for source in arguments.sources]
     plans, outputs = [], set()
     for part in parts:
         if arguments.maps:
@@ -118,7 +118,7 @@ def check_no_others(output, table):
     """UserError if `output` holds results of photographs that `table` does not score, such as another CSV's."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         scored = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["photographs"]
-        now = mixture.photographs(table, "test").values()
+        now = sources.photographs(table, "test").values()
         if foreign := [name for name, digest in scored.items() if digest not in now]:
             raise UserError(f"{output}: holds results of {len(foreign)} photographs that {table.path} does not score, "
                             f"such as {foreign[0]}; remove it, or give another --output-dir")
@@ -150,7 +150,7 @@ def photographs_seen(part, weights, record, arguments):
     learned = learned_from(record)
     if not learned or record["dataset"] == "synthetic":
         return []
-    photographs = mixture.photographs(part, "test", arguments.data_dir)
+    photographs = sources.photographs(part, "test", arguments.data_dir)
     seen = [name for name, digest in photographs.items() if digest in learned]
     if seen and not arguments.allow_seen:
         raise UserError(f"{weights}: trained on {len(seen)} of the {len(photographs)} photographs of {part.title} "
@@ -229,7 +229,7 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
         "threshold": threshold,
         "n_images": len(examples),
         **scores,
-        **({"photographs": mixture.photographs(dataset, "test")} if isinstance(dataset, custom.Table) else {}),
+        **({"photographs": sources.photographs(dataset, "test")} if isinstance(dataset, custom.Table) else {}),
         "published": {} if drawn or isinstance(dataset, custom.Table) else comparison.paper(dataset.name),
         "environment": environment(),
         "seconds": {"predicting": round(seconds, 2), "scoring": round(scored - began, 2)},

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from vessels import exit_code, quiet_imports
-from vessels.data import datasets, mixture, synthetic
+from vessels.data import datasets, sources, synthetic
 from vessels.files import ROOT
 from vessels.record import read_start, weights_file
 
@@ -62,10 +62,10 @@ def parse(dataset, recipe, authors, description, argv=None):
     """
     parser = flags(dataset, recipe, authors, description)
     given = vars(parser.parse_args(argv))
-    if sources := given.pop("sources", None):
-        dataset = dataclasses.replace(dataset, sources=tuple(sources))
+    if names := given.pop("sources", None):
+        dataset = dataclasses.replace(dataset, sources=tuple(names))
         if given.get("synthetic"):
-            parser.error(f"--synthetic reads no photographs: leave {' '.join(sources)} out")
+            parser.error(f"--synthetic reads no photographs: leave {' '.join(names)} out")
     data_dir, output_dir, strategy = (given.pop(name) for name in ("data_dir", "output_dir", "strategy"))
     kind = given.get("recipe", "patches")
     implied = {} if kind == "patches" else authors
@@ -91,7 +91,7 @@ def parse(dataset, recipe, authors, description, argv=None):
 
 def flags(dataset, recipe, authors, description):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    general = isinstance(dataset, mixture.Mixture)
+    general = isinstance(dataset, sources.Mixture)
     if general:
         parser.add_argument("sources", nargs="*", help="training data: CSVs of your own photographs, DRIVE, CHASEDB1 "
                             f"(default: {' '.join(dataset.sources)})")
@@ -125,7 +125,7 @@ def main(dataset, network, recipe, authors, description, argv=None):
     """The command line of `train_drive.py`, `train_chase.py` and `train_any.py`.
 
     Args:
-        dataset: A `datasets.Dataset`, or a `mixture.Mixture`, in which the command line may name other sources.
+        dataset: A `datasets.Dataset`, or a `sources.Mixture`, in which the command line may name other sources.
         network: Function that returns `(build, set_stage, load_weights)`, called after the command line was checked.
             `build(keep_prob, variant)` returns the network; `set_stage(model, keep_prob, momentum)` changes it;
             `load_weights(model, path)` raises ValueError if the file does not fit.
@@ -140,8 +140,8 @@ def main(dataset, network, recipe, authors, description, argv=None):
 
     def command():
         found = dataset
-        if isinstance(dataset, mixture.Mixture) and not recipe.synthetic:
-            found = mixture.read(dataset, recipe.seed)
+        if isinstance(dataset, sources.Mixture) and not recipe.synthetic:
+            found = sources.read(dataset, recipe.seed)
         data = read(found, recipe, data_dir)
         with quiet_imports():
             from vessels.training.loop import train
@@ -167,7 +167,7 @@ def read(dataset, recipe, data_dir):
         print(f"SYNTHETIC IMAGES: what follows says nothing about {dataset.title}.")
         examples, validation = (synthetic.make(dataset, split) for split in (recipe.train_on, "validation"))
         return examples, validation, {"train": {}, "validation": {}, **checksums}
-    source = mixture if isinstance(dataset, mixture.Mixture) else datasets
+    source = sources if isinstance(dataset, sources.Mixture) else datasets
     examples, validation = (source.load(dataset, split, data_dir) for split in (recipe.train_on, "validation"))
     return examples, validation, {"train": source.checksums(dataset, recipe.train_on, data_dir),
                                   "validation": source.checksums(dataset, "validation", data_dir), **checksums}
