@@ -187,10 +187,10 @@ def onnx_runtime(model):
 
 def measure_pipeline(model, batch, side):
     """Seconds of a step fed by `batches.Patches`, of a step fed with a ready batch, and of making a batch."""
-    from vessels.data import batches, datasets, synthetic
+    from vessels.data import augmentation, datasets, synthetic
 
     steps = 20
-    patches = batches.Patches(synthetic.make(datasets.DRIVE, "train"), side, batch, steps)
+    patches = augmentation.Patches(synthetic.make(datasets.DRIVE, "train"), side, batch, steps)
     fed = fastest(lambda: model.fit(patches, verbose=0, shuffle=False), 3) / steps
     return {"fed": fed, "at_hand": step_seconds(model, patches[0], steps), "making": fastest(lambda: patches[0], 20)}
 
@@ -199,7 +199,7 @@ def step_seconds(model, batch, steps):
     """Seconds of a training step in an epoch of `steps`, all on this `batch`."""
     import keras
 
-    from vessels.data import batches
+    from vessels.data import augmentation
 
     class AtHand(keras.utils.PyDataset):
         def __len__(self):
@@ -208,7 +208,7 @@ def step_seconds(model, batch, steps):
         def __getitem__(self, index):
             return batch
 
-    data = AtHand(workers=batches.WORKERS)
+    data = AtHand(workers=augmentation.WORKERS)
     return fastest(lambda: model.fit(data, verbose=0, shuffle=False), 3) / steps
 
 

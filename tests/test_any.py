@@ -12,7 +12,7 @@ from test_training import arrays
 
 import train_any
 from vessels import UserError
-from vessels.data import batches, custom, datasets, sources, synthetic
+from vessels.data import augmentation, custom, datasets, sources, synthetic
 from vessels.data.datasets import DRIVE, Example
 from vessels.files import sha256
 from vessels.training.config import main, parse
@@ -42,12 +42,13 @@ def eye():
 
 
 def patches(examples, **strength):
-    return batches.AnyCameraPatches(examples, 56, 8, 2, strength=dataclasses.replace(batches.ANY_CAMERA, **strength))
+    strength = dataclasses.replace(augmentation.ANY_CAMERA, **strength)
+    return augmentation.AnyCameraPatches(examples, 56, 8, 2, strength=strength)
 
 
 def test_batches_depend_on_seed_epoch_and_index_alone(eye):
     def batch(seed, epoch, index):
-        return batches.AnyCameraPatches([eye], 56, 2, 3, seed, epoch)[index][0]
+        return augmentation.AnyCameraPatches([eye], 56, 2, 3, seed, epoch)[index][0]
 
     assert (batch(1, 2, 0) == batch(1, 2, 0)).all()
     for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
@@ -56,7 +57,7 @@ def test_batches_depend_on_seed_epoch_and_index_alone(eye):
 
 def test_the_default_patches_are_those_of_the_released_network(eye):
     """Any change to scale, colour, light, sharpness or the black surround changes at least one of these numbers."""
-    x, y, _ = batches.AnyCameraPatches([eye], 64, 8, 10, seed=3, epoch=2)[4]
+    x, y, _ = augmentation.AnyCameraPatches([eye], 64, 8, 10, seed=3, epoch=2)[4]
     means = [0.0895, 0.1552, 0.1439, 0.4425, 0.4081, 0.4453, 0.3468, 0.4784]
     assert x.mean((1, 2, 3)) == pytest.approx(means, abs=1e-3)
     assert (x == 0).mean((1, 2, 3)) == pytest.approx([0.2434, 0.363, 0.3462, 0, 0, 0, 0.3333, 0], abs=1e-3)
@@ -85,8 +86,8 @@ def test_patches_show_the_field_of_view_as_wide_as_asked(wide, eye):
     fov = np.zeros_like(eye.fov)
     cv2.circle(view := fov.astype("uint8"), (282, 292), 20, 1, -1)
     white = Example("disc", np.full_like(eye.image, 200), view > 0, np.ones_like(fov), diameter=500)
-    strength = dataclasses.replace(batches.ANY_CAMERA, diameter=(wide, wide))
-    _, y, _ = batches.AnyCameraPatches([dataclasses.replace(white, fov=view > 0)], 200, 4, 1, strength=strength)[0]
+    strength = dataclasses.replace(augmentation.ANY_CAMERA, diameter=(wide, wide))
+    _, y, _ = augmentation.AnyCameraPatches([dataclasses.replace(white, fov=view > 0)], 200, 4, 1, strength=strength)[0]
     assert y.sum() / 4 == pytest.approx(np.pi * (20 * wide / 500) ** 2, rel=0.1) or wide > 600
 
 
@@ -107,7 +108,7 @@ def test_thin_vessels_outlive_a_smaller_scale():
     """A third as large, lines a pixel wide keep their share of the patch: smoothed, none would be left."""
     planes = np.zeros((900, 900, 5), "uint8")
     planes[::8, :, 3] = 255
-    shares = [(batches.warp_patch(planes, (450, 450), 128, 3, angle, 1)[..., 3] >= 128).mean()
+    shares = [(augmentation.warp_patch(planes, (450, 450), 128, 3, angle, 1)[..., 3] >= 128).mean()
               for angle in np.linspace(0.1, 1.4, 20)]
     assert np.mean(shares) == pytest.approx(1 / 8, rel=0.05)
 
@@ -139,7 +140,7 @@ def test_sources_are_learned_from_in_their_order(data_root, root):  # noqa: F811
 
 
 @pytest.mark.parametrize(("names", "key"), [([], "any"), (["DRIVE", "CHASEDB1"], "any"), (["DRIVE"], "any-drive"),
-                                              (["a/mine.csv", "DRIVE"], "any-mine-drive")])
+                                            (["a/mine.csv", "DRIVE"], "any-mine-drive")])
 def test_runs_are_named_by_what_they_learn_from(names, key):
     _, _, folder, *_ = parse(sources.Mixture(), RECIPE, {}, "help", names)
     assert folder.name == f"{key}-rsan-0"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vessels.data import synthetic
-from vessels.data.batches import Patches, Strength, random_affine
+from vessels.data.augmentation import Patches, Strength, random_affine
 from vessels.data.datasets import DRIVE, Example
 from vessels.data.images import crop, pad
 from vessels.data.whole_images import Versions, WholeImages

@@ -6,7 +6,7 @@ import cv2
 import keras
 import numpy as np
 
-from vessels.data.batches import WORKERS
+from vessels.data.augmentation import WORKERS
 from vessels.data.images import pad
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from vessels import UserError
-from vessels.data import batches, custom, whole_images
+from vessels.data import augmentation, custom, whole_images
 from vessels.files import write_atomically
 from vessels.metrics import best_threshold, score
 from vessels.prediction.maps import predict_image, predict_photograph
@@ -43,7 +43,7 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
     engine = distribution.start(strategy, [recipe.batch_size, rest])
     seen = validation
     if recipe.recipe == "any":
-        seen = [batches.scaled(example, dataset.diameters[0]) for example in validation]
+        seen = [augmentation.scaled(example, dataset.diameters[0]) for example in validation]
     config = {
         "dataset": dataset.name, **dataclasses.asdict(recipe), "loss": loss_of(recipe).__name__,
         "augmentation": dataclasses.asdict(data.strength) if data.strength else None,
@@ -115,7 +115,7 @@ def batches_of(recipe, dataset, examples):
     if recipe.whole_images:
         strength = whole_images.Versions() if recipe.recipe == "augmented" else None
         return whole_images.WholeImages(examples, dataset.padded, recipe.batch_size, recipe.seed, strength=strength)
-    kind = batches.AnyCameraPatches if recipe.recipe == "any" else batches.Patches
+    kind = augmentation.AnyCameraPatches if recipe.recipe == "any" else augmentation.Patches
     return kind(examples, recipe.patch_size, recipe.batch_size, recipe.steps, recipe.seed)
 
 
