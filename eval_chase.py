@@ -11,7 +11,7 @@ Writes results/CHASEDB1/rsan/: metrics.json, table.md, curves, panels, probabili
 
 import sys
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.evaluation import main
 
 
@@ -22,4 +22,4 @@ def network():
 
 
 if __name__ == "__main__":
-    sys.exit(main(datasets.CHASEDB1, network, __doc__))
+    sys.exit(main(published.CHASEDB1, network, __doc__))

@@ -11,7 +11,7 @@ Writes results/DRIVE/rsan/: metrics.json, table.md, curves, panels, probability 
 
 import sys
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.evaluation import main
 
 
@@ -22,4 +22,4 @@ def network():
 
 
 if __name__ == "__main__":
-    sys.exit(main(datasets.DRIVE, network, __doc__))
+    sys.exit(main(published.DRIVE, network, __doc__))

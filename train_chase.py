@@ -9,7 +9,7 @@ Without the data, `--synthetic` trains on procedural images in a minute.
 
 import sys
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.training.config import Recipe, main
 
 RECIPE = Recipe(epochs=60, steps=150, batch_size=4, patch_size=160, keep_prob=0.92)
@@ -23,4 +23,4 @@ def network():
 
 
 if __name__ == "__main__":
-    sys.exit(main(datasets.CHASEDB1, network, RECIPE, AUTHORS, __doc__))
+    sys.exit(main(published.CHASEDB1, network, RECIPE, AUTHORS, __doc__))

@@ -9,7 +9,7 @@ Without the data, `--synthetic` trains on procedural images in a minute.
 
 import sys
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.training.config import Recipe, main
 
 RECIPE = Recipe(epochs=60, steps=200, batch_size=4, patch_size=128, keep_prob=0.92)
@@ -23,4 +23,4 @@ def network():
 
 
 if __name__ == "__main__":
-    sys.exit(main(datasets.DRIVE, network, RECIPE, AUTHORS, __doc__))
+    sys.exit(main(published.DRIVE, network, RECIPE, AUTHORS, __doc__))

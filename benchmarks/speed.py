@@ -187,10 +187,10 @@ def onnx_runtime(model):
 
 def measure_pipeline(model, batch, side):
     """Seconds of a step fed by `batches.Patches`, of a step fed with a ready batch, and of making a batch."""
-    from vessels.data import augmentation, datasets, synthetic
+    from vessels.data import augmentation, published, synthetic
 
     steps = 20
-    patches = augmentation.Patches(synthetic.make(datasets.DRIVE, "train"), side, batch, steps)
+    patches = augmentation.Patches(synthetic.make(published.DRIVE, "train"), side, batch, steps)
     fed = fastest(lambda: model.fit(patches, verbose=0, shuffle=False), 3) / steps
     return {"fed": fed, "at_hand": step_seconds(model, patches[0], steps), "making": fastest(lambda: patches[0], 20)}
 

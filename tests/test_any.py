@@ -12,8 +12,8 @@ from test_training import arrays
 
 import train_any
 from vessels import UserError
-from vessels.data import augmentation, custom, datasets, sources, synthetic
-from vessels.data.datasets import DRIVE, Example
+from vessels.data import augmentation, custom, published, sources, synthetic
+from vessels.data.published import DRIVE, Example
 from vessels.files import sha256
 from vessels.training.config import main, parse
 
@@ -121,8 +121,8 @@ def test_vessels_count_as_their_set_says(vessel_weight, eye):
 
 
 def test_each_sets_vessel_weight_reaches_its_examples(data_root):
-    for dataset in (datasets.DRIVE, datasets.CHASEDB1):
-        found = {example.vessel_weight for example in datasets.load(dataset, "validation", data_root / dataset.name)}
+    for dataset in (published.DRIVE, published.CHASEDB1):
+        found = {example.vessel_weight for example in published.load(dataset, "validation", data_root / dataset.name)}
         assert found == {dataset.vessel_weight} != {1}
 
 
@@ -132,7 +132,7 @@ def test_each_sets_vessel_weight_reaches_its_examples(data_root):
 def test_sources_are_learned_from_in_their_order(data_root, root):  # noqa: F811
     mix = read("DRIVE", table(root, *SPLITS, header="image,label,split"), "chase")
     names = [example.name for example in sources.load(mix, "train", data_root)]
-    assert names == [*datasets.DRIVE.splits["train"], "0", "1", *datasets.CHASEDB1.splits["train"]]
+    assert names == [*published.DRIVE.splits["train"], "0", "1", *published.CHASEDB1.splits["train"]]
     assert mix.name == "DRIVE+mine+CHASEDB1"
     sums = sources.checksums(mix, "validation", data_root)
     assert sums["mine/images/2.png"] == sha256(root / "images/2.png") and "CHASEDB1/Image_09R.jpg" in sums

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from vessels.data import datasets, synthetic
+from vessels.data import published, synthetic
 from vessels.report.attention import attention_blocks, draw
 
 from attention_module import SpatialAttention
@@ -17,7 +17,7 @@ from rsan_model import build_rsan
 
 @pytest.fixture(scope="module")
 def eye():
-    return synthetic.make(datasets.DRIVE, "validation")[0]
+    return synthetic.make(published.DRIVE, "validation")[0]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def blocks(eye):
     keras.utils.set_random_seed(0)
     model = build_rsan(filters=2)
     model.layers[-1].set_weights([4 * np.ones((1, 1, 2, 1)), np.zeros(1)])  # so that it finds some vessels
-    return attention_blocks(model, SpatialAttention, eye.image, datasets.DRIVE.diameters)
+    return attention_blocks(model, SpatialAttention, eye.image, published.DRIVE.diameters)
 
 
 def test_seven_blocks_by_level(blocks):

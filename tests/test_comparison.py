@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_report import measured
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.report import comparison
 
 
@@ -22,11 +22,11 @@ def results(tmp_path):
 
 
 def published_rows(found):
-    return [(dataset.name, row) for dataset in datasets.DATASETS for row in found[dataset.name]]
+    return [(dataset.name, row) for dataset in published.DATASETS for row in found[dataset.name]]
 
 
 def test_every_published_row_says_how_it_was_scored():
-    for _, row in published_rows(comparison.published()):
+    for _, row in published_rows(comparison.published_figures()):
         assert {*comparison.HOW, "scored_by"} <= set(row), row["method"]
         assert row["pooling"] in comparison.POOLINGS and isinstance(row["comparable"], bool)
         assert row["caveat"] or row["comparable"]
@@ -37,13 +37,13 @@ def test_quoted_figures_are_the_references():
     if not path.is_file():
         pytest.skip("needs published.json in $RSAN_REFERENCE")
     quoted = published_rows(json.loads(path.read_text(encoding="utf-8")))
-    ours = published_rows(comparison.published())
+    ours = published_rows(comparison.published_figures())
     assert [(name, {**row, **reference}) for (name, row), (_, reference) in zip(ours, quoted, strict=True)] == ours
 
 
 def test_published_rows_stand_below_ours_scored_alike(results):
     metrics = measured()
-    for scored, found in comparison.blocks(datasets.DRIVE, results).items():
+    for scored, found in comparison.blocks(published.DRIVE, results).items():
         rows = [dict(zip(comparison.HEAD, cells, strict=True)) for _, cells in found]
         own = [row for row in rows if row["comparable"] == "ours"]
         assert [(row["pooling"], row["F1"]) for row in own] == [
@@ -56,7 +56,7 @@ def test_published_rows_stand_below_ours_scored_alike(results):
 
 
 def test_what_is_not_comparable_is_marked(results):
-    found = comparison.blocks(datasets.DRIVE, results)["whole_image"]
+    found = comparison.blocks(published.DRIVE, results)["whole_image"]
     kind, cells = next(row for row in found if row[1][0].startswith("FR-UNet"))
     assert kind == "no" and "no" in cells and "0.8316" in cells and "double threshold" in cells[-1]
 
@@ -65,7 +65,7 @@ def test_training_on_validation_images_and_flips_are_said(results):
     metrics = measured(flips=True)
     metrics["weights"]["recipe"]["train_on"] = "train+validation"
     (results / "DRIVE" / "rsan" / "metrics.json").write_text(json.dumps(metrics))
-    kind, cells = comparison.blocks(datasets.DRIVE, results)["whole_image"][0]
+    kind, cells = comparison.blocks(published.DRIVE, results)["whole_image"][0]
     assert kind == "ours" and "averaging flips; images 20 training, 0 validation, 20 test" in cells[-2]
 
 

@@ -11,7 +11,7 @@ from test_datasets import altered, converted, save, text, truncate
 
 from vessels import UserError
 from vessels.data import custom, synthetic
-from vessels.data.datasets import DRIVE
+from vessels.data.published import DRIVE
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from test_evaluation import FakeModel
 from test_evaluation import save as save_weights
 
 from vessels import evaluation, files
-from vessels.data import datasets, sources, synthetic
-from vessels.data.datasets import DRIVE
+from vessels.data import published, sources, synthetic
+from vessels.data.published import DRIVE
 from vessels.files import sha256
 from vessels.prediction.maps import Prediction
 from vessels.record import record_path
@@ -82,8 +82,8 @@ def test_only_the_test_part_is_scored(command, root):  # noqa: F811
 def drive(root, monkeypatch):  # noqa: F811
     """Replacements for the test images of DRIVE, and their files."""
     made = synthetic.make(DRIVE, "test")[:2]
-    monkeypatch.setattr(datasets, "load", lambda *_: made)
-    monkeypatch.setattr(datasets, "files", lambda *_: {one.name: {"image": root / f"images/{i}.png"}
+    monkeypatch.setattr(published, "load", lambda *_: made)
+    monkeypatch.setattr(published, "files", lambda *_: {one.name: {"image": root / f"images/{i}.png"}
                                                        for i, one in enumerate(made)})
     return made
 

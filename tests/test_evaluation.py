@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from vessels import UserError, evaluation, files, record, release
-from vessels.data import datasets, synthetic
-from vessels.data.datasets import Example
+from vessels.data import published, synthetic
+from vessels.data.published import Example
 from vessels.metrics import METRICS, PROTOCOLS, best_threshold, centreline_dice, evaluate, score
 from vessels.report import comparison
 
@@ -227,11 +227,11 @@ def command(tmp_path, monkeypatch):
     examples = [example("01_test", 1), example("02_test", 2)]
     predicted = dict(zip((one.image.tobytes() for one in examples), maps(examples), strict=True))
     (tmp_path / "results").mkdir()
-    published = files.ROOT / "results" / "published.json"
-    (tmp_path / "results" / "published.json").write_bytes(published.read_bytes())
+    figures = files.ROOT / "results" / "published.json"
+    (tmp_path / "results" / "published.json").write_bytes(figures.read_bytes())
     for module in (evaluation, release, comparison):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(datasets, "load", lambda *_: examples)
+    monkeypatch.setattr(published, "load", lambda *_: examples)
     monkeypatch.setattr(synthetic, "make", lambda *_: examples)
     monkeypatch.setattr(evaluation.maps, "predict_image", lambda model, image, side: predicted[image.tobytes()])
 
@@ -249,7 +249,7 @@ def command(tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluation.maps, "predict_photograph", predict_photograph)
 
-    def run(*flags, dataset=datasets.DRIVE):
+    def run(*flags, dataset=published.DRIVE):
         return evaluation.main(dataset, lambda: (build, load_weights), "Scores.", list(map(str, flags)))
 
     run.diameters = []  # diameters that were asked for, one tuple for each image of another set's network
@@ -356,7 +356,7 @@ def test_a_threshold_is_released_with_its_scores(command, tmp_path, capsys):
 ])
 def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
     weights = save(tmp_path / "run", "best", **changes)
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         assert command(weights, dataset=dataset) == 0
     if changes.get("dataset") == "CHASEDB1":  # scores on its own set are beside it, others in a folder
         assert (tmp_path / "run" / "results" / "DRIVE" / "metrics.json").exists()
@@ -413,7 +413,7 @@ def test_all_rows_of_a_set_come_from_one_command(command, tmp_path, monkeypatch)
     save(tmp_path / "weights", "any_rsan", dataset="DRIVE+CHASEDB1", diameters=[800])
     (tmp_path / "weights" / "no_record.weights.h5").write_bytes(b"")
     assert command(tmp_path / "weights") == 0
-    folders = {"rsan": None, "rsan_seed1": None, "rsan_of_CHASEDB1": datasets.CHASEDB1.diameter, "any_rsan": 800}
+    folders = {"rsan": None, "rsan_seed1": None, "rsan_of_CHASEDB1": published.CHASEDB1.diameter, "any_rsan": 800}
     results = tmp_path / "results" / "DRIVE"
     assert {path.name for path in results.iterdir()} == set(folders)
     # Networks of the set itself see photographs unscaled; the folder is read in the order of names.
@@ -439,8 +439,8 @@ def test_weights_of_an_unfinished_run_are_scored_and_marked(command, tmp_path, c
 
 
 def test_another_data_set_is_one_more_instance(command, tmp_path, monkeypatch, capsys):
-    third = dataclasses.replace(datasets.DRIVE, name="STARE", title="Stare", key="stare", diameter=640)
-    monkeypatch.setattr(datasets, "DATASETS", (*datasets.DATASETS, third))
+    third = dataclasses.replace(published.DRIVE, name="STARE", title="Stare", key="stare", diameter=640)
+    monkeypatch.setattr(published, "DATASETS", (*published.DATASETS, third))
     save(tmp_path / "weights", "stare_rsan", dataset="STARE")
     assert command(dataset=third) == 0
     assert "Stare, 2 test images" in capsys.readouterr().out
@@ -500,7 +500,7 @@ def test_a_network_that_predicts_no_probabilities_is_not_scored(command, tmp_pat
 def test_data_errors_come_before_the_network_is_built(command, tmp_path, capsys, monkeypatch):
     save(tmp_path / "weights")
     missing = UserError("data/DRIVE: no such folder; get it")
-    monkeypatch.setattr(datasets, "load", lambda *_: (_ for _ in ()).throw(missing))
+    monkeypatch.setattr(published, "load", lambda *_: (_ for _ in ()).throw(missing))
     monkeypatch.setattr(FakeModel, "__init__", lambda self: pytest.fail("built"), raising=False)
     assert command() == 2
     assert capsys.readouterr().err == "error: data/DRIVE: no such folder; get it\n"

@@ -14,13 +14,13 @@ from PIL import Image
 from predicting import run
 
 from vessels import UserError
-from vessels.data import datasets, synthetic
+from vessels.data import published, synthetic
 from vessels.prediction import folders
 
 
 @pytest.fixture(scope="module")
 def eye():
-    return synthetic.make(datasets.DRIVE, "validation")[0].image[::2, ::2]
+    return synthetic.make(published.DRIVE, "validation")[0].image[::2, ::2]
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vessels.data import synthetic
-from vessels.data.datasets import DRIVE
 from vessels.data.fov import field_of_view
+from vessels.data.published import DRIVE
 
 DIAMETER = 2 * 0.478 * 565  # of the synthetic eyes
 

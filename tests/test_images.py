@@ -7,13 +7,13 @@ import tifffile
 from PIL import Image
 
 from vessels import UserError
-from vessels.data import datasets, images, synthetic
+from vessels.data import images, published, synthetic
 
 
 @pytest.fixture(scope="module")
 def eye():
     """uint8 RGB, not square, so that a turned image is noticed."""
-    return np.ascontiguousarray(synthetic.make(datasets.DRIVE, "validation")[0].image[::2, 8:-8:2])
+    return np.ascontiguousarray(synthetic.make(published.DRIVE, "validation")[0].image[::2, 8:-8:2])
 
 
 ORIENTATION = 274

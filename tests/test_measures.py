@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vessels.data import datasets, synthetic
+from vessels.data import published, synthetic
 from vessels.prediction.maps import Prediction, resize
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 from vessels.prediction.photographs import MEASURED, measure_map
@@ -38,7 +38,7 @@ def pixels_long(found):
 
 @pytest.fixture(scope="module")
 def eye():
-    return synthetic.make(datasets.CHASEDB1, "validation")[0]
+    return synthetic.make(published.CHASEDB1, "validation")[0]
 
 
 @pytest.mark.parametrize("width", [2, 3, 5, 8, 12, 20])
@@ -143,7 +143,7 @@ def test_half_and_double_size_change_nothing_by_more_than_a_twentieth(eye, scale
 
 @pytest.mark.slow
 def test_labels_of_drive_at_double_size(data_root):
-    for one in datasets.load(datasets.DRIVE, "test", quiet=True)[:3]:
+    for one in published.load(published.DRIVE, "test", quiet=True)[:3]:
         before = measure(one.label, one.fov)
         after = measure(*(array.repeat(2, axis=0).repeat(2, axis=1) for array in (one.label, one.fov)))
         for name in before.keys() - {"width_px", "widest_px", "ends"}:

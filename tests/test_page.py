@@ -13,7 +13,7 @@ from test_evaluation import example, maps
 from test_report import measured
 
 from vessels import UserError
-from vessels.data import datasets
+from vessels.data import published
 from vessels.metrics import evaluate
 from vessels.report import bland_altman, page, plots
 
@@ -25,7 +25,7 @@ NAMES = ("01_test", "02_test", "03_test")
 def results(tmp_path):
     """A results folder of both sets and all variants, and the other arguments of `write_page`."""
     loaded = []
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         examples = [example(name, seed) for seed, name in enumerate(NAMES)]
         probabilities = maps(examples)
         for variant in page.NETWORKS:
@@ -141,7 +141,7 @@ def test_figure_has_a_row_for_each_set_and_five_columns(results):
 def test_what_is_left_out_is_said(results, monkeypatch):
     folder, loaded = results
     by_name = {dataset.name: examples for dataset, examples in loaded}
-    monkeypatch.setattr(datasets, "load", lambda dataset, split: by_name[dataset.name])
+    monkeypatch.setattr(published, "load", lambda dataset, split: by_name[dataset.name])
     assert [line.split()[0] for line in page.write(folder)] == ["written", "written"]
     (folder / "DRIVE" / "backbone" / "probabilities" / "01_test.png").write_bytes(b"no picture")
     assert [line.split()[0] for line in page.write(folder)] == ["written", "left"]
@@ -149,7 +149,7 @@ def test_what_is_left_out_is_said(results, monkeypatch):
     def absent(dataset, split):
         raise UserError("no data")
 
-    monkeypatch.setattr(datasets, "load", absent)
+    monkeypatch.setattr(published, "load", absent)
     lines = page.write(folder)
     assert len(lines) == len(loaded) and all("no data" in line for line in lines)
 

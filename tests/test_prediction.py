@@ -16,7 +16,7 @@ from PIL import Image
 from predicting import Darkness, run
 
 from vessels import UserError
-from vessels.data import datasets, images, synthetic
+from vessels.data import images, published, synthetic
 from vessels.data.fov import estimate_fov
 from vessels.prediction import maps
 from vessels.prediction import photographs as command
@@ -39,7 +39,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def eye():
-    return synthetic.make(datasets.DRIVE, "validation")[0].image
+    return synthetic.make(published.DRIVE, "validation")[0].image
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_tiles_without_an_inside_are_refused(tile):
         maps.predict_tiled(Darkness(), np.zeros((8, 8, 3), "uint8"), tile)
 
 
-@pytest.mark.parametrize("dataset", datasets.DATASETS, ids=lambda dataset: dataset.name)
+@pytest.mark.parametrize("dataset", published.DATASETS, ids=lambda dataset: dataset.name)
 @pytest.mark.parametrize("factor", [0.4, 1, 2.5])
 def test_every_size_is_seen_at_the_scale_of_training(eye, dataset, factor):
     image = cv2.resize(eye, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)

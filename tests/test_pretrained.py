@@ -12,7 +12,7 @@ from conftest import ROOT
 import eval_chase
 import eval_drive
 from vessels import evaluation
-from vessels.data import datasets, synthetic
+from vessels.data import published, synthetic
 from vessels.metrics import PROTOCOLS
 from vessels.prediction import segment
 from vessels.prediction.maps import predict_photograph
@@ -20,7 +20,7 @@ from vessels.prediction.maps import predict_photograph
 from pretrained import names, released
 from rsan_model import build_rsan, load_weights
 
-DIAMETERS = {dataset.name: dataset.diameters for dataset in datasets.DATASETS}
+DIAMETERS = {dataset.name: dataset.diameters for dataset in published.DATASETS}
 
 
 @pytest.mark.parametrize("name", names())
@@ -91,18 +91,18 @@ class Darkness:
 
 @pytest.mark.parametrize(("diameters", "seen"), [(None, (537,)), ((300, 500), (300, 500))])
 def test_a_photograph_of_any_size_is_segmented_by_one_call(diameters, seen):
-    eye = cv2.resize(synthetic.make(datasets.DRIVE, "validation")[0].image, None, fx=1.3, fy=1.3)
+    eye = cv2.resize(synthetic.make(published.DRIVE, "validation")[0].image, None, fx=1.3, fy=1.3)
     probability = segment(Darkness(), eye, diameters)
     assert probability.shape == eye.shape[:2] and probability.dtype == np.float32
     np.testing.assert_array_equal(probability, predict_photograph(Darkness(), eye, seen).probability)
 
 
 @pytest.mark.parametrize(("script", "dataset"), [
-    (eval_drive, datasets.DRIVE), pytest.param(eval_chase, datasets.CHASEDB1, marks=pytest.mark.slow)])
+    (eval_drive, published.DRIVE), pytest.param(eval_chase, published.CHASEDB1, marks=pytest.mark.slow)])
 def test_weights_of_the_authors_form_score_without_a_record_and_ours_under_any_name(script, dataset, tmp_path,
                                                                                     monkeypatch, capsys):
     tiny = dataclasses.replace(dataset, size=(60, 70), padded=72)
-    monkeypatch.setattr(datasets, "load", lambda *_: synthetic.make(tiny, "test"))
+    monkeypatch.setattr(published, "load", lambda *_: synthetic.make(tiny, "test"))
     ours, record = released(f"{dataset.key}_rsan")
     shutil.copy(ours, tmp_path / "ours.h5")
     assert evaluation.main(tiny, script.network, "", [str(tmp_path / "ours.h5")]) == 2

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vessels.data import datasets, synthetic
+from vessels.data import published, synthetic
 from vessels.data.fov import field_of_view
 from vessels.data.images import read_mask, read_photograph
 from vessels.prediction.maps import Prediction, predict_photograph
@@ -17,7 +17,7 @@ from rsan_model import build_rsan
 
 @pytest.fixture(scope="module")
 def example():
-    return synthetic.make(datasets.DRIVE, "validation")[0]
+    return synthetic.make(published.DRIVE, "validation")[0]
 
 
 def said(image, label, confidence=0.85):
@@ -64,10 +64,10 @@ def test_densities_that_eyes_do_not_have_get_a_warning(change, warning, example)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dataset", datasets.DATASETS, ids=lambda dataset: dataset.name)
+@pytest.mark.parametrize("dataset", published.DATASETS, ids=lambda dataset: dataset.name)
 def test_the_released_network_is_sure_of_usual_photographs(dataset, data_root):
     model = build_rsan(weights="any")
-    for one in datasets.load(dataset, "validation", data_root)[:1]:
+    for one in published.load(dataset, "validation", data_root)[:1]:
         for image, warned in ((one.image, False), (negative(one.image), True)):
             found = predict_photograph(model, image, model.diameters, threshold=model.threshold)
             assert bool(doubts(image, found, found.probability >= model.threshold)) == warned
@@ -87,8 +87,8 @@ def test_usual_photographs_get_none_and_unusual_ones_do(name, data_root):
             rows = list(csv.DictReader(file))[::11]
         pairs = [(read_photograph(table.parent / row["image"]), read_mask(table.parent / row["label"])) for row in rows]
     else:
-        dataset = {one.name: one for one in datasets.DATASETS}[name]
-        pairs = [(one.image, one.label) for one in datasets.load(dataset, "validation", data_root)]
+        dataset = {one.name: one for one in published.DATASETS}[name]
+        pairs = [(one.image, one.label) for one in published.load(dataset, "validation", data_root)]
     for image, label in pairs:
         assert not said(image, label)
         for change, warning in UNUSUAL[:6]:

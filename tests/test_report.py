@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from test_evaluation import example, maps
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.metrics import evaluate
 from vessels.report import plots, tables
 
@@ -76,7 +76,7 @@ def test_agreement_colours():
         assert not shown[~one.fov].any()
 
 
-@pytest.mark.parametrize("dataset", datasets.DATASETS, ids=lambda dataset: dataset.key)
+@pytest.mark.parametrize("dataset", published.DATASETS, ids=lambda dataset: dataset.key)
 def test_panel_shows_four_tiles_wide_enough_for_a_readme(dataset):
     one = example("01_test", 1, size=dataset.size)
     picture = Image.open(io.BytesIO(plots.panel(one, one.label.astype("float32"))))
@@ -154,7 +154,7 @@ def test_results_of_other_versions_can_be_read(tmp_path, monkeypatch):
                             ("rsan_seed1", measured(seed=1)), ("rsan", measured())):
         (tmp_path / "DRIVE" / folder).mkdir(parents=True)
         (tmp_path / "DRIVE" / folder / "metrics.json").write_text(json.dumps(metrics))
-    found = [metrics for _, metrics in tables.results_of(datasets.DRIVE, tmp_path)]
+    found = [metrics for _, metrics in tables.results_of(published.DRIVE, tmp_path)]
     assert names_of(found) == ["rsan (here)", "rsan, mean ± std of 2 seeds", "attention_u_net (here)",
                                "rsan, authors' recipe (here)"]
     monkeypatch.setitem(tables.COLUMNS, "topology", "topology")  # a metric that older results lack

@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from vessels.data import datasets, synthetic
+from vessels.data import published, synthetic
 
-SMALL = dataclasses.replace(datasets.DRIVE, size=(200, 184))
+SMALL = dataclasses.replace(published.DRIVE, size=(200, 184))
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 8), ("test", 4), ("train+validation", 10)])
@@ -18,7 +18,7 @@ def test_counts_and_names(split, count):
     assert examples[0].name == f"synthetic_{split.split('+')[0]}_01"
 
 
-@pytest.mark.parametrize("dataset", [datasets.DRIVE, datasets.CHASEDB1], ids=lambda dataset: dataset.name)
+@pytest.mark.parametrize("dataset", [published.DRIVE, published.CHASEDB1], ids=lambda dataset: dataset.name)
 def test_looks_like_the_data_set(dataset):
     start = time.perf_counter()
     examples = synthetic.make(dataset, "validation")
@@ -33,7 +33,7 @@ def test_looks_like_the_data_set(dataset):
 
 
 def test_vessels_are_darker_than_what_is_around_them():
-    for example in synthetic.make(datasets.DRIVE, "test"):
+    for example in synthetic.make(published.DRIVE, "test"):
         green = example.image[..., 1].astype(float)
         near = np.zeros_like(example.label)
         for shift in (-6, 6):
@@ -42,7 +42,7 @@ def test_vessels_are_darker_than_what_is_around_them():
 
 
 def test_second_observer_agrees_but_not_fully():
-    for example in synthetic.make(datasets.DRIVE, "test"):
+    for example in synthetic.make(published.DRIVE, "test"):
         dice = 2 * (example.label & example.second).sum() / (example.label.sum() + example.second.sum())
         assert 0.7 < dice < 0.95
 

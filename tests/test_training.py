@@ -13,8 +13,8 @@ import pytest
 import train_chase
 import train_drive
 from vessels import UserError
-from vessels.data import datasets, synthetic
-from vessels.data.datasets import DRIVE
+from vessels.data import published, synthetic
+from vessels.data.published import DRIVE
 from vessels.metrics import score
 from vessels.prediction.maps import predict_image
 from vessels.training import loop, run_folder, schedules
@@ -300,8 +300,8 @@ def test_the_default_recipes_are_what_the_released_weights_were_trained_by():
 
 def test_validation_images_are_not_the_training_images(monkeypatch):
     asked = []
-    monkeypatch.setattr(datasets, "load", lambda dataset, split, folder: asked.append(split) or [split])
-    monkeypatch.setattr(datasets, "checksums", lambda dataset, split, folder: {split: "sha"})
+    monkeypatch.setattr(published, "load", lambda dataset, split, folder: asked.append(split) or [split])
+    monkeypatch.setattr(published, "checksums", lambda dataset, split, folder: {split: "sha"})
     examples, validation, checksums = read(DRIVE, dataclasses.replace(RECIPE, synthetic=False), None)
     assert (examples, validation) == (["train"], ["validation"])
     assert checksums == {"train": {"train": "sha"}, "validation": {"validation": "sha"}}

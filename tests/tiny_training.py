@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.training import config
 
 import small
@@ -25,5 +25,5 @@ if __name__ == "__main__":
 
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * devices)
-    tiny = dataclasses.replace(datasets.DRIVE, size=(60, 70), padded=72)
+    tiny = dataclasses.replace(published.DRIVE, size=(60, 70), padded=72)
     sys.exit(config.main(tiny, small.network, RECIPE, {}, __doc__, FLAGS + sys.argv[2:]))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vessels import UserError, add_threshold, exit_code, quiet_imports
-from vessels.data import custom, datasets, sources, synthetic
+from vessels.data import custom, published, sources, synthetic
 from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
 from vessels.prediction import external_maps, maps
@@ -63,7 +63,7 @@ def main(dataset, network, description, argv=None):
     """The command line of `eval_drive.py`, `eval_chase.py` and `eval_any.py`.
 
     Args:
-        dataset: A `datasets.Dataset`, or a `sources.Mixture`, in which the command line may name other sources.
+        dataset: A `published.Dataset`, or a `sources.Mixture`, in which the command line may name other sources.
         network: Function that imports and returns `(build, load_weights)`. `build` returns the network; its arguments
             are "model" in the weights' JSON. `load_weights(model, path)` raises ValueError if the file does not fit.
         description: Text of `--help`.
@@ -163,7 +163,7 @@ def load(part, drawn, data_dir):
     """The photographs to score: list of `Example`."""
     if drawn:
         return synthetic.make(part, "test")
-    return custom.load(part, "test") if isinstance(part, custom.Table) else datasets.load(part, "test", data_dir)
+    return custom.load(part, "test") if isinstance(part, custom.Table) else published.load(part, "test", data_dir)
 
 
 def results_folder(dataset, weights, record, flips=False):
@@ -172,7 +172,7 @@ def results_folder(dataset, weights, record, flips=False):
         own = record["dataset"] in (dataset.name, "synthetic")
         return weights.parent / ("results" + "_flips" * flips) / ("" if own else dataset.name)
     name = weights.name.removesuffix(".h5").removesuffix(".weights")
-    for one in datasets.DATASETS:
+    for one in published.DATASETS:
         if one.name == record["dataset"]:
             name = name.removeprefix(f"{one.key}_") + f"_of_{one.name}" * (one.name != dataset.name)
     return ROOT / "results" / dataset.name / (name + "_flips" * flips)

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 
 from vessels import UserError
-from vessels.data import datasets
+from vessels.data import published
 from vessels.files import ROOT, sha256, write_atomically
 
 
@@ -255,7 +255,7 @@ def read_start(weights, variant):
 
 def known_diameters(weights, record, remedy="name other weights"):
     """Widths in pixels to which fields of view are scaled: tuple, from the record, else from the training set."""
-    known = {dataset.name: dataset.diameters for dataset in datasets.DATASETS}
+    known = {dataset.name: dataset.diameters for dataset in published.DATASETS}
     diameters = record.get("diameters", known.get(record["dataset"]))
     if not diameters:
         raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; "
@@ -269,6 +269,6 @@ def record_and_diameters(weights, diameter=None):
     A `diameter`, in pixels, replaces those of the record; weights in the form of Keras 2 need it.
     """
     record = read_record(weights, dataset="an unknown data set")
-    examples = ", ".join(f"{dataset.title}: {dataset.diameter}" for dataset in datasets.DATASETS)
+    examples = ", ".join(f"{dataset.title}: {dataset.diameter}" for dataset in published.DATASETS)
     remedy = f"give --diameter ({examples}), or name other weights"
     return record, (diameter,) if diameter else known_diameters(weights, record, remedy)

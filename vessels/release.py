@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from vessels import UserError, add_threshold, exit_code
-from vessels.data import datasets
+from vessels.data import published
 from vessels.files import ROOT, sha256, write_atomically
 from vessels.metrics import PROTOCOLS
 from vessels.record import read_record, record_path
@@ -24,7 +24,7 @@ def target(record):
     Examples are `drive_rsan`, `chase_rsan_all` and `drive_rsan_authors_seed1`, or `any_rsan` for a network trained on
     several sets.
     """
-    key = {dataset.name: dataset.key for dataset in datasets.DATASETS}.get(record["dataset"], "any")
+    key = {dataset.name: dataset.key for dataset in published.DATASETS}.get(record["dataset"], "any")
     recipe, seed = record["recipe"].get("recipe", "patches"), record["seed"]
     everything = key != "any" and record["recipe"].get("train_on") == "train+validation"
     parts = [key, record["variant"], *[recipe] * (recipe not in ("patches", key)), *["all"] * everything,
@@ -40,7 +40,7 @@ def release(weights, replace=False, threshold=None):
             other weights have that name and `replace` is False.
     """
     record = read_record(weights)
-    sets = {dataset.name: dataset for dataset in datasets.DATASETS}
+    sets = {dataset.name: dataset for dataset in published.DATASETS}
     names = record["dataset"].split("+")
     if not set(names) <= set(sets):
         raise UserError(f"{weights}: trained on {record['dataset']}; only weights trained on "

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 from vessels import UserError
-from vessels.data.datasets import DATASETS, Example, check_label, relief
 from vessels.data.fov import field_of_view
 from vessels.data.images import read_mask, read_photograph
+from vessels.data.published import DATASETS, Example, check_label, relief
 from vessels.files import read_bytes, sha256
 
 REQUIRED, OPTIONAL = ("image", "label"), ("fov", "second", "split")
@@ -47,7 +47,7 @@ class Table:
     rows: dict[str, Row]
 
     key = "any"  # in the name of the script that scores it
-    vessel_weight = 1.0  # as `datasets.Dataset` has it
+    vessel_weight = 1.0  # as `published.Dataset` has it
 
     @property
     def name(self):

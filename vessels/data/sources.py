@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from vessels import UserError
-from vessels.data import custom, datasets
+from vessels.data import custom, published
 from vessels.files import sha256
 
 
@@ -17,9 +17,9 @@ class Mixture:
     """
 
     sources: tuple[str, ...] = ("DRIVE", "CHASEDB1")
-    parts: tuple[datasets.Dataset | custom.Table, ...] = (datasets.DRIVE, datasets.CHASEDB1)
+    parts: tuple[published.Dataset | custom.Table, ...] = (published.DRIVE, published.CHASEDB1)
     title: str = "any camera"
-    size: tuple[int, int] = datasets.DRIVE.size  # of synthetic images
+    size: tuple[int, int] = published.DRIVE.size  # of synthetic images
     padded: None = None
     diameters: tuple[int, ...] = (800, 1250)
 
@@ -36,11 +36,11 @@ class Mixture:
 
 def find(source):
     """The `Dataset` of this name, or the `Table` at this path; UserError if there is neither."""
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         if source.lower() in (dataset.name.lower(), dataset.key):
             return dataset
     if not Path(source).suffix:
-        named = ", ".join(dataset.name for dataset in datasets.DATASETS)
+        named = ", ".join(dataset.name for dataset in published.DATASETS)
         raise UserError(f"{source}: no such data set; name {named} or a CSV of your own photographs")
     return custom.read(source)
 
@@ -49,7 +49,7 @@ def read(mixture, seed=0):
     """`mixture` with `parts` read from its sources; `seed` divides tables that lack validation photographs.
 
     Raises:
-        UserError: As `own.read`; or a photograph is in two of the sources.
+        UserError: As `custom.read`; or a photograph is in two of the sources.
     """
     parts = [find(source) for source in mixture.sources]
     parts = [part.divided(seed) if isinstance(part, custom.Table) else part for part in parts]
@@ -59,8 +59,8 @@ def read(mixture, seed=0):
             raise UserError(f"{name}: given twice, or two files of that name; give it once, or rename one")
     rows = [row for part in parts if isinstance(part, custom.Table) for row in part.rows.values()]
     custom.check_once(rows)
-    owned = {digest: f"{part.name}'s {name}" for part in parts if isinstance(part, datasets.Dataset)
-             for name, digest in datasets.published(part).items()}
+    owned = {digest: f"{part.name}'s {name}" for part in parts if isinstance(part, published.Dataset)
+             for name, digest in published.published_checksums(part).items()}
     for row in rows:
         if row.digests["image"] in owned:
             raise UserError(f"{row.place}: {row.files['image']} is {owned[row.digests['image']]}; remove one of "
@@ -69,17 +69,17 @@ def read(mixture, seed=0):
 
 
 def load(mixture, split, data_dir=None):
-    """Reads a split of all parts, in their order, into memory: list of `Example`, as `datasets.load` and `own.load`.
+    """Reads a split of all parts, in their order, into memory: list of `Example`, as `load` of each.
 
     A table may lack training or validation photographs if another part has some.
 
     Raises:
-        UserError: As `datasets.load` and `own.load`; or there are too few photographs to train on.
+        UserError: As `published.load` and `custom.load`; or there are too few photographs to train on.
     """
     examples = []
     for part in mixture.parts:
-        if isinstance(part, datasets.Dataset):
-            examples += datasets.load(part, split, data_dir)
+        if isinstance(part, published.Dataset):
+            examples += published.load(part, split, data_dir)
         elif part.part("train+validation"):
             examples += custom.load(part, split) if part.part(split) else []
         else:
@@ -95,13 +95,13 @@ def load(mixture, split, data_dir=None):
 
 def photographs(part, split, data_dir=None):
     """`{name: SHA-256}` of the photographs of a `Dataset` or `Table`, without their labels and masks."""
-    if isinstance(part, datasets.Dataset):
-        return {name: sha256(paths["image"]) for name, paths in datasets.files(part, split, data_dir).items()}
+    if isinstance(part, published.Dataset):
+        return {name: sha256(paths["image"]) for name, paths in published.files(part, split, data_dir).items()}
     return {name: row.digests["image"] for name, row in part.part(split).items()}
 
 
 def checksums(mixture, split, data_dir=None):
     """`{"DRIVE/training/images/21_training.tif": SHA-256}` of what `load` reads."""
     return {f"{part.name}/{path}": digest for part in mixture.parts
-            for path, digest in (datasets.checksums(part, split, data_dir) if isinstance(part, datasets.Dataset)
+            for path, digest in (published.checksums(part, split, data_dir) if isinstance(part, published.Dataset)
                                  else custom.checksums(part, split)).items()}

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from scipy.special import expit
 
-from vessels.data.datasets import Example
+from vessels.data.published import Example
 
 COUNTS = {"train": 8, "validation": 2, "test": 4}
 FINE = 2  # vessels are drawn this many times larger, so that their edges are exact
@@ -21,12 +21,12 @@ def make(dataset, split, seed=0):
     """Photographs in the size of a data set; the same seed always gives the same photographs.
 
     Args:
-        dataset: A `datasets.Dataset`; only its `size` is used.
+        dataset: A `published.Dataset`; only its `size` is used.
         split: "train" (8 images), "validation" (2), "test" (4), or "train+validation".
         seed: Each split and each seed gives other images.
 
     Returns:
-        list of `datasets.Example`, named "synthetic_train_01" and so on, each with a second observer.
+        list of `published.Example`, named "synthetic_train_01" and so on, each with a second observer.
     """
     return [
         _example(f"synthetic_{part}_{i + 1:02d}", dataset.size,

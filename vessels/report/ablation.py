@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from vessels import UserError
-from vessels.data import datasets
+from vessels.data import published
 from vessels.report import tables
 
 KEYS = {"f1": "F1", "auc": "AUC"}
@@ -72,7 +72,7 @@ def comparisons(results_dir):
         UserError: Two networks were scored on different images.
     """
     found = []
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         for group in groups([metrics for _, metrics in tables.results_of(dataset, results_dir)]):
             pairs = [(variant, reference) for variant in group for reference in group
                      if variant != reference and (variant == "rsan" or reference == "backbone")]

@@ -9,7 +9,7 @@ Bland and Altman 1986: Statistical methods for assessing agreement between two m
 import numpy as np
 from matplotlib.figure import Figure
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.metrics import binary
 from vessels.prediction.measures import measure
 from vessels.report import tables
@@ -135,7 +135,7 @@ def conclusions(compared):
 def markdown(results_dir):
     """The tables and conclusions of all sets in Markdown: str, empty if nothing was measured."""
     lines = []
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         if compared := pairs(networks(dataset, results_dir)):
             head, rows = table(compared)
             lines += [f"### {dataset.title}", "",

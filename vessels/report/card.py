@@ -2,7 +2,7 @@
 
 import json
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.report.tables import COLUMNS, cell, markdown_row, marks, title
 
 # The names that model hubs use.
@@ -12,7 +12,7 @@ METRICS = {"auc": "roc_auc", "accuracy": "accuracy", "sensitivity": "recall", "s
 def by_weights(results_dir):
     """`{name of the weights: [metrics of each set they are scored on]}`, names and sets in alphabetical order."""
     found = {}
-    paths = [path for dataset in datasets.DATASETS for path in (results_dir / dataset.name).glob("*/metrics.json")]
+    paths = [path for dataset in published.DATASETS for path in (results_dir / dataset.name).glob("*/metrics.json")]
     for path in sorted(paths):
         metrics = json.loads(path.read_text(encoding="utf-8"))
         if not metrics.get("flips") and "maps" not in metrics:

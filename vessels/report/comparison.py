@@ -2,7 +2,7 @@
 
 import json
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.files import ROOT
 from vessels.report import tables
 
@@ -12,14 +12,14 @@ HEAD = ("network", *(tables.COLUMNS[key] for key in FIGURES), "pooling", "compar
 POOLINGS = ("pooled", "mean over images", "not stated")
 
 
-def published():
+def published_figures():
     """Content of results/published.json: rows for each set, with how they were scored; "field": general remarks."""
     return json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8"))
 
 
 def paper(name):
     """The paper's scores on the set of this name: dict, empty for other sets and without results/published.json."""
-    rows = published().get(name, []) if (ROOT / "results" / "published.json").is_file() else []
+    rows = published_figures().get(name, []) if (ROOT / "results" / "published.json").is_file() else []
     return next((row for row in rows if row["method"] == "RSAN (paper)"), {})
 
 
@@ -52,7 +52,7 @@ def blocks(dataset, results_dir):
     if not (found := ours(dataset, results_dir)):
         return {}
     words = {True: "yes", False: "no"}
-    found += [{**row, "comparable": words[row["comparable"]]} for row in published().get(dataset.name, [])]
+    found += [{**row, "comparable": words[row["comparable"]]} for row in published_figures().get(dataset.name, [])]
     found.sort(key=lambda row: POOLINGS.index(row["pooling"]))
     return {scored: [(row["comparable"], cells(row)) for row in found if row["scored"] == scored]
             for scored in tables.SCORED}
@@ -68,11 +68,11 @@ def cells(row):
 def markdown(results_dir):
     """The tables of all sets and the general remarks, in Markdown: str, empty if there are no results."""
     lines = []
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         for scored, found in blocks(dataset, results_dir).items():
             lines += [f"### {dataset.title}, {tables.SCORED[scored]}", "", tables.markdown_row(*HEAD),
                       tables.markdown_row(*["---"] * len(HEAD)), *(tables.markdown_row(*row) for _, row in found), ""]
-    return "\n".join([*lines, *(f"- {text}" for text in published()["field"])]) + "\n" if lines else ""
+    return "\n".join([*lines, *(f"- {text}" for text in published_figures()["field"])]) + "\n" if lines else ""
 
 
 def short_table(results_dir):
@@ -82,7 +82,7 @@ def short_table(results_dir):
     head = "set", "scored", "network", *(tables.COLUMNS[key] for key in FIGURES)
     lines = [tables.markdown_row(*head), tables.markdown_row(*["---"] * len(head))]
     beside = {"whole_image": "RSAN (paper)", "inside_fov": "second observer"}
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         own = [metrics for _, metrics in tables.results_of(dataset, results_dir)
                if metrics["variant"] == "rsan" and metrics["trained_on"] == dataset.name][:1]
         for scored, other in beside.items():

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vessels import UserError
-from vessels.data import datasets
+from vessels.data import published
 from vessels.files import ROOT, write_atomically
 from vessels.report import ablation, bland_altman, comparison, plots, tables
 from vessels.report.plots import FALSE, FOUND, MISSED
@@ -35,7 +35,7 @@ def probability_map(folder, example):
     if path.exists():  # on Windows, cv2.imread cannot open paths with other than the system's letters
         found = cv2.imdecode(np.frombuffer(path.read_bytes(), "uint8"), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint16 or found.shape != example.label.shape:
-        key = next(dataset.key for dataset in datasets.DATASETS if dataset.name == folder.parent.name)
+        key = next(dataset.key for dataset in published.DATASETS if dataset.name == folder.parent.name)
         raise UserError(f"{path}: missing or not of this image; make it with `python eval_{key}.py "
                         f"weights/{key}_{folder.name}.weights.h5`")
     return found.astype("float32") / 65535
@@ -133,11 +133,12 @@ def paragraphs(texts):
 def standing_part(results_dir):
     """Tables of our and published scores, with how each row was scored."""
     content = []
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         for scored, found in comparison.blocks(dataset, results_dir).items():
             rows = [(f"words {kind}", cells) for kind, cells in found]
             content += [f"<h3>{dataset.title}, {tables.SCORED[scored]}</h3>", table(comparison.HEAD, rows)]
-    return part("standing", "Comparison with published methods", *content, paragraphs(comparison.published()["field"]))
+    remarks = paragraphs(comparison.published_figures()["field"])
+    return part("standing", "Comparison with published methods", *content, remarks)
 
 
 def ablation_part(results_dir):
@@ -155,7 +156,7 @@ def ablation_part(results_dir):
 def transfer_part(results_dir):
     """Networks trained on other sets, or on several, below the set's own network; None if there are none."""
     rows = []
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         found = [metrics for _, metrics in tables.results_of(dataset, results_dir)]
         foreign = [metrics for metrics in found if metrics["trained_on"] != dataset.name]
         for metrics in [*(one for one in found[:1] if one not in foreign), *foreign] if foreign else ():
@@ -266,10 +267,10 @@ def write(results_dir=ROOT / "results"):
         list of str, a line for each: written, or left out and why.
     """
     lines, loaded = [], []
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         if any((results_dir / dataset.name).glob("*/metrics.json")):
             try:
-                loaded.append((dataset, datasets.load(dataset, "test")))
+                loaded.append((dataset, published.load(dataset, "test")))
             except UserError as error:
                 lines.append(f"left out {dataset.title}: {error}")
     for name, make in (("index.html", write_page), ("figure.png", write_figure)) if loaded else ():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vessels.data import datasets
+from vessels.data import published
 from vessels.files import ROOT
 
 SCORED = {"whole_image": "whole image", "inside_fov": "inside the field of view"}
@@ -16,7 +16,7 @@ COLUMNS = {"auc": "AUC", "accuracy": "acc.", "sensitivity": "sens.", "specificit
 
 def title(name):
     """Name of a set for readers; for several sets, such as "DRIVE+CHASEDB1", all their names."""
-    titles = {**{dataset.name: dataset.title for dataset in datasets.DATASETS}, "synthetic": "SYNTHETIC"}
+    titles = {**{dataset.name: dataset.title for dataset in published.DATASETS}, "synthetic": "SYNTHETIC"}
     return " and ".join(titles.get(part, part) for part in name.split("+"))
 
 
@@ -156,7 +156,7 @@ def readme_table(results_dir=ROOT / "results"):
     """Markdown of all `<results_dir>/<set>/<network>/metrics.json`: str, empty if there are none."""
     head = "set", "scored", "network", *COLUMNS.values()
     lines = [markdown_row(*head), markdown_row(*["---"] * len(head))]
-    for dataset in datasets.DATASETS:
+    for dataset in published.DATASETS:
         all_metrics = [metrics for _, metrics in results_of(dataset, Path(results_dir))]
         for protocol, scored in SCORED.items():
             for name, scores in all_rows(all_metrics, protocol):

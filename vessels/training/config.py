@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from vessels import exit_code, quiet_imports
-from vessels.data import datasets, sources, synthetic
+from vessels.data import published, sources, synthetic
 from vessels.files import ROOT
 from vessels.record import read_start, weights_file
 
@@ -125,7 +125,7 @@ def main(dataset, network, recipe, authors, description, argv=None):
     """The command line of `train_drive.py`, `train_chase.py` and `train_any.py`.
 
     Args:
-        dataset: A `datasets.Dataset`, or a `sources.Mixture`, in which the command line may name other sources.
+        dataset: A `published.Dataset`, or a `sources.Mixture`, in which the command line may name other sources.
         network: Function that returns `(build, set_stage, load_weights)`, called after the command line was checked.
             `build(keep_prob, variant)` returns the network; `set_stage(model, keep_prob, momentum)` changes it;
             `load_weights(model, path)` raises ValueError if the file does not fit.
@@ -167,7 +167,7 @@ def read(dataset, recipe, data_dir):
         print(f"SYNTHETIC IMAGES: what follows says nothing about {dataset.title}.")
         examples, validation = (synthetic.make(dataset, split) for split in (recipe.train_on, "validation"))
         return examples, validation, {"train": {}, "validation": {}, **checksums}
-    source = sources if isinstance(dataset, sources.Mixture) else datasets
+    source = sources if isinstance(dataset, sources.Mixture) else published
     examples, validation = (source.load(dataset, split, data_dir) for split in (recipe.train_on, "validation"))
     return examples, validation, {"train": source.checksums(dataset, recipe.train_on, data_dir),
                                   "validation": source.checksums(dataset, "validation", data_dir), **checksums}

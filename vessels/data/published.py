@@ -16,7 +16,7 @@ from vessels.data.sets import CHASEDB1, DATASETS, DRIVE, Dataset, Layout
 from vessels.files import ROOT, sha256
 
 __all__ = ["CHASEDB1", "DATASETS", "DRIVE", "Dataset", "Example", "Layout", "checksums", "files", "find", "load",
-           "published"]
+           "published_checksums"]
 
 SUMS = ROOT / "data" / "SHA256SUMS"
 SUFFIX = r"\.(tiff?|png|jpe?g|gif|bmp|ppm)"
@@ -145,7 +145,7 @@ def load(dataset, split, data_dir=None, quiet=False):
         UserError: A file is missing, unreadable or wrong.
     """
     folder, examples, differing, total = find(dataset, data_dir), [], [], 0
-    digests = published(dataset)
+    digests = published_checksums(dataset)
     owners = {digest: name for name, digest in digests.items()}
     for name, paths in files(dataset, split, data_dir).items():
         image = read_image(paths["image"], dataset.size)
@@ -175,7 +175,7 @@ def load(dataset, split, data_dir=None, quiet=False):
     return examples
 
 
-def published(dataset):
+def published_checksums(dataset):
     """`{"01_test.tif": SHA-256}` of the set's published files, names in lower case, from data/SHA256SUMS.
 
     Without folders, so that unchanged files are also recognised in other layouts.
