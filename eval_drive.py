@@ -3,7 +3,7 @@
     python eval_drive.py             half a minute on two cores, 2 GB of memory
 
 Scores weights/drive_rsan.weights.h5 by default. To score others, name a file,
-`python eval_drive.py runs/drive-rsan-0/best.weights.h5`, or a whole folder, `python eval_drive.py weights`. The JSON
+`python eval_drive.py runs/drive-rsan-0/final.weights.h5`, or a whole folder, `python eval_drive.py weights`. The JSON
 beside each weights file says which network it belongs to and which data set it was trained on.
 
 Writes results/DRIVE/rsan/: metrics.json, table.md, curves, panels, probability maps.

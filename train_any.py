@@ -5,7 +5,7 @@
     python train_any.py --train-on train+validation --start runs/any-rsan-0 --patch-size 192 --epochs 12 \\
         --learning-rate 5e-4 --output-dir runs/any-192
     python train_any.py --train-on train+validation --start runs/any-192 --patch-size 256 --epochs 16 \\
-        --steps 400 --learning-rate 1e-3 --output-dir runs/any-256
+        --steps-per-epoch 400 --learning-rate 1e-3 --output-dir runs/any-256
                                      all three: how weights/any_rsan was trained, but the first two with a
                                      vessel_weight of 1.5 and 1.2 for DRIVE (see results/README.md)
     python train_any.py mine.csv DRIVE CHASEDB1
@@ -24,7 +24,8 @@ import sys
 from vessels.data.sources import Mixture
 from vessels.training.config import Recipe, main
 
-RECIPE = Recipe(recipe="any", epochs=120, steps=200, batch_size=4, patch_size=128, keep_prob=0.96, mixed_precision=True)
+RECIPE = Recipe(recipe="any", epochs=120, steps_per_epoch=200, batch_size=4, patch_size=128, keep_prob=0.96,
+                mixed_precision=True)
 
 
 def network():

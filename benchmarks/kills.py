@@ -25,7 +25,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ("--synthetic", "--variant", "backbone_dropblock",  # with random streams, and faster to compile than RSAN
-         "--epochs", "4", "--steps", "4", "--batch-size", "2", "--patch-size", "56")
+         "--epochs", "4", "--steps-per-epoch", "4", "--batch-size", "2", "--patch-size", "56")
 WINDOWS = os.name == "nt"  # has no other signal to end a process
 SIGNALS = (signal.SIGTERM,) if WINDOWS else (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 WRITING = ".*.weights.h5.*.partial"  # the temporary files of `write_atomically`
@@ -93,7 +93,7 @@ def contents(path):
 
 
 def assert_same(folder, reference):
-    for name in ("latest.weights.h5", "best.weights.h5"):
+    for name in ("latest.weights.h5", "final.weights.h5"):
         (found, *rest), (wanted, *wanted_rest) = contents(folder / name), contents(reference / name)
         if found.keys() != wanted.keys() or rest != wanted_rest:
             raise AssertionError(f"{folder / name}: arrays, history or random streams differ from the undisturbed run")

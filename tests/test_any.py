@@ -20,7 +20,7 @@ from vessels.training.config import main, parse
 import small
 
 RECIPE = dataclasses.replace(train_any.RECIPE, mixed_precision=False)
-FLAGS = ["--epochs", "1", "--steps", "2", "--batch-size", "2", "--patch-size", "56"]
+FLAGS = ["--epochs", "1", "--steps-per-epoch", "2", "--batch-size", "2", "--patch-size", "56"]
 SPLITS = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "train", "validation", "test"), strict=True)]
 
 
@@ -191,7 +191,7 @@ def trained(originals, tmp_path_factory):  # noqa: F811
 
 
 def test_own_photographs_are_trained_on_and_recorded(trained):
-    record = json.loads((trained / "run/best.json").read_text())
+    record = json.loads((trained / "run/final.json").read_text())
     assert record["dataset"] == "mine" and record["diameters"] == [150] and record["augmentation"]["jpeg"] == [40, 95]
     image, label = json.loads((trained / "run/config.json").read_text())["validation_sha256"]
     assert record["validation_sha256"].keys() == {image, label}
@@ -207,40 +207,40 @@ def test_own_photographs_are_trained_on_and_recorded(trained):
 def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):  # noqa: F811
     """With a tiny learning rate, a run ends close to where it starts."""
     start = tmp_path / "renamed.h5"
-    shutil.copy(trained / "run/best.weights.h5", start)
-    shutil.copy(trained / "run/best.json", tmp_path / "renamed.json")
+    shutil.copy(trained / "run/final.weights.h5", start)
+    shutil.copy(trained / "run/final.json", tmp_path / "renamed.json")
     path = str(table(root, *SPLITS, header="image,label,split"))
     flags = ["--start", str(start), "--learning-rate", "1e-9", "--keep-prob", "1"]
     assert run(tmp_path / "run", path, *flags) == 0
-    before, after = arrays(start), arrays(tmp_path / "run/best.weights.h5")
+    before, after = arrays(start), arrays(tmp_path / "run/final.weights.h5")
     moved = [name for name in before if np.abs(before[name] - after[name]).max() > 1e-5]
     assert before and all("normalization" in name for name in moved)
-    record = json.loads((tmp_path / "run/best.json").read_text())
+    record = json.loads((tmp_path / "run/final.json").read_text())
     assert record["started_from"]["sha256"] == sha256(start)
-    assert record["started_from"]["data_sha256"] == json.loads((trained / "run/best.json").read_text())["data_sha256"]
+    assert record["started_from"]["data_sha256"] == json.loads((trained / "run/final.json").read_text())["data_sha256"]
 
 
 def test_weights_that_cannot_be_fine_tuned(trained, root, tmp_path, capsys):  # noqa: F811
     path = str(table(root, *SPLITS, header="image,label,split"))
     shutil.copytree(trained / "run", tmp_path / "start")
-    start = tmp_path / "start/best.weights.h5"
+    start = tmp_path / "start/final.weights.h5"
     flags = path, "--start", str(start)
     assert run(tmp_path / "other", *flags, "--variant", "backbone") == 2
     assert f"{start}: belongs to rsan, not backbone; give --variant rsan" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
-    start.with_name("best.json").rename(tmp_path / "start/away.json")
+    start.with_name("final.json").rename(tmp_path / "start/away.json")
     assert run(tmp_path / "unknown", *flags) == 2
-    assert "best.json: missing" in capsys.readouterr().err
+    assert "final.json: missing" in capsys.readouterr().err
     start.unlink()
     assert run(tmp_path / "none", *flags) == 2
-    assert "best.weights.h5: no such weights" in capsys.readouterr().err
+    assert "final.weights.h5: no such weights" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow
 def test_synthetic_needs_no_photographs(tmp_path, capsys):
     assert run(tmp_path, "--synthetic") == 0
-    assert json.loads((tmp_path / "best.json").read_text())["dataset"] == "synthetic"
+    assert json.loads((tmp_path / "final.json").read_text())["dataset"] == "synthetic"
     with pytest.raises(SystemExit):
         run(tmp_path, "mine.csv", "--synthetic")
     assert "leave mine.csv out" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from vessels import UserError
 from vessels.training import distribution
 
 pytestmark = pytest.mark.slow
-PATCHES = ("--recipe", "patches", "--epochs", "2", "--steps", "3", "--patch-size", "56", "--keep-prob", "1")
+PATCHES = ("--recipe", "patches", "--epochs", "2", "--steps-per-epoch", "3", "--patch-size", "56", "--keep-prob", "1")
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def test_a_dead_worker_is_reported_and_the_run_resumes(launch, tmp_path):
     assert "epochs 3 to 3" in finish(*workers(launch, tmp_path / "killed", *flags))[0]
     finish(*undisturbed)
     assert losses(tmp_path / "killed") == losses(tmp_path / "undisturbed")
-    with h5py.File(tmp_path / "killed" / "best.weights.h5") as found, \
-            h5py.File(tmp_path / "undisturbed" / "best.weights.h5") as wanted:
+    with h5py.File(tmp_path / "killed" / "final.weights.h5") as found, \
+            h5py.File(tmp_path / "undisturbed" / "final.weights.h5") as wanted:
         wanted.visititems(lambda name, item: np.testing.assert_array_equal(item, found[name])
                           if isinstance(item, h5py.Dataset) else None)
 
@@ -112,12 +112,12 @@ def test_the_command_for_several_machines_runs_as_printed(tmp_path):
     for port, address in zip(("2222", "2223"), free_addresses(2), strict=True):
         command = command.replace(port, address.rpartition(":")[2])
     python = tmp_path / "python"
-    flags = f'--variant backbone --epochs 1 --steps 2 --output-dir "{tmp_path}/run"'
+    flags = f'--variant backbone --epochs 1 --steps-per-epoch 2 --output-dir "{tmp_path}/run"'
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" {flags}\n')
     python.chmod(0o755)
     done = subprocess.run(["bash", "-c", command + "\nwait"], cwd=ROOT, capture_output=True, text=True, timeout=600,
                           env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
-    assert (tmp_path / "run" / "best.json").exists(), done.stdout + done.stderr
+    assert (tmp_path / "run" / "final.json").exists(), done.stdout + done.stderr
     assert json.loads((tmp_path / "run" / "environment.json").read_text(encoding="utf-8"))["replicas"] == 2
 
 

@@ -97,7 +97,7 @@ def test_the_sets_are_scored_one_after_another(command, drive):
 
 
 def test_a_general_network_of_one_set_sees_it_at_the_diameter_that_it_knows(command, drive):
-    weights = save_weights(command.home / "run", "best", **{**GENERAL, "dataset": "DRIVE"})
+    weights = save_weights(command.home / "run", "final", **{**GENERAL, "dataset": "DRIVE"})
     assert command(weights, dataset=DRIVE) == 0
     assert command.diameters == [(800,)] * 2
 
@@ -108,7 +108,7 @@ def test_photographs_that_weights_have_learned_from(started, command, root, caps
     record = {"data_sha256": learned}
     for _ in range(2 * started):  # fine-tuned twice, each time on another file of the same name
         record = {"data_sha256": {"mine/images/1.png": "0"}, "started_from": {"file": "any", **record}}
-    weights = save_weights(command.home / "run", "best", **GENERAL, **record)
+    weights = save_weights(command.home / "run", "final", **GENERAL, **record)
     path = table(root, *PAIRS[:2])
     assert command(path, "--weights", weights) == 2
     assert f"{weights}: trained on 1 of the 2 photographs of mine (1); " in capsys.readouterr().err
@@ -122,7 +122,7 @@ def test_photographs_that_weights_have_learned_from(started, command, root, caps
 
 
 def test_drives_own_photographs_too(command, drive, root, capsys):  # noqa: F811
-    weights = save_weights(command.home / "run", "best", **GENERAL,
+    weights = save_weights(command.home / "run", "final", **GENERAL,
                            data_sha256={"mine/a.png": sha256(root / "images/0.png")})
     assert command(weights, dataset=DRIVE) == 2
     assert "trained on 1 of the 2 photographs of DRIVE (synthetic_test_01)" in capsys.readouterr().err

@@ -310,7 +310,7 @@ def test_synthetic_scores_are_marked_and_stay_in_their_run_folder(command, tmp_p
     run = tmp_path / "runs" / "drive-synthetic-rsan-0"
     assert command("--synthetic") == 2
     assert "train_drive.py --synthetic" in capsys.readouterr().err
-    save(run, "best", dataset="synthetic")
+    save(run, "final", dataset="synthetic")
     assert command("--synthetic") == 0
     output = capsys.readouterr().out
     assert "SYNTHETIC IMAGES: these scores say nothing about DRIVE" in output and "paper" not in output
@@ -324,7 +324,7 @@ def read(tmp_path, *parts):
 
 
 def test_release_adds_the_test_scores(command, tmp_path, capsys):
-    weights = save(tmp_path / "runs" / "drive-rsan-0", "best")
+    weights = save(tmp_path / "runs" / "drive-rsan-0", "final")
     assert release.main([str(weights.parent)]) == 2
     assert f"make them with `python eval_drive.py {weights}`" in capsys.readouterr().err
     assert command(weights.parent) == 0 and not (tmp_path / "results" / "DRIVE").exists()
@@ -336,7 +336,7 @@ def test_release_adds_the_test_scores(command, tmp_path, capsys):
 
 
 def test_a_threshold_is_released_with_its_scores(command, tmp_path, capsys):
-    weights = save(tmp_path / "runs" / "drive-rsan-0", "best")
+    weights = save(tmp_path / "runs" / "drive-rsan-0", "final")
     assert command(weights.parent) == 0
     assert release.main([str(weights), "--threshold", "0.6"]) == 2
     assert "no scores of these weights at this threshold" in capsys.readouterr().err
@@ -355,7 +355,7 @@ def test_a_threshold_is_released_with_its_scores(command, tmp_path, capsys):
                   "recipe": {"seed": 0, "train_on": "train+validation"}}),
 ])
 def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
-    weights = save(tmp_path / "run", "best", **changes)
+    weights = save(tmp_path / "run", "final", **changes)
     for dataset in published.DATASETS:
         assert command(weights, dataset=dataset) == 0
     if changes.get("dataset") == "CHASEDB1":  # scores on its own set are beside it, others in a folder
@@ -368,7 +368,7 @@ def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
 
 def test_weights_have_names_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "ROOT", tmp_path)
-    run, drive = save(tmp_path / "run", "best"), save(tmp_path / "weights")
+    run, drive = save(tmp_path / "run", "final"), save(tmp_path / "weights")
     seed = save(tmp_path / "weights", "drive_rsan_authors_seed1")
     for name, path in ((run.parent, run), (run, run), ("drive", drive), ("drive_rsan", drive),
                        ("drive_authors_seed1", seed), (tmp_path / "weights" / "drive_rsan", drive)):
@@ -385,7 +385,7 @@ def test_weights_have_names_on_the_command_line(tmp_path, monkeypatch):
 def test_released_weights_are_replaced_only_when_asked(command, tmp_path, capsys):
     save(tmp_path / "weights")
     for run, content in (("same", b"weights"), ("new", b"new weights")):
-        assert command(save(tmp_path / run, "best", content)) == 0
+        assert command(save(tmp_path / run, "final", content)) == 0
     assert release.main([str(tmp_path / "same")]) == 0
     assert release.main([str(tmp_path / "new")]) == 2
     assert "drive_rsan.weights.h5: other weights have this name" in capsys.readouterr().err
@@ -397,10 +397,10 @@ def test_released_weights_are_replaced_only_when_asked(command, tmp_path, capsys
     ({"unfinished": True}, "the training is unfinished"),
     ({"dataset": "synthetic"}, "trained on synthetic"),
     ({"dataset": "DRIVE+mine", "diameters": [500]}, "trained on DRIVE+mine"),
-    ({"sha256": "0" * 64}, "not the file that best.json describes"),
+    ({"sha256": "0" * 64}, "not the file that final.json describes"),
 ])
 def test_what_is_not_released(command, tmp_path, capsys, changes, message):
-    weights = save(tmp_path / "run", "best", **changes)
+    weights = save(tmp_path / "run", "final", **changes)
     command(weights, "--allow-modified")
     assert release.main([str(weights)]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "weights").exists()
@@ -433,7 +433,7 @@ def test_results_that_would_overwrite_others_are_refused(command, tmp_path, caps
 
 
 def test_weights_of_an_unfinished_run_are_scored_and_marked(command, tmp_path, capsys):
-    assert command(save(tmp_path / "run", "best", unfinished=True)) == 0
+    assert command(save(tmp_path / "run", "final", unfinished=True)) == 0
     assert "rsan, unfinished" in capsys.readouterr().out
     assert "| rsan, unfinished (here) |" in (tmp_path / "run" / "results" / "table.md").read_text(encoding="utf-8")
 
@@ -470,7 +470,7 @@ def test_user_errors_are_one_line_and_exit_code_2(command, tmp_path, capsys, pre
 
 
 def test_the_folder_of_a_run_is_scored_from_within(command, tmp_path, monkeypatch):
-    save(tmp_path / "run", "best")
+    save(tmp_path / "run", "final")
     monkeypatch.chdir(tmp_path / "run")
     (tmp_path / "results" / "published.json").unlink()  # results/ may be an empty folder
     assert command(".") == 0
@@ -478,7 +478,7 @@ def test_the_folder_of_a_run_is_scored_from_within(command, tmp_path, monkeypatc
 
 
 def test_a_folder_where_one_file_is_needed_is_said(tmp_path):
-    with pytest.raises(UserError, match=r"a folder without best\.weights\.h5; name a file"):
+    with pytest.raises(UserError, match=r"a folder without final\.weights\.h5; name a file"):
         record.read_record(tmp_path)
 
 

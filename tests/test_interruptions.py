@@ -31,7 +31,7 @@ def test_a_full_disk_is_said_and_the_checkpoint_stays(tmp_path):
     if mounted.returncode:
         pytest.skip(f"no right to mount a small disk: {mounted.stderr.decode().strip()}")
     try:
-        # A checkpoint is 13 MB, the best weights 4 MB: the first epoch fits, a second checkpoint beside it does not.
+        # A checkpoint is 13 MB, the final weights 4 MB: the first epoch fits, a second checkpoint beside it does not.
         process = kills.start(place / "run")
         output = process.communicate()[0]
         assert process.returncode == 2, output

@@ -77,14 +77,14 @@ def dots(side=400):
     return Example("dots", image, label, fov)
 
 
-@pytest.mark.parametrize("strength", [Strength(noise=0), Strength(turned=0, noise=0), Strength(turned=1, noise=0)])
+@pytest.mark.parametrize("strength", [Strength(rotate_prob=share, noise=0) for share in (0, 0.5, 1)])
 def test_a_label_lies_on_its_image_to_a_part_of_a_pixel(strength):
     """Vessels are one to three pixels wide, so a label must not be shifted by a pixel. Copied pixels agree exactly."""
     moved = []
     for x, y in (Patches([dots()], 128, 4, 3, seed=2, strength=strength)[i] for i in range(3)):
         for image, label in zip(x[..., 1], y[..., 0], strict=True):
             ground, disc = np.median(image[label == 0]), np.median(image[label > 0])
-            if strength.turned == 0:
+            if strength.rotate_prob == 0:
                 np.testing.assert_array_equal(image > (ground + disc) / 2, label > 0)
             for centre in cv2.connectedComponentsWithStats(label.astype("uint8"))[3][1:]:
                 column, row = centre.round().astype(int)

@@ -46,8 +46,9 @@ def test_help_needs_nothing_that_only_unix_has(script, tmp_path):
 @pytest.mark.slow
 def test_from_training_to_a_photograph_in_folders_with_awkward_names(tmp_path):
     folder = tmp_path / "Läufe von GESTERN" / "a b"
-    run("train_drive.py", "--synthetic", "--variant", "backbone", "--epochs", 1, "--steps", 2, "--output-dir", folder)
-    assert "AUC" in run("eval_drive.py", folder / "best.weights.h5")
+    run("train_drive.py", "--synthetic", "--variant", "backbone", "--epochs", 1, "--steps-per-epoch", 2,
+        "--output-dir", folder)
+    assert "AUC" in run("eval_drive.py", folder / "final.weights.h5")
     photograph = tmp_path / "Mein Auge.JPG"
     Image.open(EXAMPLE).resize((600, 600)).save(photograph)
     run("predict.py", photograph, "--diameter", 400, "-o", tmp_path / "OUT put")

@@ -24,9 +24,9 @@ import rsan_model
 import small
 
 TINY = dataclasses.replace(DRIVE, size=(60, 70), padded=72)
-RECIPE = Recipe(epochs=2, steps=2, batch_size=2, patch_size=56, keep_prob=0.88)
+RECIPE = Recipe(epochs=2, steps_per_epoch=2, batch_size=2, patch_size=56, keep_prob=0.88)
 AUTHORS = {"epochs": 1, "batch_size": 2, "learning_rate": 1e-3}
-SHORT = ["--synthetic", "--epochs", "4", "--steps", "2", "--batch-size", "2", "--patch-size", "56"]
+SHORT = ["--synthetic", "--epochs", "4", "--steps-per-epoch", "2", "--batch-size", "2", "--patch-size", "56"]
 
 
 def run(folder, *flags):
@@ -53,16 +53,16 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_leaves_all_that_evaluation_and_a_reader_need(finished):
-    record = json.loads((finished / "best.json").read_text(encoding="utf-8"))
+    record = json.loads((finished / "final.json").read_text(encoding="utf-8"))
     model = small.build(**record["model"])
-    rsan_model.load_weights(model, finished / "best.weights.h5")
-    assert not any(name.startswith("optimizer") for name in arrays(finished / "best.weights.h5"))
+    rsan_model.load_weights(model, finished / "final.weights.h5")
+    assert not any(name.startswith("optimizer") for name in arrays(finished / "final.weights.h5"))
     assert record["dataset"] == "synthetic" and record["recipe"]["patch_size"] == 56
     with (finished / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert {"loss", "val_auc", "val_f1", "learning_rate", "keep_prob"} <= set(rows[0])
-    assert (finished / "look" / "epoch_004.png").exists()
+    assert (finished / "previews" / "epoch_004.png").exists()
     assert json.loads((finished / "environment.json").read_text(encoding="utf-8"))["keras"] == keras.__version__
 
 
@@ -79,11 +79,11 @@ def test_a_run_cut_between_epochs_ends_in_the_same_bits(finished, tmp_path, monk
     monkeypatch.setattr(loop, "save_weights", cut)
     assert run(tmp_path) == 130
     monkeypatch.undo()
-    record = json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "final.json").read_text(encoding="utf-8"))
     assert record["unfinished"] and len(record["history"]) == 2
     assert run(tmp_path) == 0
-    assert "unfinished" not in json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))
-    for name in ("latest.weights.h5", "best.weights.h5"):
+    assert "unfinished" not in json.loads((tmp_path / "final.json").read_text(encoding="utf-8"))
+    for name in ("latest.weights.h5", "final.weights.h5"):
         whole, resumed = arrays(finished / name), arrays(tmp_path / name)
         assert whole.keys() == resumed.keys()
         for key in whole:
@@ -94,15 +94,15 @@ def test_a_finished_run_is_not_trained_again(finished, capsys):
     before = (finished / "latest.weights.h5").stat().st_mtime_ns
     assert run(finished) == 0
     assert (finished / "latest.weights.h5").stat().st_mtime_ns == before
-    assert "best.weights.h5" in capsys.readouterr().out
+    assert "final.weights.h5" in capsys.readouterr().out
 
 
 def test_the_record_of_a_finished_run_is_never_made_to_fit_other_weights(finished, tmp_path, capsys):
     folder = shutil.copytree(finished, tmp_path / "copy")
-    small.build().save_weights(folder / "best.weights.h5")
+    small.build().save_weights(folder / "final.weights.h5")
     assert run(folder) == 2
-    assert "best.weights.h5: not the file that best.json describes; restore it" in capsys.readouterr().err
-    assert (folder / "best.json").read_bytes() == (finished / "best.json").read_bytes()
+    assert "final.weights.h5: not the file that final.json describes; restore it" in capsys.readouterr().err
+    assert (folder / "final.json").read_bytes() == (finished / "final.json").read_bytes()
 
 
 @pytest.mark.parametrize(("key", "value", "said"), [
@@ -119,7 +119,7 @@ def test_a_run_of_another_configuration_is_not_resumed(key, value, said, finishe
     shutil.copytree(finished, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, key: value}))
-    (folder / ".best.weights.h5.1.partial").write_text("")
+    (folder / ".final.weights.h5.1.partial").write_text("")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert run(folder) == 2
     assert said in capsys.readouterr().err
@@ -132,11 +132,11 @@ def test_only_half_written_files_of_this_project_are_removed(finished, tmp_path)
     (folder / ".latest.weights.h5.123.partial").write_text("")
     (folder / ".bash_history.2023").write_text("mine")
     (folder / ".folder.1.partial").mkdir()
-    record = (folder / "best.json").read_bytes()
+    record = (folder / "final.json").read_bytes()
     assert run(folder) == 0
     assert not (folder / ".latest.weights.h5.123.partial").exists()
     assert (folder / ".bash_history.2023").exists() and (folder / ".folder.1.partial").exists()
-    assert (folder / "best.json").read_bytes() == record
+    assert (folder / "final.json").read_bytes() == record
 
 
 def test_an_unknown_variant_is_said(tmp_path, capsys):
@@ -172,7 +172,7 @@ def test_a_broken_loss_stops_the_run_and_names_the_checkpoint(tmp_path, capsys):
     assert run(tmp_path, "--learning-rate", "1e30") == 2
     error = capsys.readouterr().err
     assert "in epoch 1; try a lower --learning-rate" in error and "checkpoint" not in error
-    assert not (tmp_path / "best.json").exists()
+    assert not (tmp_path / "final.json").exists()
     (tmp_path / "latest.weights.h5").write_bytes(b"")
     callback = loop.LossCallback(tmp_path)
     callback.on_epoch_begin(4)
@@ -185,7 +185,7 @@ def test_a_broken_loss_stops_the_run_and_names_the_checkpoint(tmp_path, capsys):
     ("backbone", "authors"), ("backbone_dropblock", "authors"), ("rsan", "augmented")])
 def test_the_authors_recipe_trains_the_ablations_and_on_versions(variant, recipe, tmp_path):
     assert authors(tmp_path, "--variant", variant, "--recipe", recipe, "--epochs", "1") == 0
-    record = json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "final.json").read_text(encoding="utf-8"))
     assert record["variant"] == variant and len(record["history"]) == 1
     assert (record["augmentation"] or {}).get("rotated") == (4 if recipe == "augmented" else None)
 
@@ -215,9 +215,9 @@ def test_the_authors_second_phase_begins_with_a_new_adam_and_keeps_the_last_epoc
         cut = stop
         assert authors(tmp_path / folder, *flags) == code
     assert steps == [(4, pytest.approx(1e-3)), (8, pytest.approx(1e-3)), (4, pytest.approx(1e-4))] * 2
-    record = json.loads((tmp_path / "whole/best.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "whole/final.json").read_text(encoding="utf-8"))
     assert [row["keep_prob"] for row in record["history"]] == [record["model"]["keep_prob"]] * 3 != [1] * 3
-    last, whole = arrays(tmp_path / "whole/latest.weights.h5"), arrays(tmp_path / "whole/best.weights.h5")
+    last, whole = arrays(tmp_path / "whole/latest.weights.h5"), arrays(tmp_path / "whole/final.weights.h5")
     resumed = arrays(tmp_path / "cut/latest.weights.h5")
     for name, value in last.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
@@ -234,7 +234,7 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path
         keras.config.set_dtype_policy("float32")
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}
     assert model.layers[-1].compute_dtype == "float32"
-    weights = arrays(tmp_path / "best.weights.h5")
+    weights = arrays(tmp_path / "final.weights.h5")
     assert {str(value.dtype) for value in weights.values()} == {"float32"}
 
 
@@ -255,7 +255,8 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path
         (["--colour", "red"], "unrecognized arguments"),
         (["--train-on", "test"], "invalid choice: 'test'"),
         (["--recipe", "authors", "--patch-size", "64"], "--patch-size has no effect with --recipe authors"),
-        (["--recipe", "augmented", "--steps", "64"], "--steps has no effect with --recipe augmented"),
+        (["--recipe", "augmented", "--steps-per-epoch", "64"], "--steps-per-epoch has no effect with --recipe augm"),
+        (["--steps", "64"], "--steps is now called --steps-per-epoch"),
     ],
 )
 def test_impossible_flags_are_refused(flags, message, capsys):
@@ -293,8 +294,8 @@ def test_a_runs_folder_is_named_by_what_is_trained(flags, name):
 
 def test_the_default_recipes_are_what_the_released_weights_were_trained_by():
     common = {"epochs": 60, "batch_size": 4, "keep_prob": 0.92, "learning_rate": 2.5e-3, "vessel_weight": 1.2}
-    for script, special in ((train_drive, {"steps": 200, "patch_size": 128}),
-                            (train_chase, {"steps": 150, "patch_size": 160})):
+    for script, special in ((train_drive, {"steps_per_epoch": 200, "patch_size": 128}),
+                            (train_chase, {"steps_per_epoch": 150, "patch_size": 160})):
         assert dataclasses.asdict(script.RECIPE).items() >= {**common, **special}.items()
 
 
@@ -308,9 +309,9 @@ def test_validation_images_are_not_the_training_images(monkeypatch):
 
 
 def test_what_validation_says_is_of_the_validation_images(finished):
-    record = json.loads((finished / "best.json").read_text(encoding="utf-8"))
+    record = json.loads((finished / "final.json").read_text(encoding="utf-8"))
     model = small.build(**record["model"])
-    rsan_model.load_weights(model, finished / "best.weights.h5")
+    rsan_model.load_weights(model, finished / "final.weights.h5")
     examples = synthetic.make(TINY, "validation")
     maps = np.stack([predict_image(model, example.image, TINY.padded) for example in examples])
     labels, fovs = (np.stack([getattr(example, name) for example in examples]) for name in ("label", "fov"))
@@ -319,7 +320,7 @@ def test_what_validation_says_is_of_the_validation_images(finished):
 
 def test_short_runs_still_drop_and_low_rates_do_not_rise():
     assert schedules.ramped_keep_prob(Recipe(epochs=1, keep_prob=0.9), 0) == 0.9
-    assert not schedules.settling(Recipe(epochs=1), 0)
+    assert not schedules.in_cooldown(Recipe(epochs=1), 0)
     for epochs in range(2, 8):
         ramp = [schedules.ramped_keep_prob(Recipe(epochs=epochs, keep_prob=0.9), epoch) for epoch in range(epochs)]
         assert min(ramp) == 0.9 and ramp[-1] == 1
@@ -375,5 +376,5 @@ def test_a_read_only_place_is_named(tmp_path):
 
 @pytest.mark.parametrize("kind", ["patches", "authors", "any"])
 def test_batches_are_drawn_by_the_runs_seed(kind):
-    recipe = dataclasses.replace(RECIPE, recipe=kind, seed=5, patch_size=56, batch_size=2, steps=2)
+    recipe = dataclasses.replace(RECIPE, recipe=kind, seed=5, patch_size=56, batch_size=2, steps_per_epoch=2)
     assert loop.batches_of(recipe, DRIVE, synthetic.make(DRIVE, "validation")).seed == 5

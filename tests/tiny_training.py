@@ -12,7 +12,7 @@ from vessels.training import config
 import small
 
 # The authors' recipe, because it compiles only one training step.
-RECIPE = config.Recipe(epochs=24, steps=100, batch_size=16, patch_size=128, keep_prob=0.88)
+RECIPE = config.Recipe(epochs=24, steps_per_epoch=100, batch_size=16, patch_size=128, keep_prob=0.88)
 FLAGS = ["--synthetic", "--recipe", "authors", "--epochs", "3", "--batch-size", "4", "--learning-rate", "1e-4"]
 
 

@@ -74,6 +74,16 @@ def add_threshold(parser):
                         "(default: the value in the weights' JSON, else 0.5)")
 
 
+class Renamed(argparse.Action):
+    """An old flag, whose error names the new one: `add_argument("--old", action=Renamed, dest="--new")`."""
+
+    def __init__(self, option_strings, dest, help=None):
+        super().__init__(option_strings, dest, nargs="?", default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.error(f"{option_string} is now called {self.dest}")
+
+
 def exit_code(command, stopped="stopped"):
     """Returns `command()`, or 2 after a UserError and 130 after Ctrl-C, both with a line on stderr."""
     if hasattr(sys.stdout, "reconfigure"):

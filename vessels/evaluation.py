@@ -128,7 +128,7 @@ def weights_plan(dataset, part, arguments):
     default = ROOT / "weights" / f"{dataset.key}_rsan.weights.h5"
     train = f"python train_{dataset.key}.py"
     if arguments.synthetic:
-        default = ROOT / "runs" / f"{dataset.key}-synthetic-rsan-0" / "best.weights.h5"
+        default = ROOT / "runs" / f"{dataset.key}-synthetic-rsan-0" / "final.weights.h5"
         train += " --synthetic"
     if not arguments.weights and not default.exists():
         raise UserError(f"{default}: no such weights; train them with `{train}`, or name others")

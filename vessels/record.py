@@ -109,12 +109,12 @@ def load_network(build, load_weights, weights, record):
 
 
 def write_record(run_dir, dataset, recipe, history, config, parameters, complete=False, threshold=None):
-    """Writes best.json beside best.weights.h5: all that evaluation and readers need.
+    """Writes final.json beside final.weights.h5: all that evaluation and readers need.
 
     `config` is the content of config.json. The record is marked as unfinished unless `complete`. `threshold` is the
     one that was chosen on validation images, or None.
     """
-    weights = run_dir / "best.weights.h5"
+    weights = run_dir / "final.weights.h5"
     record = {
         "dataset": "synthetic" if recipe.synthetic else dataset.name,
         "variant": recipe.variant,
@@ -183,7 +183,7 @@ def read_record(weights, allow_modified=False, dataset=None):
         there = ", ".join(sorted(path.name.removesuffix(".weights.h5") for path in folder.glob("*.weights.h5")))
         raise UserError(f"{weights}: no such weights{f' (but {there})' * bool(there)}; name others, or train some")
     if weights.is_dir():
-        raise UserError(f"{weights}: a folder without best.weights.h5; name a file of weights")
+        raise UserError(f"{weights}: a folder without final.weights.h5; name a file of weights")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
@@ -212,7 +212,7 @@ def weights_file(name):
         return path.name.removesuffix(".weights.h5").replace("_rsan", "")
 
     path = Path(name).expanduser()
-    tried = [path, path / "best.weights.h5", Path(f"{path}.weights.h5")]
+    tried = [path, path / "final.weights.h5", path / "best.weights.h5", Path(f"{path}.weights.h5")]
     if path.name == str(name):
         tried += [one for one in (ROOT / "weights").glob("*.weights.h5") if short(one) == short(path)]
     return next((one for one in tried if one.is_file()), path)

@@ -14,7 +14,7 @@ from vessels import UserError, add_threshold, exit_code
 from vessels.data import published
 from vessels.files import ROOT, sha256, write_atomically
 from vessels.metrics import PROTOCOLS
-from vessels.record import read_record, record_path
+from vessels.record import read_record, record_path, weights_file
 
 
 def target(record):
@@ -88,7 +88,7 @@ def main(argv=None):
 
     def command():
         for run in arguments.runs:
-            weights = run / "best.weights.h5" if run.is_dir() else run
+            weights = weights_file(run)
             print(f"released {release(weights, arguments.replace, arguments.threshold)}")
         return 0
 

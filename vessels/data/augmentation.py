@@ -16,7 +16,7 @@ class Strength:
     """Strength of the data augmentation; part of a run's record.
 
     Attributes:
-        turned: Fraction of the patches with any angle and scale, which need interpolation; the others are only
+        rotate_prob: Fraction of the patches with any angle and scale, which need interpolation; the others are only
             flipped and rotated by multiples of 90 degrees.
         scale: Largest scale factor of such a patch; the smallest is 1 / `scale`.
         contrast, gain: Largest relative change of the contrast of all channels together, and of each channel.
@@ -24,7 +24,7 @@ class Strength:
         noise: Largest standard deviation of the Gaussian noise that half of the patches get.
     """
 
-    turned: float = 0.5
+    rotate_prob: float = 0.5
     scale: float = 1.25
     contrast: float = 0.2
     gain: float = 0.1
@@ -84,7 +84,7 @@ def random_affine(rng, centre, size, strength=Strength()):
     change pixel values, or any angle and scale.
     """
     angle, scale = rng.integers(4) * np.pi / 2, 1.0
-    if rng.random() < strength.turned:
+    if rng.random() < strength.rotate_prob:
         angle, scale = rng.uniform(0, 2 * np.pi), strength.scale ** rng.uniform(-1, 1)
     flip = rng.choice([-1, 1])
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from vessels import exit_code, quiet_imports
+from vessels import Renamed, exit_code, quiet_imports
 from vessels.data import published, sources, synthetic
 from vessels.files import ROOT
 from vessels.record import read_start, weights_file
@@ -32,7 +32,7 @@ class Recipe:
     train_on: str = option("train", "training images; if they include the validation images, the "
                            "validation scores are no longer a test", choices=("train", "train+validation"))
     epochs: int = option(None, "number of epochs", minimum=1)
-    steps: int = option(None, "batches per epoch", minimum=1, only="patches")
+    steps_per_epoch: int = option(None, "batches per epoch", minimum=1, only="patches")
     batch_size: int = option(None, "patches per batch, or images", minimum=1)
     patch_size: int = option(None, "side of a patch in pixels, a multiple of 8", minimum=56, only="patches")
     learning_rate: float = option(2.5e-3, "peak learning rate of Adam", minimum=1e-9)
@@ -52,7 +52,8 @@ class Recipe:
 
 
 # What `--synthetic` changes, so that a training takes a minute.
-SYNTHETIC = {"epochs": 3, "steps": 80, "batch_size": 4, "patch_size": 64, "keep_prob": 0.95, "train_on": "train"}
+SYNTHETIC = {"epochs": 3, "steps_per_epoch": 80, "batch_size": 4, "patch_size": 64, "keep_prob": 0.95,
+             "train_on": "train"}
 
 
 def parse(dataset, recipe, authors, description, argv=None):
@@ -111,6 +112,7 @@ def flags(dataset, recipe, authors, description):
                 default += "; not for authors and augmented"
             parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, choices=field.metadata.get("choices"),
                                 help=f"{text} (default: {default})")
+    parser.add_argument("--steps", action=Renamed, dest="--steps-per-epoch", help=argparse.SUPPRESS)
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or its "
                         "parent folder (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="run folder (default: in runs/, named after set, recipe, "

@@ -31,7 +31,7 @@ from vessels.training.schedules import loss_of, phases, stage_callback
 
 
 def train(dataset, network, recipe, data, run_dir, strategy=None):
-    """Starts the run in `run_dir`, or resumes it, trains to the end, and writes `best.weights.h5` with its JSON.
+    """Starts the run in `run_dir`, or resumes it, trains to the end, and writes `final.weights.h5` with its JSON.
 
     `network` is as in `recipe.main`, `data` is the result of `recipe.read`, `strategy` is as in `distribution.start`.
     If there are several workers, only the chief writes.
@@ -116,7 +116,7 @@ def batches_of(recipe, dataset, examples):
         strength = whole_images.Versions() if recipe.recipe == "augmented" else None
         return whole_images.WholeImages(examples, dataset.padded, recipe.batch_size, recipe.seed, strength=strength)
     kind = augmentation.AnyCameraPatches if recipe.recipe == "any" else augmentation.Patches
-    return kind(examples, recipe.patch_size, recipe.batch_size, recipe.steps, recipe.seed)
+    return kind(examples, recipe.patch_size, recipe.batch_size, recipe.steps_per_epoch, recipe.seed)
 
 
 class LossCallback(keras.callbacks.Callback):
@@ -169,12 +169,12 @@ class EpochCallback(keras.callbacks.Callback):
         print(f"epoch {epoch + 1}, validation inside the field of view: AUC {row['val_auc']:.4f}  "
               f"F1 {row['val_f1']:.4f}", flush=True)
         self.history.append(row)
-        save_weights(self.network, self.run_dir / "best.weights.h5")
+        save_weights(self.network, self.run_dir / "final.weights.h5")
         write_record(self.run_dir, self.dataset, self.recipe, self.history, self.config, self.model.count_params())
         save_weights(self.model, self.run_dir / "latest.weights.h5", self.history)
         if epoch % 5 == 4 or epoch + 1 == self.recipe.epochs:
             picture = plots.panel(self.validation[0], maps[0])
-            write_atomically(self.run_dir / "look" / f"epoch_{epoch + 1:03d}.png", picture)
+            write_atomically(self.run_dir / "previews" / f"epoch_{epoch + 1:03d}.png", picture)
         write_history(self.run_dir, self.history)
 
 
@@ -192,7 +192,7 @@ def threshold_of(model, dataset, recipe, validation):
 
 def finish(run_dir, dataset, recipe, history, config, model, validation):
     """Completes the record, and prints how to score the weights."""
-    weights = run_dir / "best.weights.h5"
+    weights = run_dir / "final.weights.h5"
     if not finished(weights):
         write_history(run_dir, history)
         threshold = threshold_of(model, dataset, recipe, validation)

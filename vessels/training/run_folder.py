@@ -122,10 +122,10 @@ def save_weights(model, path, history=None):
 
 
 def write_history(run_dir, history):
-    """Writes the history in readable form: history.csv, and its curves in look/history.png."""
+    """Writes the history in readable form: history.csv, and its curves in previews/history.png."""
     text = io.StringIO()
     writer = csv.DictWriter(text, history[0])
     writer.writeheader()
     writer.writerows(history)
     write_atomically(run_dir / "history.csv", text.getvalue())
-    write_atomically(run_dir / "look" / "history.png", plots.history_plot(history))
+    write_atomically(run_dir / "previews" / "history.png", plots.history_plot(history))

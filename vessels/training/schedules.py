@@ -36,7 +36,7 @@ def phases(recipe, steps):
     return [(0, recipe.epochs, schedule)]
 
 
-def settling(recipe, epoch):
+def in_cooldown(recipe, epoch):
     """Whether `epoch` (from 0) is in the last fifth, in which batch normalization adapts to prediction.
 
     DropBlock is off then, because it scales up the values that it keeps, so that batch normalization learns a larger
@@ -48,16 +48,16 @@ def settling(recipe, epoch):
 
 def ramped_keep_prob(recipe, epoch):
     """DropBlock's schedule (arXiv:1810.12890, section 3.1): from 1 down to keep_prob in six equal stages."""
-    if settling(recipe, epoch):
+    if in_cooldown(recipe, epoch):
         return 1
-    stage = 6 if settling(recipe, epoch + 1) else min(6, math.floor(6 * epoch / (0.6 * recipe.epochs)))
+    stage = 6 if in_cooldown(recipe, epoch + 1) else min(6, math.floor(6 * epoch / (0.6 * recipe.epochs)))
     return round(1 - (1 - recipe.keep_prob) * stage / 6, 6)
 
 
 def stage_callback(recipe, set_stage):
     """Callback: `set_stage(model, keep_prob, momentum)` at the start of each epoch; None keeps a value."""
     def enter(epoch, logs=None):
-        set_stage(callback.model, ramped_keep_prob(recipe, epoch), 0.99 if settling(recipe, epoch) else None)
+        set_stage(callback.model, ramped_keep_prob(recipe, epoch), 0.99 if in_cooldown(recipe, epoch) else None)
 
     callback = keras.callbacks.LambdaCallback(on_epoch_begin=enter)
     return callback
