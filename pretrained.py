@@ -17,8 +17,8 @@ def takes_weights(build):
     """Adds the argument `weights` to a function that builds a network: a name or path as in `released`, or None.
 
     The network is then built as the record of the weights says; an argument that contradicts the record raises
-    ValueError. The network gets two attributes: `diameters`, the widths in pixels at which it should see a field of
-    view, and `threshold`, the probability from which a pixel counts as vessel.
+    ValueError. The network gets two attributes: `record`, the JSON beside the weights (which holds the widths at which
+    it should see a field of view), and `threshold`, the probability from which a pixel counts as vessel.
     """
     signature = inspect.signature(build)
 
@@ -35,7 +35,7 @@ def takes_weights(build):
                 raise ValueError(f"the weights {str(weights)!r} have {name}={recorded[name]!r}, not {value!r}")
         model = build(**recorded)
         load_weights(model, path)
-        model.diameters, model.threshold = tuple(record["diameters"]), record.get("threshold", 0.5)
+        model.record, model.threshold = record, record.get("threshold", 0.5)
         return model
 
     added = inspect.Parameter("weights", inspect.Parameter.KEYWORD_ONLY, default=None)

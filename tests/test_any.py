@@ -13,6 +13,7 @@ from test_training import arrays
 import train_any
 from vessels import UserError
 from vessels.data import augmentation, custom, published, sources, synthetic
+from vessels.data.fov import Widths
 from vessels.data.published import DRIVE, Example
 from vessels.files import sha256
 from vessels.training.config import main, parse
@@ -26,7 +27,7 @@ SPLITS = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "train", "va
 
 def run(folder, *flags):
     flags = [*FLAGS, "--output-dir", str(folder), *flags]
-    return main(sources.Mixture(diameters=(150,)), small.network, RECIPE, {}, "help", flags)
+    return main(sources.Mixture(widths=Widths((150,))), small.network, RECIPE, {}, "help", flags)
 
 
 def read(*names, seed=0):

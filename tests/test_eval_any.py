@@ -34,8 +34,8 @@ def command(tmp_path, monkeypatch):
     shutil.copy(files.ROOT / "results" / "published.json", home / "results")
     monkeypatch.setattr(evaluation, "ROOT", home)
 
-    def predict_photograph(model, image, diameters, fov):
-        run.diameters.append(diameters)
+    def predict_photograph(model, image, widths, fov):
+        run.diameters.append(widths.diameters)
         green = image[..., 1].astype("float32")
         return Prediction((1 - green / green.max()) * fov, fov, None, 1.0, 1.0)
 

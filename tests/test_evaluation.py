@@ -243,8 +243,8 @@ def command(tmp_path, monkeypatch):
         if path.read_bytes() == b"other arrays":
             raise ValueError(f"{path} holds 3 arrays that do not match the 5 of rsan")
 
-    def predict_photograph(model, image, diameters, fov):
-        run.diameters.append(diameters)
+    def predict_photograph(model, image, widths, fov):
+        run.diameters.append(widths.diameters)
         return evaluation.maps.Prediction(predicted[image.tobytes()], fov, None, 1.0, 1.0)
 
     monkeypatch.setattr(evaluation.maps, "predict_photograph", predict_photograph)

@@ -17,7 +17,7 @@ from predicting import Darkness, run
 
 from vessels import UserError
 from vessels.data import images, published, synthetic
-from vessels.data.fov import estimate_fov
+from vessels.data.fov import Widths, estimate_fov
 from vessels.prediction import maps
 from vessels.prediction import photographs as command
 
@@ -150,18 +150,25 @@ def test_the_network_of_these_tests_tells_pixels_apart(network, eye):
 
 
 @settings(deadline=None)
-@given(st.integers(1, 400).map(lambda n: 8 * n), st.integers(43, 128).map(lambda n: 8 * n))
-def test_windows_cover_each_pixel_once_with_room_around(length, tile):
-    used = np.zeros(length, int)
-    windows = maps.windows(length, tile)
-    for start, end, first, last in windows:
-        used[first:last] += 1
-        assert start % 8 == end % 8 == 0 and 0 <= start <= first <= last <= end <= length and end - start <= tile
-        assert start == 0 or first - start >= maps.HALO
-        assert end == length or end - last >= maps.HALO
-    assert (used == 1).all()
-    seen = sum(end - start for start, end, *_ in windows)
-    assert seen <= length + len(windows) * 8 + (len(windows) - 1) * 2 * maps.HALO
+@given(*[st.integers(1, 400).map(lambda n: 8 * n)] * 2, st.integers(43, 128).map(lambda n: 8 * n))
+def test_tiles_cover_each_pixel_once_with_room_around(height, width, tile):
+    grid, area = maps.tile_grid(height, width, tile), 1
+    for length, count in zip((height, width), grid, strict=True):
+        used = np.zeros(length, int)
+        windows = maps.windows(length, count)
+        for start, end, first, last in windows:
+            used[first:last] += 1
+            assert start % 8 == end % 8 == 0 and 0 <= start <= first <= last <= end <= length
+            assert start == 0 or first - start >= maps.HALO
+            assert end == length or end - last >= maps.HALO
+        assert (used == 1).all() and len(windows) == count
+        area *= windows[0][1]
+    assert area <= tile**2
+
+
+def test_a_large_field_of_view_is_seen_in_few_tiles():
+    rows, columns = maps.tile_grid(1872, 2648, 1304)  # 8 of 10 pixels of HRF's photographs
+    assert rows * columns * maps.windows(1872, rows)[0][1] * maps.windows(2648, columns)[0][1] < 1.35 * 1872 * 2648
 
 
 @pytest.mark.parametrize("tile", [336, 500])
@@ -174,7 +181,7 @@ def test_tiles_without_an_inside_are_refused(tile):
 @pytest.mark.parametrize("factor", [0.4, 1, 2.5])
 def test_every_size_is_seen_at_the_scale_of_training(eye, dataset, factor):
     image = cv2.resize(eye, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    found = maps.predict_photograph(Darkness(), image, (dataset.diameter,))
+    found = maps.predict_photograph(Darkness(), image, dataset.widths)
     probability, fov, scale = found.probability, found.fov, found.scale
     assert probability.shape == fov.shape == image.shape[:2] and probability.dtype == np.float32
     assert not probability[~fov].any() and 0 <= probability.min() <= probability.max() <= 1
@@ -187,15 +194,15 @@ def test_every_size_is_seen_at_the_scale_of_training(eye, dataset, factor):
 def test_a_field_of_view_that_is_given_must_be_a_mask_of_the_photograph_and_gives_the_scale(eye):
     bare = eye[150:450, 150:450]  # no rim
     disc = np.hypot(*(np.mgrid[:300, :300] - 149.5)) < 120
-    assert maps.predict_photograph(Darkness(), bare, (480,), disc).scale == pytest.approx(2, rel=0.02)
+    assert maps.predict_photograph(Darkness(), bare, Widths((480,)), disc).scale == pytest.approx(2, rel=0.02)
     for fov in (255 * disc.astype("uint8"), disc[:-1]):
         with pytest.raises(ValueError, match=r"fov must be bool \(300, 300\)"):
-            maps.predict_photograph(Darkness(), bare, (480,), fov)
+            maps.predict_photograph(Darkness(), bare, Widths((480,)), fov)
 
 
 def test_of_several_widths_the_mean_is_taken(eye):
-    maps_at = [maps.predict_photograph(Darkness(), eye, (wanted,)) for wanted in (300, 500)]
-    found = maps.predict_photograph(Darkness(), eye, (300, 500))
+    maps_at = [maps.predict_photograph(Darkness(), eye, Widths((wanted,))) for wanted in (300, 500)]
+    found = maps.predict_photograph(Darkness(), eye, Widths((300, 500)))
     assert found.scale == pytest.approx(np.mean([one.scale for one in maps_at]))
     np.testing.assert_allclose(found.probability, np.mean([one.probability for one in maps_at], axis=0), atol=1e-6)
     assert found.confidence == pytest.approx(maps.confidence(found.probability))
@@ -217,7 +224,7 @@ def test_without_a_rim_the_most_confident_size_of_the_disc_is_used(monkeypatch):
         return np.full(fov.shape, min(scale / 4, 1), "float32")
 
     monkeypatch.setattr(maps, "predict_scaled", sure_when_large)
-    found = maps.predict_photograph(None, image, (800, 1100))
+    found = maps.predict_photograph(None, image, Widths((800, 1100)))
     assert found.diameter is None
     assert found.scale == pytest.approx(950 / (300 * min(maps.NO_RIM)))
 
@@ -232,7 +239,7 @@ def test_confidence_is_the_dice_to_be_expected(values, expected):
                                    np.zeros((80, 80), "uint8"), np.zeros((80, 80, 4), "uint8")])
 def test_what_is_no_8_bit_rgb_is_refused(image):
     with pytest.raises(ValueError, match="must be uint8"):
-        maps.predict_photograph(Darkness(), image, (537,))
+        maps.predict_photograph(Darkness(), image, Widths((537,)))
     with pytest.raises(ValueError, match="must be uint8"):
         maps.predict_image(Darkness(), image)
 

@@ -13,6 +13,7 @@ import eval_chase
 import eval_drive
 from vessels import evaluation
 from vessels.data import published, synthetic
+from vessels.data.fov import Widths
 from vessels.metrics import PROTOCOLS
 from vessels.prediction import segment
 from vessels.prediction.maps import predict_photograph
@@ -20,7 +21,7 @@ from vessels.prediction.maps import predict_photograph
 from pretrained import names, released
 from rsan_model import build_rsan, load_weights
 
-DIAMETERS = {dataset.name: dataset.diameters for dataset in published.DATASETS}
+DIAMETERS = {dataset.name: dataset.widths.diameters for dataset in published.DATASETS}
 
 
 @pytest.mark.parametrize("name", names())
@@ -37,7 +38,8 @@ def test_weights_by_one_call_are_those_loaded_by_hand(name):
     load_weights(by_hand, ROOT / "weights" / "drive_rsan.weights.h5")
     for one, other in zip(model.weights, by_hand.weights, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert model.diameters == (537,) and model.threshold == 0.5 and model.input_shape == (None, None, None, 3)
+    assert Widths.of_record(model.record) == Widths((537,))
+    assert model.threshold == 0.5 and model.input_shape == (None, None, None, 3)
 
 
 def test_the_network_is_the_one_that_was_trained():
@@ -83,16 +85,18 @@ def test_the_signature_is_that_of_the_network_and_weights():
 class Darkness:
     """Replaces the network: dark pixels inside a bright eye are vessels."""
 
-    diameters = (537,)
+    def __init__(self):
+        self.record = {"diameters": [537], "own_width": [1.1]}
 
     def predict_on_batch(self, x):
         return 1 - x[..., 1:2]
 
 
-@pytest.mark.parametrize(("diameters", "seen"), [(None, (537,)), ((300, 500), (300, 500))])
-def test_a_photograph_of_any_size_is_segmented_by_one_call(diameters, seen):
+@pytest.mark.parametrize(("widths", "seen"), [
+    (None, Widths((537,), (1.1,))), ((300, 500), Widths((300, 500))), (300, Widths((300,)))])
+def test_a_photograph_of_any_size_is_segmented_by_one_call(widths, seen):
     eye = cv2.resize(synthetic.make(published.DRIVE, "validation")[0].image, None, fx=1.3, fy=1.3)
-    probability = segment(Darkness(), eye, diameters)
+    probability = segment(Darkness(), eye, widths)
     assert probability.shape == eye.shape[:2] and probability.dtype == np.float32
     np.testing.assert_array_equal(probability, predict_photograph(Darkness(), eye, seen).probability)
 

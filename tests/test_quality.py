@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vessels.data import published, synthetic
-from vessels.data.fov import field_of_view
+from vessels.data.fov import Widths, field_of_view
 from vessels.data.images import read_mask, read_photograph
 from vessels.prediction.maps import Prediction, predict_photograph
 from vessels.prediction.quality import doubts
@@ -69,7 +69,7 @@ def test_the_released_network_is_sure_of_usual_photographs(dataset, data_root):
     model = build_rsan(weights="any")
     for one in published.load(dataset, "validation", data_root)[:1]:
         for image, warned in ((one.image, False), (negative(one.image), True)):
-            found = predict_photograph(model, image, model.diameters, threshold=model.threshold)
+            found = predict_photograph(model, image, Widths.of_record(model.record), threshold=model.threshold)
             assert bool(doubts(image, found, found.probability >= model.threshold)) == warned
 
 

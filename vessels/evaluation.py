@@ -16,7 +16,7 @@ from vessels.files import ROOT, write_atomically
 from vessels.metrics import evaluate
 from vessels.prediction import external_maps, maps
 from vessels.prediction.flips import average_flips
-from vessels.record import environment, find_weights, known_diameters, learned_from, load_network, read_record
+from vessels.record import environment, find_weights, known_widths, learned_from, load_network, read_record
 from vessels.report import bland_altman, comparison, page, plots, tables
 
 
@@ -201,7 +201,7 @@ def score_weights(dataset, network, weights, record, examples, flips):
         "trained_on": record["dataset"],
         **{key: record[key] for key in ("unfinished",) if key in record},
         **({"flips": True} if flips else {}),
-        **({"widths": widths} if len(widths := widths_for(dataset, weights, record)) > 1 else {}),
+        **({"widths": widths.as_record()} if (widths := widths_for(dataset, weights, record)) else {}),
         **({"started_from": record["started_from"]["file"]} if "started_from" in record else {}),
         "weights": {"file": weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
                     "recipe": {**record["recipe"],
@@ -253,9 +253,9 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
 
 
 def widths_for(dataset, weights, record):
-    """Widths in pixels to which fields of view are scaled: tuple, empty if images are predicted unscaled."""
+    """`Widths` to which fields of view are scaled; None if images are predicted unscaled."""
     as_it_is = record["dataset"] in (dataset.name, "synthetic") and record["recipe"].get("recipe") != "any"
-    return () if as_it_is else known_diameters(weights, record)
+    return None if as_it_is else known_widths(weights, record)
 
 
 def predict(dataset, model, examples, weights, record, flips=False):

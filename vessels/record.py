@@ -13,6 +13,7 @@ import h5py
 
 from vessels import UserError
 from vessels.data import published
+from vessels.data.fov import Widths
 from vessels.files import ROOT, sha256, write_atomically
 
 
@@ -121,7 +122,7 @@ def write_record(run_dir, dataset, recipe, history, config, parameters, complete
         "model": {"keep_prob": recipe.keep_prob, "variant": recipe.variant},
         "parameters": parameters,
         "sha256": sha256(weights),
-        "diameters": config["diameters"],
+        **{key: config[key] for key in ("diameters", "own_width", "largest") if key in config},
         **({} if threshold is None else {"threshold": threshold}),
         **{key: config[key] for key in ("started_from", "vessel_weights") if key in config},
         "seed": recipe.seed,
@@ -253,22 +254,22 @@ def read_start(weights, variant):
                                      if key in record}}
 
 
-def known_diameters(weights, record, remedy="name other weights"):
-    """Widths in pixels to which fields of view are scaled: tuple, from the record, else from the training set."""
-    known = {dataset.name: dataset.diameters for dataset in published.DATASETS}
-    diameters = record.get("diameters", known.get(record["dataset"]))
-    if not diameters:
+def known_widths(weights, record, remedy="name other weights"):
+    """`Widths` to which fields of view are scaled, from the record, else from the training set."""
+    known = {dataset.name: dataset.widths for dataset in published.DATASETS}
+    widths = Widths.of_record(record) if "diameters" in record else known.get(record["dataset"])
+    if widths is None:
         raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; "
                         f"{remedy}")
-    return tuple(diameters)
+    return widths
 
 
-def record_and_diameters(weights, diameter=None):
-    """`(record, diameters)` of weights for anyone's photographs; see `read_record`, `known_diameters`.
+def record_and_widths(weights, diameter=None):
+    """`(record, widths)` of weights for anyone's photographs; see `read_record`, `known_widths`.
 
-    A `diameter`, in pixels, replaces those of the record; weights in the form of Keras 2 need it.
+    A `diameter`, in pixels, replaces the widths of the record; weights in the form of Keras 2 need it.
     """
     record = read_record(weights, dataset="an unknown data set")
     examples = ", ".join(f"{dataset.title}: {dataset.diameter}" for dataset in published.DATASETS)
     remedy = f"give --diameter ({examples}), or name other weights"
-    return record, (diameter,) if diameter else known_diameters(weights, record, remedy)
+    return record, Widths((diameter,)) if diameter else known_widths(weights, record, remedy)

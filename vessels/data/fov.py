@@ -1,10 +1,45 @@
 """The field of view of a fundus photograph, and the diameter of the circle that it is a part of."""
 
+import dataclasses
+import math
+
 import cv2
 import numpy as np
 from skimage.measure import CircleModel, ransac
 
 ANGLES = 720
+
+
+@dataclasses.dataclass(frozen=True)
+class Widths:
+    """The widths in pixels at which a network sees a field of view; its maps are averaged.
+
+    Attributes:
+        diameters: The smallest widths.
+        own_width: Parts of the photograph's own width, one for each of `diameters`; where such a part is larger, it
+            is used instead, so that large photographs are not reduced to a small fraction of their pixels.
+        largest: No part of the own width is larger than this, which bounds the time; None for no limit.
+    """
+
+    diameters: tuple[float, ...]
+    own_width: tuple[float, ...] = ()
+    largest: float | None = None
+
+    @classmethod
+    def of_record(cls, record):
+        """From the JSON beside weights; records without the last two fields have fixed widths."""
+        return cls(**{field.name: tuple(value) if isinstance(value, list) else value
+                      for field in dataclasses.fields(cls) if (value := record.get(field.name)) is not None})
+
+    def as_record(self):
+        """The fields of the JSON beside weights: dict."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+    def of(self, diameter):
+        """tuple of float: the widths for a photograph whose field of view is `diameter` pixels wide."""
+        parts = self.own_width or [0] * len(self.diameters)
+        return tuple(max(smallest, min(part * diameter, self.largest or math.inf))
+                     for smallest, part in zip(self.diameters, parts, strict=True))
 
 
 def estimate_fov(image):

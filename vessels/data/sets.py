@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from vessels.data.fov import Widths
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -35,9 +37,9 @@ class Dataset:
     no_test_label: str = ""  # hint in the error message if test labels are missing
 
     @property
-    def diameters(self):
-        """Widths in pixels to which fields of view are scaled for networks trained on this set: only one."""
-        return (self.diameter,)
+    def widths(self):
+        """`Widths` to which fields of view are scaled for networks trained on this set: only one."""
+        return Widths((self.diameter,))
 
 
 AUTHORS = {"train": "train", "validation": "validate", "test": "test"}

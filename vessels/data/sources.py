@@ -5,15 +5,18 @@ from pathlib import Path
 
 from vessels import UserError
 from vessels.data import custom, published
+from vessels.data.fov import Widths
 from vessels.files import sha256
+
+WIDTHS = Widths((800, 1250))
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
     """The data sets on which the general network is trained, in the form of one.
 
-    `sources`: names of data sets and paths of CSVs. `parts`: what was read from them. `diameters`: widths in pixels
-    to which fields of view are scaled: validation uses the first, prediction averages the maps of all.
+    `sources`: names of data sets and paths of CSVs. `parts`: what was read from them. `widths`: the
+    `Widths` at which the network sees a field of view; validation uses the first alone.
     """
 
     sources: tuple[str, ...] = ("DRIVE", "CHASEDB1")
@@ -21,7 +24,7 @@ class Mixture:
     title: str = "any camera"
     size: tuple[int, int] = published.DRIVE.size  # of synthetic images
     padded: None = None
-    diameters: tuple[int, ...] = (800, 1250)
+    widths: Widths = WIDTHS
 
     @property
     def name(self):

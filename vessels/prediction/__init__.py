@@ -1,9 +1,12 @@
 """From a photograph to a probability map, and to measures."""
 
+import numpy as np
+
+from vessels.data.fov import Widths
 from vessels.prediction.maps import predict_photograph
 
 
-def segment(model, image, diameters=None):
+def segment(model, image, widths=None):
     """Vessel probability of each pixel of a photograph of any size, from any camera.
 
     The photograph is scaled so that its field of view is as wide as in the network's training.
@@ -11,16 +14,19 @@ def segment(model, image, diameters=None):
     Args:
         model: The network, as `build_rsan(weights="any")` returns it.
         image: uint8 `(height, width, 3)`, RGB.
-        diameters: Widths in pixels to which the field of view is scaled, of which the maps are averaged; by default,
-            `model.diameters`, which `build_rsan(weights=...)` sets.
+        widths: `Widths` at which the network sees the field of view, or widths in pixels; by default, those
+            of the network's record, which `build_rsan(weights=...)` reads.
 
     Returns:
         float32 `(height, width)` in [0, 1], 0 outside the field of view.
 
     Raises:
-        ValueError: `image` is not uint8 `(height, width, 3)`; or the network has no `diameters` and none are given.
+        ValueError: `image` is not uint8 `(height, width, 3)`; or the network has no record and none are given.
     """
-    diameters = diameters or getattr(model, "diameters", None)
-    if not diameters:
-        raise ValueError("give diameters: the widths in pixels of the fields of view on which the network was trained")
-    return predict_photograph(model, image, diameters).probability
+    if widths is None:
+        widths = Widths.of_record(getattr(model, "record", {"diameters": ()}))
+        if not widths.diameters:
+            raise ValueError("give widths: those in pixels of the fields of view on which the network was trained")
+    elif not isinstance(widths, Widths):
+        widths = Widths(tuple(np.atleast_1d(widths)))
+    return predict_photograph(model, image, widths).probability

@@ -13,7 +13,7 @@ from vessels.prediction.flips import average_flips
 # the attention's 7x7 convolution: 7 (1 + 2 + 4 + 8 + 4 + 2 + 1) = 154. The three transposed convolutions add
 # 2 + 4 + 8 = 14 to the left and upwards. tests/test_prediction.py measures it.
 HALO = 168
-TILE = 1304  # the general network's larger input fits into one tile
+TILE = 1304  # a field of view 1,250 pixels wide fits into one tile
 MARGIN = 16  # width of the black border around the field of view, in pixels of the network's input
 # Diameters of the whole disc to try if no rim is visible, as multiples of the photograph's longer side.
 NO_RIM = (1.0, 1.25, 1.6)
@@ -54,7 +54,8 @@ def predict_tiled(model, image, tile=TILE):
     Args:
         model: The network; takes float `(1, height, width, 3)` in [0, 1].
         image: uint8 `(height, width, 3)`, RGB.
-        tile: Side of the largest input of the network, which limits the memory: a multiple of 8, more than 336.
+        tile: The network sees at most `tile * tile` pixels at once, which limits the memory: a multiple of 8, more
+            than 336.
 
     Returns:
         float32 `(height, width)` in [0, 1].
@@ -67,27 +68,40 @@ def predict_tiled(model, image, tile=TILE):
     height, width = image.shape[:2]
     padded = pad(image, -(-height // 8) * 8, -(-width // 8) * 8)
     result = np.empty(padded.shape[:2], "float32")
-    for y, y_end, top, bottom in windows(padded.shape[0], tile):
-        for x, x_end, left, right in windows(padded.shape[1], tile):
+    rows, columns = tile_grid(*padded.shape[:2], tile)
+    for y, y_end, top, bottom in windows(padded.shape[0], rows):
+        for x, x_end, left, right in windows(padded.shape[1], columns):
             part = padded[None, y:y_end, x:x_end].astype("float32") / 255
             found = np.asarray(model.predict_on_batch(part))[0, ..., 0]
             result[top:bottom, left:right] = found[top - y : bottom - y, left - x : right - x]
     return crop(result, height, width)
 
 
-def windows(length, tile):
-    """`[(start, end, first, last)]` along one side: a tile's extent, and the part of it that is used.
+def tile_grid(height, width, tile):
+    """`(rows, columns)` of tiles, each of at most `tile * tile` pixels, that show the network the fewest pixels."""
+    grids = {}
+    for rows in range(1, max(-(-(height - 2 * HALO) // (tile - 2 * HALO)), 1) + 1):
+        tall = tile_side(height, rows)
+        widest = tile**2 // tall // 8 * 8
+        if widest >= width or widest > 2 * HALO:
+            columns = 1 if widest >= width else -(-(width - 2 * HALO) // (widest - 2 * HALO))
+            grids[rows * tall * columns * tile_side(width, columns)] = rows, columns
+    return grids[min(grids)]
 
-    There are as few tiles as possible, and these are as small as possible. All numbers are multiples of 8, as is
-    `length`.
+
+def tile_side(length, count):
+    return length if count == 1 else -(-(length - 2 * HALO) // count // 8) * 8 + 2 * HALO
+
+
+def windows(length, count):
+    """`[(start, end, first, last)]` along one side: the extent of each of `count` tiles, and the part that is used.
+
+    The tiles are as small as possible. All numbers are multiples of 8, as is `length`.
     """
-    if length <= tile:
-        return [(0, length, 0, length)]
-    count = -(-(length - 2 * HALO) // (tile - 2 * HALO))
-    step = -(-(length - 2 * HALO) // count // 8) * 8
-    starts = [min(i * step, length - 2 * HALO - step) for i in range(count)]
+    side = tile_side(length, count)
+    starts = [min(i * (side - 2 * HALO), length - side) for i in range(count)]
     edges = [0, *(start + HALO for start in starts[1:]), length]
-    return [(start, start + step + 2 * HALO, first, last)
+    return [(start, start + side, first, last)
             for start, first, last in zip(starts, edges, edges[1:], strict=False)]
 
 
@@ -99,7 +113,7 @@ class Prediction:
         probability: float32 `(height, width)` in [0, 1], 0 outside the field of view.
         fov: bool `(height, width)`, the field of view.
         diameter: Diameter of the field of view's circle in pixels, a float; None if no rim is visible.
-        scale: Pixels of the network's input per pixel of the photograph, a float; the mean over `diameters`.
+        scale: Pixels of the network's input per pixel of the photograph, a float; the mean over all widths.
         confidence: `confidence` of the probabilities, a float in [0, 1].
     """
 
@@ -110,15 +124,15 @@ class Prediction:
     confidence: float
 
 
-def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=False, threshold=0.5):
+def predict_photograph(model, image, widths, fov=None, tile=TILE, careful=False, threshold=0.5):
     """Vessels in an RGB photograph of any size, which is scaled to the size on which the network was trained.
 
     Args:
         model, tile: As in `predict_tiled`.
         image: uint8 `(height, width, 3)`, RGB.
-        diameters: Widths in pixels to which the field of view is scaled; the result is the mean of the maps at all of
-            them. If no rim is visible (nor one of `fov`), several sizes of the whole disc are tried, and the one with
-            the highest confidence is used.
+        widths: `Widths` to which the field of view is scaled; the result is the mean of the maps at all of them. If no
+            rim is visible (nor one of `fov`), several sizes of the whole disc are tried, and the one with the highest
+            confidence is used.
         fov: bool `(height, width)`, the field of view; by default, it is estimated.
         careful: Also average over the three mirror images, which takes four times as long.
         threshold: Probability from which a pixel counts as vessel; used for the confidence.
@@ -140,7 +154,7 @@ def predict_photograph(model, image, diameters, fov=None, tile=TILE, careful=Fal
     tried = []
     # Without a visible rim, the photograph may show any part of the disc.
     for pixels in [diameter] if diameter else [max(image.shape[:2]) * part for part in NO_RIM]:
-        scales = [wanted / pixels for wanted in diameters]
+        scales = [wanted / pixels for wanted in widths.of(pixels)]
         mean = sum(predict_scaled(model, image, fov, scale, tile, flips=careful) for scale in scales) / len(scales)
         tried.append(Prediction(mean, fov, diameter, float(np.mean(scales)), confidence(mean, threshold)))
     return max(tried, key=lambda prediction: prediction.confidence)

@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 
 from vessels import UserError
+from vessels.data.fov import Widths
 from vessels.data.images import EXAMPLE, SUFFIXES, read_photograph
 from vessels.prediction.folders import Progress, Table, in_order, printable, refuse_foreign, write_png
 from vessels.prediction.maps import predict_photograph, resize
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 from vessels.prediction.quality import doubts
-from vessels.record import load_network, record_and_diameters
+from vessels.record import load_network, record_and_widths
 
 SKY_BLUE = np.array([86, 180, 233])  # of Okabe and Ito: colour-blind readers can tell it from a red retina
 # Fields of view that are wider, in pixels, are measured at this width, as their maps hold no finer detail, unless
@@ -58,14 +59,14 @@ def main(build, load_weights, arguments):
     """
     number, shards = arguments.shard
     photographs = collect(arguments.photographs or [EXAMPLE])[number - 1 :: shards]
-    record, diameters = record_and_diameters(arguments.weights, arguments.diameter)
+    record, widths = record_and_widths(arguments.weights, arguments.diameter)
     table = Table(arguments.output_dir, HEADER, arguments.shard)
     there = table.files() if arguments.skip_existing else ()
     left = [path for path in photographs if printable(path) not in there
             or not all(place.exists() for place in places(arguments.output_dir, path).values())]
     model = OneAtATime(load_network(build, load_weights, arguments.weights, record))
     threshold = record.get("threshold", 0.5) if arguments.threshold is None else arguments.threshold
-    predictor = Predictor(model, diameters, threshold, arguments)
+    predictor = Predictor(model, widths, threshold, arguments)
     predicted, doubtful = predict_all(predictor, left, table)
     skipped = f", {len(photographs) - len(left)} skipped" if len(left) < len(photographs) else ""
     warned = f", {doubtful} with a warning" if doubtful else ""
@@ -94,7 +95,7 @@ class Predictor:
     """What `predict.py` does with one photograph, in any thread."""
 
     model: OneAtATime
-    diameters: tuple
+    widths: Widths
     threshold: float
     arguments: object  # of `main`
 
@@ -105,7 +106,7 @@ class Predictor:
             for file in files.values():
                 refuse_foreign(file)
             image = read_photograph(path)
-            found = predict_photograph(self.model, image, self.diameters, tile=self.arguments.tile,
+            found = predict_photograph(self.model, image, self.widths, tile=self.arguments.tile,
                                        careful=self.arguments.careful, threshold=self.threshold)
             mask = found.probability >= self.threshold
             doubtful = "; ".join(doubts(image, found, mask))

@@ -15,7 +15,7 @@ from vessels.files import write_atomically
 from vessels.prediction.folders import MARK, refuse_foreign
 from vessels.prediction.maps import predict_photograph
 from vessels.prediction.photographs import collect
-from vessels.record import load_network, record_and_diameters
+from vessels.record import load_network, record_and_widths
 
 # Colour-blind readers can read both: one goes from dark to light, one from one hue to another.
 ATTENTION, FEATURES = "cividis", "PuOr"
@@ -42,16 +42,16 @@ class Block:
     elsewhere: float
 
 
-def attention_blocks(model, kind, image, diameters, threshold=0.5):
+def attention_blocks(model, kind, image, widths, threshold=0.5):
     """The maps of each layer of spatial attention, in the order of the network: list of `Block`, empty without any.
 
     Args:
         model: The network.
         kind: Class of its attention layers, which have a method `attention`.
         image: uint8 `(height, width, 3)`, RGB.
-        diameters, threshold: As in `predict_photograph`.
+        widths, threshold: As in `predict_photograph`.
     """
-    found = predict_photograph(model, image, diameters, threshold=threshold)
+    found = predict_photograph(model, image, widths, threshold=threshold)
     how = {"dsize": None, "fx": found.scale, "fy": found.scale, "interpolation": cv2.INTER_AREA}
     small = cv2.resize(image * found.fov[..., None], **how)
     height, width = (-(-side // 8) * 8 for side in small.shape[:2])
@@ -110,11 +110,11 @@ def main(build, load_weights, kind, arguments):
     Returns the exit code 0, or raises UserError.
     """
     photographs = collect(arguments.photographs or [EXAMPLE])
-    record, diameters = record_and_diameters(arguments.weights, arguments.diameter)
+    record, widths = record_and_widths(arguments.weights, arguments.diameter)
     model = load_network(build, load_weights, arguments.weights, record)
     threshold = arguments.threshold or record.get("threshold", 0.5)
     for path in photographs:
-        blocks = attention_blocks(model, kind, read_photograph(path), diameters, threshold)
+        blocks = attention_blocks(model, kind, read_photograph(path), widths, threshold)
         if not blocks:
             raise UserError(f"{arguments.weights}: a network without attention; name other --weights")
         written = arguments.output_dir / f"{path.stem}_attention.jpg"

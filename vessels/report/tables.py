@@ -28,7 +28,8 @@ def own(metrics):
 def marks(metrics):
     """Suffix of a network's name that says how it was scored, if unusually: str, empty for most networks."""
     seen, threshold = metrics.get("seen_in_training", []), metrics.get("threshold", 0.5)
-    widths = len(metrics.get("widths", []))
+    widths = metrics.get("widths", [])
+    widths = len(widths["diameters"] if isinstance(widths, dict) else widths)
     return (f", mean of {widths} widths" * (widths > 1)
             + f", threshold {threshold:g}" * (threshold != 0.5)
             + f", {len(seen)} of the photographs SEEN IN TRAINING" * bool(seen))

@@ -43,12 +43,12 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
     engine = distribution.start(strategy, [recipe.batch_size, rest])
     seen = validation
     if recipe.recipe == "any":
-        seen = [augmentation.scaled(example, dataset.diameters[0]) for example in validation]
+        seen = [augmentation.scaled(example, dataset.widths.diameters[0]) for example in validation]
     config = {
         "dataset": dataset.name, **dataclasses.asdict(recipe), "loss": loss_of(recipe).__name__,
         "augmentation": dataclasses.asdict(data.strength) if data.strength else None,
         "backend": keras.backend.backend(), "data_sha256": checksums["train"],
-        "validation_sha256": checksums["validation"], "diameters": dataset.diameters,
+        "validation_sha256": checksums["validation"], **dataset.widths.as_record(),
         **{key: checksums[key] for key in ("started_from",) if key in checksums},
     }
     if recipe.recipe == "any":
@@ -185,7 +185,7 @@ def threshold_of(model, dataset, recipe, validation):
     """
     if recipe.recipe != "any":
         return None
-    maps = [predict_photograph(model, example.image, dataset.diameters, fov=example.fov).probability
+    maps = [predict_photograph(model, example.image, dataset.widths, fov=example.fov).probability
             for example in validation]
     return best_threshold(validation, maps)
 
