@@ -1,8 +1,10 @@
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -11,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 # and a ReLU with an input near zero may switch, which changes single gradients by 3e-5.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
-import vessels  # noqa: E402, F401  (sets what TensorFlow reads on import)
+from vessels.data import published, synthetic  # noqa: E402  (`vessels` sets what TensorFlow reads on import)
 
 
 @pytest.fixture
@@ -21,6 +23,33 @@ def data_root():
     if not (root / "DRIVE").is_dir() or not (root / "CHASEDB1").is_dir():
         pytest.skip("needs DRIVE and CHASEDB1 in data/ or $RSAN_DATA_ROOT")
     return root
+
+
+@pytest.fixture(scope="session")
+def eye():
+    """A procedural photograph in the size of DRIVE's: `published.Example`."""
+    return synthetic.make(published.DRIVE, "validation")[0]
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory):
+    """A folder with four photographs, one of another size, and their labels, masks and second observers."""
+    root = tmp_path_factory.mktemp("originals")
+    for i, example in enumerate(synthetic.make(published.DRIVE, "test")):
+        files = {"images/{}.png": example.image, "labels/{}.png": example.label, "masks/{}.gif": example.fov,
+                 "second/{}.png": example.second}
+        for name, array in files.items():
+            path = root / name.format(i)
+            path.parent.mkdir(exist_ok=True)
+            array = array[: -40 if i == 3 else None]
+            Image.fromarray(array if name.startswith("images") else 255 * array.astype("uint8")).save(path)
+    return root
+
+
+@pytest.fixture
+def root(originals, tmp_path):
+    """A copy of `originals` to change."""
+    return Path(shutil.copytree(originals, tmp_path / "mine"))
 
 
 def pytest_collection_modifyitems(items):

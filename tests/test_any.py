@@ -7,14 +7,14 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from test_custom import PAIRS, originals, root, table  # noqa: F401  (fixtures)
+from test_custom import PAIRS, table
 from test_training import arrays
 
 import train_any
 from vessels import UserError
-from vessels.data import augmentation, custom, published, sources, synthetic
+from vessels.data import augmentation, custom, published, sources
 from vessels.data.fov import Widths
-from vessels.data.published import DRIVE, Example
+from vessels.data.published import Example
 from vessels.files import sha256
 from vessels.training.config import main, parse
 
@@ -35,11 +35,6 @@ def read(*names, seed=0):
 
 
 # ---- patches
-
-
-@pytest.fixture(scope="module")
-def eye():
-    return synthetic.make(DRIVE, "validation")[0]
 
 
 def patches(examples, **strength):
@@ -130,7 +125,7 @@ def test_each_sets_vessel_weight_reaches_its_examples(data_root):
 # ---- training data
 
 
-def test_sources_are_learned_from_in_their_order(data_root, root):  # noqa: F811
+def test_sources_are_learned_from_in_their_order(data_root, root):
     mix = read("DRIVE", table(root, *SPLITS, header="image,label,split"), "chase")
     names = [example.name for example in sources.load(mix, "train", data_root)]
     assert names == [*published.DRIVE.splits["train"], "0", "1", *published.CHASEDB1.splits["train"]]
@@ -147,7 +142,7 @@ def test_runs_are_named_by_what_they_learn_from(names, key):
     assert folder.name == f"{key}-rsan-0"
 
 
-def test_sources_that_do_not_go_together(root, tmp_path):  # noqa: F811
+def test_sources_that_do_not_go_together(root, tmp_path):
     with pytest.raises(UserError, match="STARE: no such data set; name DRIVE, CHASEDB1 or a CSV"):
         read("STARE")
     path = str(table(root, *PAIRS))
@@ -159,7 +154,7 @@ def test_sources_that_do_not_go_together(root, tmp_path):  # noqa: F811
         read(path, other)
 
 
-def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(data_root, root):  # noqa: F811
+def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(data_root, root):
     shutil.copy(data_root / "DRIVE/test/images/01_test.tif", root / "eye.tif")
     path = str(table(root, "eye.tif,labels/0.png"))
     with pytest.raises(UserError, match=r"mine\.csv, line 2: .*eye\.tif is DRIVE's 01_test\.tif; remove one"):
@@ -172,7 +167,7 @@ def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(data_root, roo
     ([f"{pair},test" for pair in PAIRS], "none of its 4 photographs has split train, all have test"),
     ([f"{pair},validation" for pair in PAIRS], "photographs to learn from: 0"),
 ])
-def test_too_few_to_train_on_is_said(lines, message, root, tmp_path, capsys):  # noqa: F811
+def test_too_few_to_train_on_is_said(lines, message, root, tmp_path, capsys):
     header = "image,label" + ",split" * (lines[0].count(",") > 1)
     assert run(tmp_path / "run", str(table(root, *lines, header=header))) == 2
     error = capsys.readouterr().err
@@ -184,7 +179,7 @@ def test_too_few_to_train_on_is_said(lines, message, root, tmp_path, capsys):  #
 
 
 @pytest.fixture(scope="module")
-def trained(originals, tmp_path_factory):  # noqa: F811
+def trained(originals, tmp_path_factory):
     folder = tmp_path_factory.mktemp("any")
     shutil.copytree(originals, folder / "data")
     assert run(folder / "run", str(table(folder / "data", *PAIRS))) == 0
@@ -205,7 +200,7 @@ def test_own_photographs_are_trained_on_and_recorded(trained):
 
 
 @pytest.mark.slow
-def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):  # noqa: F811
+def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):
     """With a tiny learning rate, a run ends close to where it starts."""
     start = tmp_path / "renamed.h5"
     shutil.copy(trained / "run/final.weights.h5", start)
@@ -221,7 +216,7 @@ def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):  # 
     assert record["started_from"]["data_sha256"] == json.loads((trained / "run/final.json").read_text())["data_sha256"]
 
 
-def test_weights_that_cannot_be_fine_tuned(trained, root, tmp_path, capsys):  # noqa: F811
+def test_weights_that_cannot_be_fine_tuned(trained, root, tmp_path, capsys):
     path = str(table(root, *SPLITS, header="image,label,split"))
     shutil.copytree(trained / "run", tmp_path / "start")
     start = tmp_path / "start/final.weights.h5"
@@ -247,7 +242,7 @@ def test_synthetic_needs_no_photographs(tmp_path, capsys):
     assert "leave mine.csv out" in capsys.readouterr().err
 
 
-def test_tables_are_divided_by_the_runs_seed(root):  # noqa: F811
+def test_tables_are_divided_by_the_runs_seed(root):
     path = table(root, *PAIRS)
     for seed in range(5):
         (part,) = read(path, seed=seed).parts

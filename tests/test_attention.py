@@ -8,16 +8,11 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from vessels.data import published, synthetic
+from vessels.data import published
 from vessels.report.attention import attention_blocks, draw
 
 from attention_module import SpatialAttention
 from rsan_model import build_rsan
-
-
-@pytest.fixture(scope="module")
-def eye():
-    return synthetic.make(published.DRIVE, "validation")[0]
 
 
 @pytest.fixture(scope="module")

@@ -7,29 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_datasets import altered, converted, save, text, truncate
+from test_datasets import altered, converted, text, truncate
 
 from vessels import UserError
 from vessels.data import custom, synthetic
 from vessels.data.published import DRIVE
-
-
-@pytest.fixture(scope="session")
-def originals(tmp_path_factory):
-    """Four photographs, one of another size, with labels, a mask and a second observer."""
-    root = tmp_path_factory.mktemp("own")
-    for i, example in enumerate(synthetic.make(DRIVE, "test")):
-        cut = np.s_[:-40] if i == 3 else np.s_[:]
-        save(root / f"images/{i}.png", example.image[cut])
-        save(root / f"labels/{i}.png", example.label[cut])
-        save(root / f"second/{i}.png", example.second[cut])
-        save(root / f"masks/{i}.gif", example.fov[cut])
-    return root
-
-
-@pytest.fixture
-def root(originals, tmp_path):
-    return Path(shutil.copytree(originals, tmp_path / "mine"))
 
 
 def table(root, *lines, header="image,label", encoding="utf-8"):

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from test_custom import PAIRS, originals, root, table  # noqa: F401  (fixtures)
+from test_custom import PAIRS, table
 from test_evaluation import FakeModel
 from test_evaluation import save as save_weights
 
@@ -53,7 +53,7 @@ def metrics_in(*parts):
     return json.loads(Path(*parts, "metrics.json").read_text())
 
 
-def test_own_photographs_get_all_that_drive_gets(command, root, capsys):  # noqa: F811
+def test_own_photographs_get_all_that_drive_gets(command, root, capsys):
     save_weights(command.home / "weights", "any_rsan", **GENERAL)
     lines = [f"{pair},second/{i}.png" for i, pair in enumerate(PAIRS)]
     assert command(table(root, *lines, header="image,label,second")) == 0
@@ -71,7 +71,7 @@ def test_own_photographs_get_all_that_drive_gets(command, root, capsys):  # noqa
     assert page.count("<figure class=case") == 4 and "rsan, any camera" in page and "id='measures'" in page
 
 
-def test_only_the_test_part_is_scored(command, root):  # noqa: F811
+def test_only_the_test_part_is_scored(command, root):
     save_weights(command.home / "weights", "any_rsan", **GENERAL)
     lines = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "validation", "test", "train"), strict=True)]
     assert command(table(root, *lines, header="image,label,split")) == 0
@@ -79,7 +79,7 @@ def test_only_the_test_part_is_scored(command, root):  # noqa: F811
 
 
 @pytest.fixture
-def drive(root, monkeypatch):  # noqa: F811
+def drive(root, monkeypatch):
     """Replacements for the test images of DRIVE, and their files."""
     made = synthetic.make(DRIVE, "test")[:2]
     monkeypatch.setattr(published, "load", lambda *_: made)
@@ -103,7 +103,7 @@ def test_a_general_network_of_one_set_sees_it_at_the_diameter_that_it_knows(comm
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_photographs_that_weights_have_learned_from(started, command, root, capsys):  # noqa: F811
+def test_photographs_that_weights_have_learned_from(started, command, root, capsys):
     learned = {"mine/images/1.png": sha256(root / "images/1.png"), "mine/labels/0.png": sha256(root / "labels/0.png")}
     record = {"data_sha256": learned}
     for _ in range(2 * started):  # fine-tuned twice, each time on another file of the same name
@@ -121,7 +121,7 @@ def test_photographs_that_weights_have_learned_from(started, command, root, caps
         assert "1 of the photographs SEEN IN TRAINING" in (folder / file).read_text()
 
 
-def test_drives_own_photographs_too(command, drive, root, capsys):  # noqa: F811
+def test_drives_own_photographs_too(command, drive, root, capsys):
     weights = save_weights(command.home / "run", "final", **GENERAL,
                            data_sha256={"mine/a.png": sha256(root / "images/0.png")})
     assert command(weights, dataset=DRIVE) == 2
@@ -129,7 +129,7 @@ def test_drives_own_photographs_too(command, drive, root, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize("flag", [False, True])
-def test_the_threshold_is_the_records_or_the_commands_and_tables_say_so(flag, command, root, capsys):  # noqa: F811
+def test_the_threshold_is_the_records_or_the_commands_and_tables_say_so(flag, command, root, capsys):
     save_weights(command.home / "weights", "any_rsan", **GENERAL, threshold=0.3)
     assert command(table(root, *PAIRS[:2]), *["--threshold", "0.4"] * flag) == 0
     threshold, folder = 0.4 if flag else 0.3, command.home / "results/mine/any_rsan"
@@ -169,7 +169,7 @@ def test_black_and_white_maps_have_no_auc_and_a_message_says_so(command, drive, 
     assert (folder / "results/DRIVE/panels/synthetic_test_01.png").exists()
 
 
-def test_maps_of_own_photographs(command, root, tmp_path, capsys):  # noqa: F811
+def test_maps_of_own_photographs(command, root, tmp_path, capsys):
     path = table(root, *PAIRS[:2])
     folder = tmp_path / "maps"
     folder.mkdir()
@@ -193,13 +193,13 @@ def test_flags_that_do_not_go_together(flags, message, command, capsys):
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_weights_before_the_table_do_not_swallow_it(command, root):  # noqa: F811
+def test_weights_before_the_table_do_not_swallow_it(command, root):
     weights = save_weights(command.home / "weights", "any_rsan", **GENERAL)
     assert command("--weights", weights, table(root, *PAIRS[:2])) == 0
     assert metrics_in(command.home, "results/mine/any_rsan")["n_images"] == 2
 
 
-def test_results_of_another_table_are_not_replaced(command, root, capsys):  # noqa: F811
+def test_results_of_another_table_are_not_replaced(command, root, capsys):
     save_weights(command.home / "weights", "any_rsan", **GENERAL)
     assert command(table(root, *PAIRS[:2])) == 0
     results = command.home / "results/mine/any_rsan"
@@ -216,7 +216,7 @@ def test_results_of_another_table_are_not_replaced(command, root, capsys):  # no
     ({"dataset": "synthetic"}, "trained on procedural images"),
     (None, "any_rsan.json: missing; it says which network"),
 ])
-def test_weights_that_cannot_know_own_photographs(changes, message, command, root, capsys):  # noqa: F811
+def test_weights_that_cannot_know_own_photographs(changes, message, command, root, capsys):
     weights = save_weights(command.home / "weights", "any_rsan", **(changes or {}))
     if changes is None:
         record_path(weights).unlink()
@@ -226,7 +226,7 @@ def test_weights_that_cannot_know_own_photographs(changes, message, command, roo
     assert message in capsys.readouterr().err
 
 
-def test_two_tables_of_one_name_are_not_written_over_each_other(command, root, capsys):  # noqa: F811
+def test_two_tables_of_one_name_are_not_written_over_each_other(command, root, capsys):
     save_weights(command.home / "weights", "any_rsan", **GENERAL)
     path = table(root, *PAIRS[:1])
     assert command(path, path) == 2

@@ -14,13 +14,12 @@ from PIL import Image
 from predicting import run
 
 from vessels import UserError
-from vessels.data import published, synthetic
 from vessels.prediction import folders
 
 
 @pytest.fixture(scope="module")
-def eye():
-    return synthetic.make(published.DRIVE, "validation")[0].image[::2, ::2]
+def eye(eye):
+    return eye.image[::2, ::2]
 
 
 @pytest.fixture

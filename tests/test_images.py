@@ -7,13 +7,13 @@ import tifffile
 from PIL import Image
 
 from vessels import UserError
-from vessels.data import images, published, synthetic
+from vessels.data import images
 
 
 @pytest.fixture(scope="module")
-def eye():
+def eye(eye):
     """uint8 RGB, not square, so that a turned image is noticed."""
-    return np.ascontiguousarray(synthetic.make(published.DRIVE, "validation")[0].image[::2, 8:-8:2])
+    return np.ascontiguousarray(eye.image[::2, 8:-8:2])
 
 
 ORIENTATION = 274

@@ -16,7 +16,7 @@ from PIL import Image
 from predicting import Darkness, run
 
 from vessels import UserError
-from vessels.data import images, published, synthetic
+from vessels.data import images, published
 from vessels.data.fov import Widths, estimate_fov
 from vessels.prediction import maps
 from vessels.prediction import photographs as command
@@ -38,8 +38,8 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def eye():
-    return synthetic.make(published.DRIVE, "validation")[0].image
+def eye(eye):
+    return eye.image
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from vessels.data import published, synthetic
+from vessels.data import published
 from vessels.data.fov import Widths, field_of_view
 from vessels.data.images import read_mask, read_photograph
 from vessels.prediction.maps import Prediction, predict_photograph
 from vessels.prediction.quality import doubts
 
 from rsan_model import build_rsan
-
-
-@pytest.fixture(scope="module")
-def example():
-    return synthetic.make(published.DRIVE, "validation")[0]
 
 
 def said(image, label, confidence=0.85):
@@ -48,9 +43,9 @@ UNUSUAL = [
 
 
 @pytest.mark.parametrize(("change", "warning"), UNUSUAL)
-def test_unusual_photographs_get_a_warning(change, warning, example):
-    image = np.ascontiguousarray(change(example.image))
-    label = cv2.resize(example.label.astype("uint8"), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+def test_unusual_photographs_get_a_warning(change, warning, eye):
+    image = np.ascontiguousarray(change(eye.image))
+    label = cv2.resize(eye.label.astype("uint8"), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
     assert warning in said(image, label)
 
 
@@ -58,9 +53,9 @@ def test_unusual_photographs_get_a_warning(change, warning, example):
     (lambda label: label & False, "density 0.000"),
     (lambda label: cv2.dilate(label.astype("uint8"), np.ones((9, 9), "uint8")) > 0, "is implausible"),
 ])
-def test_densities_that_eyes_do_not_have_get_a_warning(change, warning, example):
-    assert not said(example.image, example.label)
-    assert warning in said(example.image, change(example.label))
+def test_densities_that_eyes_do_not_have_get_a_warning(change, warning, eye):
+    assert not said(eye.image, eye.label)
+    assert warning in said(eye.image, change(eye.label))
 
 
 @pytest.mark.slow
@@ -73,8 +68,8 @@ def test_the_released_network_is_sure_of_usual_photographs(dataset, data_root):
             assert bool(doubts(image, found, found.probability >= model.threshold)) == warned
 
 
-def test_an_unsure_network_gets_a_warning(example):
-    assert "confidence 0.45" in said(example.image, example.label, 0.45)
+def test_an_unsure_network_gets_a_warning(eye):
+    assert "confidence 0.45" in said(eye.image, eye.label, 0.45)
 
 
 @pytest.mark.parametrize("name", ["DRIVE", "CHASEDB1", "LES_AV"])
