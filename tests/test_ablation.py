@@ -19,7 +19,7 @@ def result(variant="rsan", seed=0, f1=0.8, auc=0.98, images=IMAGES, dataset="DRI
             "weights": {"recipe": {"recipe": "patches", "epochs": 60, "variant": variant, "seed": seed, **recipe}},
             "per_image": [{"image": name, "inside_fov": {"f1": one, "auc": other}}
                           for name, (one, other) in zip(images, scores, strict=True)],
-            **({"flips": True} if flips else {})}
+            **({"tta": True} if flips else {})}
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_what_is_not_comparable_is_marked(results):
 
 
 def test_training_on_validation_images_and_flips_are_said(results):
-    metrics = measured(flips=True)
+    metrics = measured(tta=True)
     metrics["weights"]["recipe"]["train_on"] = "train+validation"
     (results / "DRIVE" / "rsan" / "metrics.json").write_text(json.dumps(metrics))
     kind, cells = comparison.blocks(published.DRIVE, results)["whole_image"][0]

@@ -341,20 +341,23 @@ def test_a_threshold_is_released_with_its_scores(command, tmp_path, capsys):
     assert release.main([str(weights), "--threshold", "0.6"]) == 2
     assert "no scores of these weights at this threshold" in capsys.readouterr().err
     assert command(weights.parent, "--threshold", "0.6") == 0
-    assert release.main([str(weights), "--threshold", "0.6"]) == 0
-    assert read(tmp_path, "weights", "drive_rsan.json")["threshold"] == 0.6
+    assert release.main([str(weights), "--threshold", "0.6", "--name", "rsan, my way"]) == 0
+    record = read(tmp_path, "weights", "drive_rsan.json")
+    assert (record["threshold"], record["name"]) == (0.6, "rsan, my way")
 
 
-@pytest.mark.parametrize(("name", "changes"), [
-    ("drive_rsan_seed1", {"seed": 1}),
-    ("drive_rsan_authors", {"recipe": {"recipe": "authors", "seed": 0}}),
-    ("chase_backbone_authors_seed2", {"dataset": "CHASEDB1", "variant": "backbone", "seed": 2,
-                                      "recipe": {"recipe": "authors", "seed": 2}}),
-    ("chase_rsan_all", {"dataset": "CHASEDB1", "recipe": {"seed": 0, "train_on": "train+validation"}}),
-    ("any_rsan", {"dataset": "DRIVE+CHASEDB1", "diameters": [800],
-                  "recipe": {"seed": 0, "train_on": "train+validation"}}),
+@pytest.mark.parametrize(("name", "shown", "changes"), [
+    ("drive_rsan_seed1", "rsan", {"seed": 1}),
+    ("drive_rsan_authors", "rsan, authors' recipe", {"recipe": {"recipe": "authors", "seed": 0}}),
+    ("chase_backbone_authors_seed2", "backbone, authors' recipe", {
+        "dataset": "CHASEDB1", "variant": "backbone", "seed": 2, "recipe": {"recipe": "authors", "seed": 2}}),
+    ("chase_rsan_all", "rsan, all training images", {
+        "dataset": "CHASEDB1", "recipe": {"seed": 0, "train_on": "train+validation"}}),
+    ("any_rsan", "rsan, any camera", {"dataset": "DRIVE+CHASEDB1", "diameters": [800],
+                                      "recipe": {"seed": 0, "train_on": "train+validation"}}),
+    ("drive_rsan", "mine", {"name": "mine"}),
 ])
-def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
+def test_a_release_has_a_file_name_and_a_name_for_tables(command, tmp_path, name, shown, changes):
     weights = save(tmp_path / "run", "final", **changes)
     for dataset in published.DATASETS:
         assert command(weights, dataset=dataset) == 0
@@ -362,7 +365,9 @@ def test_set_recipe_and_seed_are_in_the_name(command, tmp_path, name, changes):
         assert (tmp_path / "run" / "results" / "DRIVE" / "metrics.json").exists()
     assert release.main([str(weights)]) == 0
     assert [path.name for path in sorted((tmp_path / "weights").iterdir())] == [f"{name}.json", f"{name}.weights.h5"]
-    test = read(tmp_path, "weights", f"{name}.json")["test"]
+    record = read(tmp_path, "weights", f"{name}.json")
+    test = record["test"]
+    assert record["name"] == shown
     assert set(test) == ({"DRIVE", "CHASEDB1"} if name.startswith("any") else set(PROTOCOLS))
 
 
@@ -518,13 +523,13 @@ def test_flips_are_averaged_and_marked(command, tmp_path, capsys, trained_on):
     assert "flips averaged" in capsys.readouterr().out
     other = "" if trained_on == "DRIVE" else "_of_CHASEDB1"
     results = tmp_path / "results" / "DRIVE" / f"rsan{other}_flips"
-    assert json.loads((results / "metrics.json").read_text())["flips"] is True
+    assert json.loads((results / "metrics.json").read_text())["tta"] is True
     saved = cv2.imread(str(results / "probabilities" / "01_test.png"), cv2.IMREAD_UNCHANGED)
     expected = next(iter(command.predicted.values())) / 4
     assert abs(saved / 65535 - expected).max() < 1 / 65535
     assert command(weights) == 0
     assert "flips averaged" not in capsys.readouterr().out
-    assert "flips" not in json.loads((results.with_name(f"rsan{other}") / "metrics.json").read_text())
+    assert "tta" not in json.loads((results.with_name(f"rsan{other}") / "metrics.json").read_text())
 
 
 def test_output_that_cannot_be_written(command, tmp_path, capsys):

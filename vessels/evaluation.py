@@ -197,10 +197,11 @@ def score_weights(dataset, network, weights, record, examples, flips):
     began = time.time()
     probabilities = predict(dataset, model, examples, weights, record, flips)
     facts = {
+        "name": record["name"],
         "variant": record["variant"],
         "trained_on": record["dataset"],
         **{key: record[key] for key in ("unfinished",) if key in record},
-        **({"flips": True} if flips else {}),
+        **({"tta": True} if flips else {}),
         **({"widths": widths.as_record()} if (widths := widths_for(dataset, weights, record)) else {}),
         **({"started_from": record["started_from"]["file"]} if "started_from" in record else {}),
         "weights": {"file": weights.name, "sha256": record["sha256"], "parameters": model.count_params(),

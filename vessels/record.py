@@ -109,6 +109,23 @@ def load_network(build, load_weights, weights, record):
     return model
 
 
+def default_name(variant, dataset, recipe):
+    """A network's name in tables, without its seed: str, such as "rsan, authors' recipe".
+
+    `dataset` is what it was trained on, `recipe` a dict. A release writes the name, or one that the user gives, into
+    the record.
+    """
+    kind = recipe.get("recipe", "patches")
+    if kind == "any" or "+" in dataset:
+        return f"{variant}, any camera"
+    parts = [variant]
+    if kind != "patches":
+        parts.append("authors' recipe" if kind == "authors" else f"{kind} recipe")
+    if recipe.get("train_on") == "train+validation":
+        parts.append("all training images")
+    return ", ".join(parts)
+
+
 def write_record(run_dir, dataset, recipe, history, config, parameters, complete=False, threshold=None):
     """Writes final.json beside final.weights.h5: all that evaluation and readers need.
 
@@ -166,8 +183,8 @@ def keras_2_record(weights, dataset):
                 return None
     except OSError:
         return None
-    return {"dataset": dataset, "variant": "rsan", "seed": 0, "model": {}, "sha256": sha256(weights),
-            "recipe": {"recipe": "authors", "seed": 0}}
+    return {"name": "rsan, authors' recipe", "dataset": dataset, "variant": "rsan", "seed": 0, "model": {},
+            "sha256": sha256(weights), "recipe": {"recipe": "authors", "seed": 0}}
 
 
 def read_record(weights, allow_modified=False, dataset=None):
@@ -201,7 +218,8 @@ def read_record(weights, allow_modified=False, dataset=None):
     if digest != record["sha256"] and not allow_modified:
         raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
                         f"{record['sha256'][:12]}...); restore it, or use --allow-modified")
-    return {**record, "sha256": digest}
+    name = default_name(record["variant"], record["dataset"], record["recipe"])
+    return {"name": name, **record, "sha256": digest}
 
 
 def weights_file(name):

@@ -32,8 +32,8 @@ def target(record):
     return ROOT / "weights" / f"{'_'.join(parts)}.weights.h5"
 
 
-def release(weights, replace=False, threshold=None):
-    """Copies `weights` and their JSON, with `threshold` in it if one is given. Returns the path of the copy.
+def release(weights, replace=False, threshold=None, name=None):
+    """Copies `weights` and their JSON, with `threshold` and `name` in it if given. Returns the path of the copy.
 
     Raises:
         UserError: The training is unfinished, used images outside the published sets, or has not been scored; or
@@ -59,7 +59,7 @@ def release(weights, replace=False, threshold=None):
         raise UserError(f"{copy}: other weights have this name; replace them by {weights} with --replace")
     write_atomically(copy, weights.read_bytes())
     record["test"] = test if len(names) > 1 else test[names[0]]
-    write_atomically(record_path(copy), json.dumps(record, indent=1) + "\n")
+    write_atomically(record_path(copy), json.dumps({**record, "name": name or record["name"]}, indent=1) + "\n")
     return copy
 
 
@@ -83,13 +83,14 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or weights with their JSON")
     add_threshold(parser)
+    parser.add_argument("--name", help="the network's name in tables, without its seed (default: as in the JSON, else "
+                        "by variant and recipe, such as \"rsan, authors' recipe\")")
     parser.add_argument("--replace", action="store_true", help="replace released weights of the same name")
     arguments = parser.parse_args(argv)
 
     def command():
         for run in arguments.runs:
-            weights = weights_file(run)
-            print(f"released {release(weights, arguments.replace, arguments.threshold)}")
+            print(f"released {release(weights_file(run), arguments.replace, arguments.threshold, arguments.name)}")
         return 0
 
     return exit_code(command)

@@ -19,7 +19,7 @@ def groups(all_metrics):
     """
     found = []
     for metrics in all_metrics:
-        if metrics["trained_on"] != metrics["dataset"] or metrics.get("flips") or metrics.get("unfinished"):
+        if metrics["trained_on"] != metrics["dataset"] or metrics.get("tta") or metrics.get("unfinished"):
             continue
         recipe = metrics["weights"]["recipe"]
         same = (group for group in found

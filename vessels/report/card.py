@@ -15,7 +15,7 @@ def by_weights(results_dir):
     paths = [path for dataset in published.DATASETS for path in (results_dir / dataset.name).glob("*/metrics.json")]
     for path in sorted(paths):
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        if not metrics.get("flips") and "maps" not in metrics:
+        if not metrics.get("tta") and "maps" not in metrics:
             found.setdefault(metrics["weights"]["file"].removesuffix(".weights.h5"), []).append(metrics)
     return dict(sorted(found.items()))
 

@@ -33,7 +33,7 @@ def ours(dataset, results_dir):
         training, validation, test = (len(dataset.splits[split]) for split in ("train", "validation", "test"))
         if recipe.get("train_on") == "train+validation":
             training, validation = training + validation, 0
-        how = {"threshold": str(metrics["threshold"]), "test_time": "flips" if metrics.get("flips") else "none",
+        how = {"threshold": str(metrics["threshold"]), "test_time": "flips" if metrics.get("tta") else "none",
                "split": f"{training} training, {validation} validation, {test} test",
                "comparable": "ours", "caveat": ""}
         for scored in tables.SCORED:

@@ -1,0 +1,94 @@
+"""Brings what older versions wrote to today's form: records of weights, metrics.json, run folders.
+
+    python -m vessels.migrate                weights/ and results/ of this repository
+    python -m vessels.migrate runs/x runs/y  run folders, and other folders that hold records or results
+
+Scores, histories and weights stay as they are. What is in today's form already is left alone.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from vessels import UserError, exit_code
+from vessels.files import ROOT, write_atomically
+from vessels.record import default_name
+
+KEYS = {"steps": "steps_per_epoch", "turned": "rotate_prob", "flips": "tta"}
+FILES = {"best.weights.h5": "final.weights.h5", "best.json": "final.json", "look": "previews"}
+# Arguments of `build_rsan` that records did not hold: their defaults of that time.
+ARGUMENTS = {"filters": 16, "block_size": 7}
+
+
+def rename_keys(value):
+    if isinstance(value, list):
+        return [rename_keys(item) for item in value]
+    if isinstance(value, dict):
+        return {KEYS.get(key, key): rename_keys(item) for key, item in value.items()}
+    return value
+
+
+def migrate_record(record):
+    """Today's form of a record: dict; with all arguments of the network, and the name that tables show."""
+    record = rename_keys(record)
+    name = record.pop("name", default_name(record["variant"], record["dataset"], record["recipe"]))
+    model = record["model"] if "optimizer" in record else {**ARGUMENTS, **record["model"]}
+    return {"name": name, **record, "model": model}
+
+
+def migrate_metrics(metrics):
+    """Today's form of the content of a metrics.json: dict; with the network's name, unless it scores anyone's maps."""
+    metrics = rename_keys(metrics)
+    if "maps" in metrics or "name" in metrics:
+        return metrics
+    trained_on = metrics.get("trained_on", metrics["dataset"])
+    return {"name": default_name(metrics["variant"], trained_on, metrics["weights"]["recipe"]), **metrics}
+
+
+def migrate(folder):
+    """Migrates all records, results and run folders in `folder`. Returns the paths that changed: list of `Path`.
+
+    Raises:
+        UserError: A file cannot be read, or both an old and a new name exist.
+    """
+    changed = []
+    for path in sorted(folder.rglob("*")):
+        if path.name in FILES and (path.parent / "config.json").exists():
+            new = path.with_name(FILES[path.name])
+            if new.exists():
+                raise UserError(f"{new}: exists beside {path.name}; remove one of the two")
+            changed.append(path.rename(new))
+    for path in sorted(folder.rglob("*.json")):
+        weights = path.with_suffix(".weights.h5").exists()
+        if not weights and path.name != "metrics.json":
+            continue
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            after = migrate_record(before) if weights else migrate_metrics(before)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: cannot be read ({error!r}); restore or remove it") from None
+        if after != before:
+            write_atomically(path, json.dumps(after, indent=1) + "\n")
+            changed.append(path)
+    return changed
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, default=[ROOT / "weights", ROOT / "results"])
+    folders = parser.parse_args(argv).folders
+
+    def command():
+        for folder in folders:
+            if not folder.is_dir():
+                raise UserError(f"{folder}: no such folder; name a run folder, or one with records or results")
+            for path in migrate(folder):
+                print(path)
+        return 0
+
+    return exit_code(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
