@@ -51,7 +51,8 @@ def parse(argv=None):
     parser.add_argument("photographs", nargs="*", type=Path, help="image files, or folders of them: JPEG, "
                         "PNG, TIFF, GIF, BMP or PPM, of any bit depth, up to 40 megapixels")
     parser.add_argument("-o", "--output-dir", type=Path,
-                        help="folder for results (default: predictions); with --export, the file or folder to write")
+                        help="folder for results (default: predictions); with --export, the file or folder to write "
+                        "(default for onnx: beside the weights)")
     parser.add_argument("--attention", action="store_true", help="instead of predicting, draw what each block of "
                         "spatial attention does: <name>_attention.jpg")
     parser.add_argument("--export", choices=("onnx", "litert", "saved_model"), help="write the network to a file, "
@@ -85,14 +86,15 @@ def parse(argv=None):
         parser.error(f"--tile must be a multiple of 8 and more than {2 * HALO}")
     if arguments.export and arguments.photographs:
         parser.error("--export takes no photographs: omit them")
-    if arguments.export and not arguments.output_dir:
-        parser.error("--export needs -o FILE, the file or folder to write")
+    if arguments.export and arguments.export != "onnx" and not arguments.output_dir:
+        parser.error("--export needs -o PATH, the file or folder to write")
     lengths = arguments.microns_per_pixel, arguments.degrees, arguments.diameter
     if any(not value > 0 for value in lengths if value is not None):
         parser.error("--microns-per-pixel, --degrees and --diameter must be more than 0")
     if arguments.microns_per_pixel and arguments.degrees:
         parser.error("--microns-per-pixel and --degrees exclude each other: give only one")
-    arguments.output_dir = arguments.output_dir or Path("predictions")
+    if not arguments.export:
+        arguments.output_dir = arguments.output_dir or Path("predictions")
     unused = ["careful", "skip_existing", "shard", "microns_per_pixel", "degrees", "measures", "tile"]
     if arguments.export:
         unused += ["attention", "threshold", "diameter"]

@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
-
 from vessels import UserError
 from vessels.data import published
 from vessels.data.fov import Widths
@@ -91,7 +89,8 @@ def may_round_to_tf32():
 
 
 def record_path(weights):
-    return weights.with_name(weights.name.removesuffix(".h5").removesuffix(".weights") + ".json")
+    """Path of the JSON beside a file of weights, or beside the ONNX file that was exported from them."""
+    return weights.with_name(weights.name.removesuffix(".onnx").removesuffix(".h5").removesuffix(".weights") + ".json")
 
 
 def load_network(build, load_weights, weights, record):
@@ -177,6 +176,8 @@ def keras_2_record(weights, dataset):
 
     Such files have no JSON. `dataset` is the name of the set on which they are assumed to be trained.
     """
+    import h5py  # not needed with ONNX Runtime
+
     try:
         with h5py.File(weights) as file:
             if not {"layer_names", "model_weights"} & {*file.attrs, *file}:
@@ -215,6 +216,11 @@ def read_record(weights, allow_modified=False, dataset=None):
     if missing:
         raise UserError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
     digest = sha256(weights)
+    if weights.suffix == ".onnx":
+        if digest != record.get("onnx_sha256"):
+            raise UserError(f"{weights}: not exported from the weights that {path.name} describes; export them again "
+                            "with `python predict.py --export onnx`")
+        return record
     if digest != record["sha256"] and not allow_modified:
         raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
                         f"{record['sha256'][:12]}...); restore it, or use --allow-modified")

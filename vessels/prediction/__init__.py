@@ -4,6 +4,9 @@ import numpy as np
 
 from vessels.data.fov import Widths
 from vessels.prediction.maps import predict_photograph
+from vessels.prediction.runtimes import load_onnx
+
+__all__ = ["load_onnx", "segment"]
 
 
 def segment(model, image, widths=None):
@@ -12,7 +15,7 @@ def segment(model, image, widths=None):
     The photograph is scaled so that its field of view is as wide as in the network's training.
 
     Args:
-        model: The network, as `build_rsan(weights="any")` returns it.
+        model: The network, as `build_rsan(weights="any")` or `load_onnx("weights/any_rsan.onnx")` returns it.
         image: uint8 `(height, width, 3)`, RGB.
         widths: `Widths` at which the network sees the field of view, or widths in pixels; by default, those
             of the network's record, which `build_rsan(weights=...)` reads.

@@ -1,6 +1,7 @@
 """Exports the network to formats that run without Keras."""
 
 import contextlib
+import json
 import tempfile
 import warnings
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 
 from vessels import UserError
 from vessels.data.images import EXAMPLE, read_photograph
+from vessels.files import sha256, write_atomically
 from vessels.prediction.maps import predict_tiled
-from vessels.record import load_network, read_record
+from vessels.prediction.runtimes import OnnxNetwork
+from vessels.record import load_network, read_record, record_path
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 TOLERANCE = 1e-4
@@ -23,21 +26,21 @@ if keras.backend.backend() == "tensorflow":
 def main(build, load_weights, plain, arguments):
     """The command predict.py --export; `build` and `load_weights` as in `evaluation.main`, `plain` as in `export`.
 
-    `arguments` holds `export`, `output_dir` and `weights`.
+    `arguments` holds `export`, `weights` and `output_dir`, which may be None for ONNX: the file is then written beside
+    the weights, and replaces an earlier one. The SHA-256 of an ONNX file is added to the JSON beside it.
     Returns the exit code 0, or raises UserError.
     """
     record = read_record(arguments.weights, dataset="unknown")
+    path = arguments.output_dir or record_path(arguments.weights).with_suffix(SUFFIXES["onnx"])
+    beside = record_path(path)
+    if arguments.export == "onnx" and beside.exists() and beside != record_path(arguments.weights):
+        raise UserError(f"{beside}: exists; remove it, or choose another path with -o")
     model = load_network(build, load_weights, arguments.weights, record)
-    difference = export(model, arguments.export, arguments.output_dir, plain)
-    print(f"written {arguments.output_dir}: its probabilities differ from Keras' by at most {difference:.1e}")
+    difference = export(model, arguments.export, path, plain, replace=arguments.output_dir is None)
+    if arguments.export == "onnx":
+        write_atomically(beside, json.dumps(record | {"onnx_sha256": sha256(path)}, indent=1) + "\n")
+    print(f"written {path}: its probabilities differ from Keras' by at most {difference:.1e}")
     return 0
-
-
-def onnx(path):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path)
-    return lambda x: session.run(None, {"photograph": x})[0]
 
 
 def litert(path):
@@ -60,10 +63,10 @@ def saved_model(path):
     return lambda x: loaded.serve(x).numpy()
 
 
-RUNNERS = {"onnx": onnx, "litert": litert, "saved_model": saved_model}
+RUNNERS = {"onnx": lambda path: OnnxNetwork(path).predict_on_batch, "litert": litert, "saved_model": saved_model}
 
 
-def export(model, kind, path, plain=contextlib.nullcontext):
+def export(model, kind, path, plain=contextlib.nullcontext, replace=False):
     """Writes the network to `path` if it gives the same probabilities as Keras for scikit-image's photograph.
 
     Args:
@@ -73,6 +76,7 @@ def export(model, kind, path, plain=contextlib.nullcontext):
         kind: "onnx", "litert" or "saved_model" (a folder).
         path: File or folder to write.
         plain: Returns a context in which the network uses no kernels that exported formats lack.
+        replace: Whether to replace a file that `path` is.
 
     Returns:
         The largest difference between the two probabilities of a pixel, float.
@@ -85,7 +89,7 @@ def export(model, kind, path, plain=contextlib.nullcontext):
         raise UserError("--export needs TensorFlow: set KERAS_BACKEND=tensorflow")
     if path.suffix != SUFFIXES.get(kind, path.suffix):
         raise UserError(f"{path}: for {kind}, the name must end in {SUFFIXES[kind]}")
-    if path.exists():
+    if path.exists() and not replace:
         raise UserError(f"{path}: exists; remove it, or choose another path with -o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +126,7 @@ def write(model, kind, path, plain):
     whole = keras.Model(inputs, AnySize(model)(inputs))
     signature = [keras.InputSpec(dtype="float32", shape=(None, None, None, 3), name="photograph")]
     try:
-        with plain():
+        with plain(), warnings.catch_warnings(action="ignore"):
             whole.export(str(path), format={"saved_model": "tf_saved_model"}.get(kind, kind), verbose=False,
                          input_signature=signature)
         run = RUNNERS[kind](path)
