@@ -25,7 +25,7 @@ def copy(tmp_path):
 
 def test_the_released_onnx_file_says_what_the_released_weights_say():
     photograph, keras, onnx = read_photograph(EXAMPLE)[::3, ::3], build_rsan(weights="any"), load_onnx(ONNX)
-    assert (onnx.diameters, onnx.threshold) == (keras.diameters, keras.threshold)
+    assert (onnx.record["diameters"], onnx.threshold) == (keras.record["diameters"], keras.threshold)
     np.testing.assert_allclose(segment(onnx, photograph), segment(keras, photograph), atol=1e-4)
 
 
@@ -49,7 +49,7 @@ def test_a_broken_file_is_an_error_of_one_line(copy):
 
     copy.write_bytes(copy.read_bytes()[:10_000])
     with pytest.raises(UserError, match=r"^[^\n]*cannot be opened[^\n]*; export it again$"):
-        OnnxNetwork(copy)
+        OnnxNetwork(copy, {})
 
 
 def test_without_onnx_runtime_the_error_says_what_to_install(monkeypatch):

@@ -63,7 +63,7 @@ def saved_model(path):
     return lambda x: loaded.serve(x).numpy()
 
 
-RUNNERS = {"onnx": lambda path: OnnxNetwork(path).predict_on_batch, "litert": litert, "saved_model": saved_model}
+RUNNERS = {"onnx": lambda path: OnnxNetwork(path, {}).predict_on_batch, "litert": litert, "saved_model": saved_model}
 
 
 def export(model, kind, path, plain=contextlib.nullcontext, replace=False):

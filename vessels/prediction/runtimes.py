@@ -11,12 +11,12 @@ class OnnxNetwork:
     """A network in a file of `predict.py --export onnx`, run on the processor.
 
     Attributes:
-        diameters: Widths in pixels at which it should see a field of view, a tuple.
+        record: The JSON beside the file, a dict.
         threshold: Probability from which a pixel counts as vessel, a float.
     """
 
-    def __init__(self, path, diameters=(), threshold=0.5):
-        self.session, self.diameters, self.threshold = open_session(path), diameters, threshold
+    def __init__(self, path, record):
+        self.session, self.record, self.threshold = open_session(path), record, record.get("threshold", 0.5)
 
     def predict_on_batch(self, x):
         """float32 `(batch, height, width, 1)`, in [0, 1] as is `x`, float32 `(batch, height, width, 3)`."""
@@ -30,10 +30,9 @@ def load_onnx(path):
         UserError: A file is missing or broken, or was not exported from the weights that the JSON describes; or ONNX
             Runtime is missing.
     """
-    from vessels.record import record_and_diameters  # slow
+    from vessels.record import read_record  # slow
 
-    record, diameters = record_and_diameters(Path(path))
-    return OnnxNetwork(path, diameters, record.get("threshold", 0.5))
+    return OnnxNetwork(path, read_record(Path(path)))
 
 
 def open_session(path):
