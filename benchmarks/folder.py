@@ -18,13 +18,13 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+WEIGHTS = ROOT / "weights/any_rsan.weights.h5"
 
-import predict  # noqa: E402
 from vessels.data.images import EXAMPLE, read_photograph  # noqa: E402
 from vessels.prediction import photographs  # noqa: E402
 from vessels.prediction.folders import Table  # noqa: E402
 from vessels.prediction.maps import predict_photograph  # noqa: E402
-from vessels.record import load_network, record_and_diameters  # noqa: E402
+from vessels.record import load_network, record_and_widths  # noqa: E402
 
 from rsan_model import build_rsan, load_weights  # noqa: E402
 
@@ -62,21 +62,22 @@ def main():
             folder = Path(folder)
             (folder / "in").mkdir()
             paths = write_photographs(folder / "in", count, megapixels)
-            arguments = predict.parse([str(folder / "in"), "-o", str(folder / "out")])
-            record, diameters = record_and_diameters(arguments.weights)
-            network = Timed(load_network(build_rsan, load_weights, arguments.weights, record))
-            predict_photograph(network, read_photograph(paths[0]), diameters)  # builds the graph
+            record, widths = record_and_widths(WEIGHTS)
+            network = Timed(load_network(build_rsan, load_weights, WEIGHTS, record))
+            predict_photograph(network, read_photograph(paths[0]), widths)  # builds the graph
             network.seconds, alone = 0, paths[:20]
             for path in alone:
-                predict_photograph(network, read_photograph(path), diameters)
+                predict_photograph(network, read_photograph(path), widths)
             own = network.seconds / len(alone)
-            for arguments.measures in (True, False):
-                predictor = photographs.Predictor(photographs.OneAtATime(network.model), diameters, 0.5, arguments)
-                table = Table(folder / f"out{arguments.measures}", photographs.HEADER)
+            for measures in (True, False):
+                options = photographs.Options(widths, measures=measures)
+                made = {"weights": "any", "threshold": "0.5", "settings": options.settings("keras")}
+                table = Table(folder / f"out{measures}", photographs.HEADER, made)
+                writer = photographs.Writer(photographs.OneAtATime(network.model), options, table)
                 began = time.perf_counter()
-                photographs.predict_all(predictor, paths, table)
+                photographs.predict_all(writer, paths)
                 each = (time.perf_counter() - began) / count
-                rows.append(f"| {megapixels} megapixels | {'yes' if arguments.measures else 'no'} | {own:.2f} s | "
+                rows.append(f"| {megapixels} megapixels | {'yes' if measures else 'no'} | {own:.2f} s | "
                             f"{each:.2f} s | {each / own:.2f} |")
     print("| photographs | measures | network | each in a folder | ratio |\n| --- | --- | --- | --- | --- |")
     print("\n".join(rows))

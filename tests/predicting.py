@@ -1,11 +1,6 @@
-"""predict.py without the command line, with a replacement for the network."""
+"""predict.py's command line, with a replacement for the network."""
 
-import types
-
-from conftest import ROOT
-
-from vessels import exit_code
-from vessels.prediction import photographs as command
+from vessels.prediction import command
 
 
 class Darkness:
@@ -15,14 +10,15 @@ class Darkness:
         return 1 - x[..., 1:2]
 
 
-def arguments(output, *photographs, **changes):
-    named = {"photographs": photographs, "output_dir": output, "tile": 1024, "export": None,
-             "threshold": None, "skip_existing": False, "shard": (1, 1), "measures": False, "degrees": None,
-             "microns_per_pixel": None, "diameter": None, "careful": False,
-             "weights": ROOT / "weights" / "drive_rsan.weights.h5"}
-    return types.SimpleNamespace(**{**named, **changes})
+def build_rsan(**_):
+    return Darkness()
 
 
-def run(output, *photographs, **changes):
-    given = arguments(output, *photographs, **changes)
-    return exit_code(lambda: command.main(lambda **_: Darkness(), lambda *_: None, given))
+def load_weights(model, path):
+    pass
+
+
+def run(output, *words, measures=False):
+    """Exit code of `predict.py WORDS -o OUTPUT`."""
+    return command.main("", "predicting", "fused", ["--weights", "drive", *([] if measures else ["--no-measures"]),
+                                                    *words, "-o", output])

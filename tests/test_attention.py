@@ -9,9 +9,8 @@ from conftest import ROOT
 from PIL import Image
 
 from vessels.data import published
-from vessels.report.attention import attention_blocks, draw
+from vessels.prediction.attention import attention_blocks, draw
 
-from attention_module import SpatialAttention
 from rsan_model import build_rsan
 
 
@@ -20,7 +19,7 @@ def blocks(eye):
     keras.utils.set_random_seed(0)
     model = build_rsan(filters=2)
     model.layers[-1].set_weights([4 * np.ones((1, 1, 2, 1)), np.zeros(1)])  # so that it finds some vessels
-    return attention_blocks(model, SpatialAttention, eye.image, published.DRIVE.widths)
+    return attention_blocks(model, eye.image, published.DRIVE.widths)
 
 
 def test_seven_blocks_by_level(blocks):

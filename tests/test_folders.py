@@ -44,7 +44,7 @@ def test_existing_photographs_are_skipped_and_no_row_is_lost(folder, tmp_path, c
     assert run(output, folder / "b.png", folder / "d.png") == 0
     (output / "d_mask.png").unlink()  # as an interruption leaves it
     before = (output / "b_mask.png").stat().st_mtime_ns
-    assert run(output, folder, skip_existing=True) == 0
+    assert run(output, folder, "--skip-existing") == 0
     assert "4 of 4 photographs, 1 skipped" in capsys.readouterr().out
     assert names(output / "vessels.csv") == ["b.png", "d.png", "a.png", "c.png", "d.png", "e.png"]
     assert (output / "b_mask.png").stat().st_mtime_ns == before
@@ -58,13 +58,17 @@ def test_a_file_in_the_place_of_the_output_folder_is_said_so(folder, tmp_path, c
     assert "out: a file, not a folder; choose another" in capsys.readouterr().err
 
 
-def test_half_a_row_is_cut_off(folder, tmp_path):
+@pytest.mark.parametrize("missing", [1, 9])
+def test_half_a_row_is_cut_off_and_a_row_without_its_line_end_stays(missing, folder, tmp_path, capsys):
     output = tmp_path / "out"
     run(output, folder / "a.png", folder / "b.png")
     table = output / "vessels.csv"
-    table.write_text(table.read_text()[:-9])
-    assert run(output, folder, skip_existing=True) == 0
+    table.write_text(table.read_text()[:-missing])
+    assert run(output, folder, "--skip-existing") == 0
     assert names(table) == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+    said = capsys.readouterr()
+    assert ("removed the last row" in said.err) == (missing > 1)
+    assert f"{2 - (missing > 1)} skipped" in said.out
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -72,7 +76,7 @@ def test_shards_share_a_folder_and_their_tables_join(together, folder, tmp_path)
     tables = []
     for number in (1, 2, 3):
         output = tmp_path / ("out" if together else f"out{number}")
-        assert run(output, folder, shard=(number, 3)) == 0
+        assert run(output, folder, "--shard", f"{number}/3") == 0
         tables.append(output / f"vessels-{number}-of-3.csv")
     whole = tmp_path / "whole.csv"
     whole.write_text("".join(table.read_text() for table in tables))
@@ -129,14 +133,14 @@ def test_file_names_may_hold_any_bytes(eye, tmp_path):
 
 def test_threshold(folder, tmp_path):
     for threshold in (0.3, 0.7):
-        assert run(tmp_path / str(threshold), folder / "a.png", threshold=threshold) == 0
+        assert run(tmp_path / str(threshold), folder / "a.png", "--threshold", threshold) == 0
         probability = np.asarray(Image.open(tmp_path / str(threshold) / "a_probability.png")) / 65535
         mask = np.asarray(Image.open(tmp_path / str(threshold) / "a_mask.png")) == 255
         assert mask.any() and (mask == (probability >= threshold)).mean() > 0.9999
 
 
 def test_measures_are_columns(folder, tmp_path):
-    assert run(tmp_path / "out", folder / "a.png", measures=True, degrees=45) == 0
+    assert run(tmp_path / "out", folder / "a.png", "--degrees", 45, measures=True) == 0
     (row,) = rows(tmp_path / "out" / "vessels.csv")
     assert float(row["width_um"]) > float(row["width_px"]) > 1 and 1 < float(row["fractal_dimension"]) < 2
     assert run(tmp_path / "out", folder / "b.png") == 0
@@ -162,12 +166,13 @@ def test_results_come_in_order_and_an_error_stops_what_waits():
 
 def test_marked_files_are_plain_png(tmp_path):
     array = np.random.default_rng(0).integers(0, 65536, (40, 50)).astype("uint16")
-    folders.write_png(tmp_path / "a.png", array)
-    folders.refuse_foreign(tmp_path / "a.png")
-    folders.refuse_foreign(tmp_path / "nothing.png")
+    photograph, made = "sha256:" + 16 * "a", 12 * "b"
+    folders.write_png(tmp_path / "a.png", array, folders.mark(photograph, made))
+    assert folders.made_from(tmp_path / "a.png", photograph) == made
+    assert folders.made_from(tmp_path / "nothing.png", photograph) is None
     with Image.open(tmp_path / "a.png") as picture:
         picture.load()
-        assert picture.text == {"Software": "rsan predict.py"}
+        assert picture.text == {"Software": f"rsan predict.py {photograph} {made}"}
         np.testing.assert_array_equal(np.asarray(picture), array)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED), array)
 

@@ -18,8 +18,7 @@ from predicting import Darkness, run
 from vessels import UserError
 from vessels.data import images, published
 from vessels.data.fov import Widths, estimate_fov
-from vessels.prediction import maps
-from vessels.prediction import photographs as command
+from vessels.prediction import command, folders, maps
 
 from attention_module import SpatialAttention
 from rsan_model import build_rsan
@@ -257,7 +256,7 @@ def test_one_bad_file_does_not_stop_the_others(photographs, eye, tmp_path, capsy
     assert run(output, folder) == 1
     lines = capsys.readouterr().err.splitlines()
     assert sum("bad.jpg" in line and "error" in line for line in lines) == 1
-    assert f"{folder}: skipped 2 .dcm, 1 .jp2, 1 .txt, 1 .webp; to try such a file, name it" in lines
+    assert f"{folder}: skipped 2 .dcm, 1 .jp2, 1 .txt, 1 .webp; to try one, name it" in lines
     assert [line[:5] for line in lines if "scale" in line] == ["[2/4]", "[3/4]", "[4/4]"]
     assert all(len(line) <= 80 for line in lines if "error" not in line and "skipped" not in line)
 
@@ -291,7 +290,7 @@ def test_two_photographs_of_one_name_are_refused(photographs, tmp_path, capsys):
 
 def test_a_photograph_named_twice_is_predicted_once(photographs, tmp_path):
     paths = [photographs["rgb.png"], photographs["rgb.png"].parent / "." / "rgb.png"]
-    assert command.collect(paths) == paths[:1]
+    assert folders.collect(paths) == paths[:1]
 
 
 @pytest.mark.parametrize("missing", ["nowhere.jpg", "empty"])
@@ -310,15 +309,15 @@ def test_weights_are_checked(photographs, tmp_path, capsys):
             own.write_bytes(content)
         if content:
             shutil.copy(weights.with_name("drive_rsan.json"), record)
-        assert run(tmp_path / "out", photographs["rgb.png"], weights=own) == 2
+        assert run(tmp_path / "out", photographs["rgb.png"], "--weights", own) == 2
         assert message in capsys.readouterr().err
 
 
 def test_weights_of_the_authors_form_need_the_width_that_they_know(photographs, tmp_path, capsys):
     weights = ROOT / "tests" / "golden" / "train_before.h5"
-    assert run(tmp_path / "out", photographs["rgb.png"], weights=weights) == 2
+    assert run(tmp_path / "out", photographs["rgb.png"], "--weights", weights) == 2
     assert "no known diameter; give --diameter (DRIVE: 537, CHASE DB1: 919), or name" in capsys.readouterr().err
-    assert run(tmp_path / "out", photographs["rgb.png"], weights=weights, diameter=500) == 0
+    assert run(tmp_path / "out", photographs["rgb.png"], "--weights", weights, "--diameter", 500) == 0
     with (tmp_path / "out" / "vessels.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert float(row["scale"]) == pytest.approx(500 / 537, abs=0.02)
@@ -329,17 +328,26 @@ def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):
     assert Image.open(tmp_path / "retina_overlay.png").size == (1411, 1411)
 
 
-@pytest.mark.parametrize("wrong", [["--tile", "500"], ["--tile", "336"], ["--weights"], [".", "-o", "."],
-                                   ["--export", "onnx"], ["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"],
-                                   ["--attention", "--careful"], ["--attention", "--no-measures"],
-                                   ["--export", "onnx", "-o", "rsan.onnx", "--threshold", "0.4"]])
-def test_wrong_command_line(wrong, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["predict.py", *wrong])
-    import predict
-
+@pytest.mark.parametrize(("wrong", "message"), [
+    (["--weights"], "expected one argument"), ([".", "-o", "."], "choose another one"),
+    (["--export", "litert"], "needs -o PATH"), (["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"], "unrecognized"),
+    (["--attention", "--tta"], "unrecognized"), (["--attention", "--no-measures"], "unrecognized"),
+    (["--export", "onnx", "-o", "rsan.onnx", "--threshold", "0.4"], "unrecognized"),
+    (["--careful"], "--careful is now called --tta"), (["--flips"], "--flips is now called --tta"),
+    (["--microns-per-pixel", "0.006"], "0.5 to 100 micrometres a pixel"), (["--degrees", "0.785"], "5 to 220 degrees"),
+    (["--degrees", "400"], "5 to 220 degrees"), (["--degrees", "nan"], "5 to 220"), (["--diameter", "-1"], "100 to"),
+    (["--degrees", "45", "--microns-per-pixel", "5"], "not allowed with"), (["--shard", "4/3"], "must look like 3/16"),
+])
+def test_wrong_command_line(wrong, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        predict.parse()
-    assert stopped.value.code == 2
+        command.main("", "predicting", "fused", wrong)
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tile", [336, 500])
+def test_a_tile_that_the_network_cannot_use(tile, photographs, tmp_path, capsys):
+    assert run(tmp_path, photographs["rgb.png"], "--tile", tile) == 2
+    assert "--tile must be a multiple of 8 and more than 336" in capsys.readouterr().err
 
 
 def test_script_says_that_weights_are_missing(tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+import zlib
 from pathlib import Path
 
 from vessels import UserError
@@ -19,7 +20,8 @@ def write_atomically(path, content):
         UserError: The disk is full, or the folder may not be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    short = zlib.crc32(os.fsencode(path.name))  # the whole name and more may be too long for a file system
+    temporary = path.with_name(f".{short:x}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -10,11 +10,10 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from vessels import UserError
-from vessels.data.images import EXAMPLE, pad, read_photograph
+from vessels.data.images import pad, read_photograph
 from vessels.files import write_atomically
-from vessels.prediction.folders import MARK, refuse_foreign
+from vessels.prediction.folders import identity, made_from, mark, place
 from vessels.prediction.maps import predict_photograph
-from vessels.prediction.photographs import collect
 from vessels.record import load_network, record_and_widths
 
 # Colour-blind readers can read both: one goes from dark to light, one from one hue to another.
@@ -42,12 +41,11 @@ class Block:
     elsewhere: float
 
 
-def attention_blocks(model, kind, image, widths, threshold=0.5):
+def attention_blocks(model, image, widths, threshold=0.5):
     """The maps of each layer of spatial attention, in the order of the network: list of `Block`, empty without any.
 
     Args:
-        model: The network.
-        kind: Class of its attention layers, which have a method `attention`.
+        model: The network; its layers of attention have a method `attention`.
         image: uint8 `(height, width, 3)`, RGB.
         widths, threshold: As in `predict_photograph`.
     """
@@ -58,7 +56,7 @@ def attention_blocks(model, kind, image, widths, threshold=0.5):
     x = pad(small, height, width)[None].astype("float32") / 255
     fov, probability = (pad(cv2.resize(plane.astype("float32"), **how), height, width)
                         for plane in (found.fov, found.probability))
-    layers = [layer for layer in model.layers if isinstance(layer, kind)]
+    layers = [layer for layer in model.layers if hasattr(layer, "attention")]
     if not layers:
         return []
     inputs = keras.Model(model.input, [layer.input for layer in layers])(x)
@@ -103,22 +101,21 @@ def draw(blocks):
     return buffer.getvalue()
 
 
-def main(build, load_weights, kind, arguments):
-    """The command behind `predict.py --attention`; `build` and `load_weights` as in `evaluation.main`, `kind` as above.
+def main(build, load_weights, photographs, arguments):
+    """The command behind `predict.py --attention`; `build` and `load_weights` as in `evaluation.main`.
 
-    `arguments` holds `photographs`, `output_dir`, `weights`, `diameter` and `threshold`.
+    `photographs` is a list of `Path`; `arguments` holds `output_dir`, `weights`, `diameter` and `threshold`.
     Returns the exit code 0, or raises UserError.
     """
-    photographs = collect(arguments.photographs or [EXAMPLE])
     record, widths = record_and_widths(arguments.weights, arguments.diameter)
     model = load_network(build, load_weights, arguments.weights, record)
     threshold = arguments.threshold or record.get("threshold", 0.5)
     for path in photographs:
-        blocks = attention_blocks(model, kind, read_photograph(path), widths, threshold)
+        image, written = read_photograph(path), place(arguments.output_dir, path, "attention.jpg")
+        made_from(written, identity(image))
+        blocks = attention_blocks(model, image, widths, threshold)
         if not blocks:
             raise UserError(f"{arguments.weights}: a network without attention; name other --weights")
-        written = arguments.output_dir / f"{path.stem}_attention.jpg"
-        refuse_foreign(written)
-        write_atomically(written, draw(blocks) + MARK)
+        write_atomically(written, draw(blocks) + mark(identity(image)))
         print(f"written {written}")
     return 0

@@ -1,0 +1,169 @@
+"""The command line of predict.py. Until it is known to be right, nothing slow is imported."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from vessels import Renamed, UserError, add_threshold, exit_code, quiet_imports
+
+WEIGHTS = "any"
+
+
+def main(description, network, kernels, argv=None):
+    """The command behind `predict.py`.
+
+    Args:
+        description: Text of `--help`.
+        network: Name of the module with `build_rsan` and `load_weights`, as in `evaluation.main`.
+        kernels: Name of the module with `unfused`, as `plain` in `export.export`.
+        argv: The command line; by default, that of the process.
+
+    Returns:
+        Exit code: 0; 1 if a photograph failed; 2 after an error that names the remedy.
+    """
+    argv = sys.argv[1:] if argv is None else [str(word) for word in argv]
+    given = {word.split("=")[0] for word in argv}
+    if "--export" in given:
+        return exit_code(lambda: export(parse_export(argv), network, kernels))
+    if "--attention" in given:
+        return exit_code(lambda: attention(attention_parser().parse_args(argv), network))
+    return exit_code(lambda: predict(parse(description, argv), network))
+
+
+def between(low, high, unit):
+    """Type of a command line's argument: float from `low` to `high`."""
+    def number(text):
+        if not low <= float(text) <= high:
+            raise argparse.ArgumentTypeError(f"must be {low} to {high} {unit}, got {text}")
+        return float(text)
+
+    return number
+
+
+def shard(text):
+    number, _, shards = text.partition("/")
+    if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
+        raise argparse.ArgumentTypeError(f"{text} must look like 3/16, the third of sixteen parts")
+    return int(number), int(shards)
+
+
+def add_weights(parser):
+    parser.add_argument("--weights", default=WEIGHTS, help="weights file with its JSON beside it, a run folder, or the "
+                        "name of released weights, such as drive (default: any)")
+
+
+def add_photographs(parser):
+    """Adds what predicting and `--attention` share."""
+    parser.add_argument("photographs", nargs="*", type=Path, help="image files, or folders of them: JPEG, "
+                        "PNG, TIFF, GIF, BMP or PPM, of any bit depth, up to 40 megapixels")
+    parser.add_argument("-o", "--output-dir", type=Path, default=Path("predictions"),
+                        help="folder for results (default: predictions)")
+    add_weights(parser)
+    add_threshold(parser)
+    parser.add_argument("--diameter", type=between(100, 10000, "pixels"), help="width in pixels to which the field of "
+                        "view is scaled for the network (default: the mean of the maps at the widths in the weights' "
+                        "JSON); weights of the authors' scripts have no JSON and need this option")
+
+
+def parse_export(argv):
+    parser = argparse.ArgumentParser(description="Writes the network to a file, and checks it against Keras on one "
+                                     "photograph. The network takes images (batch, height, width, 3) of any size, in "
+                                     "[0, 1], black outside the field of view, which should be as wide as `diameters` "
+                                     "in the weights' JSON says.")
+    parser.add_argument("--export", required=True, choices=("onnx", "litert", "saved_model"), help="onnx: pip install "
+                        "onnxruntime tf2onnx; litert: Keras 3.13 or newer")
+    parser.add_argument("-o", "--output-dir", type=Path, metavar="PATH", help="file or folder to write (default for "
+                        "onnx: beside the weights)")
+    add_weights(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.export != "onnx" and not arguments.output_dir:
+        parser.error("--export needs -o PATH, the file or folder to write")
+    return arguments
+
+
+def attention_parser():
+    parser = argparse.ArgumentParser(description="Draws what each block of spatial attention does in a photograph: "
+                                     "<name>_attention.jpg.")
+    parser.add_argument("--attention", required=True, action="store_true")
+    add_photographs(parser)
+    return parser
+
+
+def parse(description, argv):
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=raw, epilog="--attention and --export "
+                                     "have options of their own: predict.py --export --help")
+    add_photographs(parser)
+    parser.add_argument("--attention", action="store_true", help="instead of predicting, draw what each block of "
+                        "spatial attention does")
+    parser.add_argument("--export", metavar="FORMAT", help="instead of predicting, write the network to a file: onnx, "
+                        "litert or saved_model")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation: average over the three mirror "
+                        "images too; takes four times as long")
+    for old in ("--careful", "--flips"):
+        parser.add_argument(old, action=Renamed, dest="--tta", help=argparse.SUPPRESS)
+    parser.add_argument("--skip-existing", action="store_true", help="skip photographs whose results are already in "
+                        "--output-dir, if the same photograph, weights and settings made them")
+    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="take only every Nth "
+                        "photograph, from the Ith on: for N runs in parallel, which may share one --output-dir")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--microns-per-pixel", type=between(0.5, 100, "micrometres a pixel"), help="micrometres of "
+                      "retina per pixel, 0.5 to 100: adds lengths in millimetres and widths in micrometres")
+    size.add_argument("--degrees", type=between(5, 220, "degrees"), help="the same from the camera's angle of view "
+                      "across the whole circle of the field of view, 5 to 220; the eye is assumed to be 24 mm long")
+    parser.add_argument("--no-measures", dest="measures", action="store_false",
+                        help="measure nothing but the density, which saves time on large photographs")
+    parser.add_argument("--tile", type=int, help="side in pixels of the largest square that the network sees at once, "
+                        "a multiple of 8; a smaller one than the default needs less memory and more time, and gives "
+                        "the same map")
+    arguments = parser.parse_args(argv)
+    if any(path.is_dir() and path.resolve() == arguments.output_dir.resolve() for path in arguments.photographs):
+        parser.error("--output-dir is the folder of the photographs: choose another one")
+    return arguments
+
+
+def predict(arguments, network):
+    from vessels.prediction import folders, maps, photographs
+    from vessels.record import load_network, record_and_widths, weights_file
+
+    tile = arguments.tile or maps.TILE
+    if tile % 8 or tile <= 2 * maps.HALO:
+        raise UserError(f"--tile must be a multiple of 8 and more than {2 * maps.HALO}, got {tile}")
+    number, shards = arguments.shard
+    paths = folders.collect(arguments.photographs)[number - 1 :: shards]
+    weights = weights_file(arguments.weights)
+    record, widths = record_and_widths(weights, arguments.diameter)
+    options = photographs.Options(
+        widths, arguments.threshold or record.get("threshold", 0.5), arguments.tta, tile,
+        arguments.measures, arguments.microns_per_pixel, arguments.degrees)
+    made = {"weights": f"{weights.name.removesuffix('.h5').removesuffix('.weights')} {record['sha256'][:12]}",
+            "threshold": f"{options.threshold:g}", "settings": options.settings("keras")}
+    table = folders.Table(arguments.output_dir, photographs.HEADER, made, arguments.shard)
+    with quiet_imports():
+        module = importlib.import_module(network)
+    model = photographs.OneAtATime(load_network(module.build_rsan, module.load_weights, weights, record))
+    return photographs.predict_all(photographs.Writer(model, options, table, arguments.skip_existing), paths)
+
+
+def attention(arguments, network):
+    from vessels.prediction import folders
+    from vessels.record import weights_file
+
+    paths, arguments.weights = folders.collect(arguments.photographs), weights_file(arguments.weights)
+    with quiet_imports():
+        from vessels.prediction import attention as drawing
+
+        module = importlib.import_module(network)
+    return drawing.main(module.build_rsan, module.load_weights, paths, arguments)
+
+
+def export(arguments, network, kernels):
+    from vessels.record import weights_file
+
+    arguments.weights = weights_file(arguments.weights)
+    with quiet_imports():
+        from vessels.prediction import export as exports
+
+        module, plain = importlib.import_module(network), importlib.import_module(kernels).unfused
+    return exports.main(module.build_rsan, module.load_weights, plain, arguments)
