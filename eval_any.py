@@ -14,15 +14,8 @@ page that shows them.
 
 import sys
 
-from vessels.data.sources import Mixture
+from vessels.data.sources import Several
 from vessels.evaluation import main
 
-
-def network():
-    from rsan_model import build_rsan, load_weights
-
-    return build_rsan, load_weights
-
-
 if __name__ == "__main__":
-    sys.exit(main(Mixture(), network, __doc__))
+    sys.exit(main(Several(), "rsan_model", __doc__))

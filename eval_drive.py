@@ -14,12 +14,5 @@ import sys
 from vessels.data import published
 from vessels.evaluation import main
 
-
-def network():
-    from rsan_model import build_rsan, load_weights
-
-    return build_rsan, load_weights
-
-
 if __name__ == "__main__":
-    sys.exit(main(published.DRIVE, network, __doc__))
+    sys.exit(main(published.DRIVE, "rsan_model", __doc__))

@@ -125,6 +125,9 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
     return keras.Model(inputs, outputs, name=variant)
 
 
+build = build_rsan  # the name that scripts look for, in this module and in others
+
+
 def set_stage(model, keep_prob=None, momentum=None):
     """Changes DropBlock's `keep_prob` and the normalization's `momentum` in all layers of `model`; None keeps a value.
 

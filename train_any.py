@@ -21,18 +21,12 @@ Without the data, `--synthetic` trains on procedural images in two minutes.
 
 import sys
 
-from vessels.data.sources import Mixture
+from vessels.data.sources import Several
 from vessels.training.config import Recipe, main
 
-RECIPE = Recipe(recipe="any", epochs=120, steps_per_epoch=200, batch_size=4, patch_size=128, keep_prob=0.96,
-                mixed_precision=True)
-
-
-def network():
-    from rsan_model import build_rsan, load_weights, set_stage
-
-    return build_rsan, set_stage, load_weights
+RECIPE = Recipe(network="rsan_model", recipe="any", epochs=120, steps_per_epoch=200, batch_size=4, patch_size=128,
+                keep_prob=0.96, mixed_precision=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Mixture(), network, RECIPE, {}, __doc__))
+    sys.exit(main(Several(), RECIPE, {}, __doc__))

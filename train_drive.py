@@ -12,15 +12,9 @@ import sys
 from vessels.data import published
 from vessels.training.config import Recipe, main
 
-RECIPE = Recipe(epochs=60, steps_per_epoch=200, batch_size=4, patch_size=128, keep_prob=0.92)
+RECIPE = Recipe(network="rsan_model", epochs=60, steps_per_epoch=200, batch_size=4, patch_size=128, keep_prob=0.92)
 AUTHORS = {"epochs": 150, "batch_size": 2, "learning_rate": 1e-3, "vessel_weight": 1.0, "keep_prob": 0.85}
 
 
-def network():
-    from rsan_model import build_rsan, load_weights, set_stage
-
-    return build_rsan, set_stage, load_weights
-
-
 if __name__ == "__main__":
-    sys.exit(main(published.DRIVE, network, RECIPE, AUTHORS, __doc__))
+    sys.exit(main(published.DRIVE, RECIPE, AUTHORS, __doc__))

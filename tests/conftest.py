@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import shutil
 import sys
@@ -13,7 +14,28 @@ sys.path.insert(0, str(ROOT))
 # and a ReLU with an input near zero may switch, which changes single gradients by 3e-5.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
-from vessels.data import published, synthetic  # noqa: E402  (`vessels` sets what TensorFlow reads on import)
+# `vessels` sets what TensorFlow reads on import.
+from vessels.data import examples, published, synthetic  # noqa: E402
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown(examples.Photograph):
+    example: examples.Example
+
+    def load(self):
+        return self.example
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """`stand_in(examples, files)`: makes them the photographs of all published sets; `files`: their paths by kind."""
+    def show(examples, files=None):
+        photographs = [Shown(example.name, paths, example)
+                       for example, paths in zip(examples, files or [{}] * len(examples), strict=True)]
+        monkeypatch.setattr(published.Dataset, "photographs", lambda *_: photographs)
+        monkeypatch.setattr(published.Dataset, "check", lambda *_: None)
+
+    return show
 
 
 @pytest.fixture

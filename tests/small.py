@@ -6,6 +6,7 @@ from keras import layers
 import rsan_model
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
+from rsan_model import load_weights, set_stage  # noqa: F401
 
 
 def build(keep_prob=0.85, variant="rsan"):
@@ -20,7 +21,3 @@ def build(keep_prob=0.85, variant="rsan"):
     x = layers.MaxPooling2D()(rsan_model.residual_block(inputs, 2, drop))
     x = layers.Conv2DTranspose(2, 3, strides=2, padding="same")(rsan_model.rsab(x, 2, drop, attend))
     return keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(x), name=variant)
-
-
-def network():
-    return build, rsan_model.set_stage, rsan_model.load_weights

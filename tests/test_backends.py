@@ -47,7 +47,7 @@ np.savez(sys.argv[2], probability=probability, losses=losses,
 def given(tmp_path_factory):
     """A photograph (of DRIVE if available, else scikit-image's, reduced) and three batches."""
     root = Path(os.environ.get("RSAN_DATA_ROOT", ROOT / "data")) / "DRIVE"
-    image = (published.load(published.DRIVE, "test", root)[0].image if root.is_dir()
+    image = (published.DRIVE.at(root).load("test")[0].image if root.is_dir()
              else maps.resize(images.read_photograph(images.EXAMPLE), 565, 584))
     green = image[..., 1].astype("float32")
     darker = cv2.GaussianBlur(green, (0, 0), 8) - green > 8  # replaces labels, if there are none

@@ -25,7 +25,7 @@ PAIRS = [f"images/{i}.png,labels/{i}.png" for i in range(4)]
 
 def test_photographs_of_different_sizes_load_as_they_are(root):
     lines = [f"{pair},masks/{i}.gif,second/{i}.png" for i, pair in enumerate(PAIRS)]
-    found = custom.load(custom.read(table(root, *lines, header="image,label,fov,second")), "test")
+    found = custom.read(table(root, *lines, header="image,label,fov,second")).load("test")
     for i, (example, written) in enumerate(zip(found, synthetic.make(DRIVE, "test"), strict=True)):
         cut = np.s_[:-40] if i == 3 else np.s_[:]
         assert example.name == str(i)
@@ -34,7 +34,7 @@ def test_photographs_of_different_sizes_load_as_they_are(root):
 
 
 def test_field_of_view_and_second_observer_are_optional(root):
-    examples = custom.load(custom.read(table(root, *PAIRS[:3])), "test")
+    examples = custom.read(table(root, *PAIRS[:3])).load("test")
     for example, written in zip(examples, synthetic.make(DRIVE, "test"), strict=False):
         assert example.second is None
         assert (example.fov != written.fov).mean() < 0.01
@@ -58,14 +58,14 @@ SPREADSHEETS = {
 def test_what_spreadsheets_write_is_read(spelling, encoding, root):
     (root / "mine.csv").write_bytes(SPREADSHEETS[spelling].encode(encoding))
     rows = custom.read(root / "mine.csv").rows
-    assert {name: row.files["label"].resolve() for name, row in rows.items()} == {
+    assert {row.name: row.files["label"].resolve() for row in rows} == {
         name: (root / f"labels/{name}.png").resolve() for name in "01"}
 
 
 def test_names_with_separators_and_letters_of_any_language(root):
     shutil.move(root / "images/0.png", root / "images/Gefäße, 网膜.png")
     path = table(root, '"images/Gefäße, 网膜.png",labels/0.png', encoding="utf-8-sig")
-    assert [example.name for example in custom.load(custom.read(path), "test")] == ["Gefäße, 网膜"]
+    assert [example.name for example in custom.read(path).load("test")] == ["Gefäße, 网膜"]
 
 
 def test_photographs_of_the_same_name_in_two_folders_keep_apart(root):
@@ -73,7 +73,7 @@ def test_photographs_of_the_same_name_in_two_folders_keep_apart(root):
         (root / side).mkdir()
         shutil.move(root / f"images/{i}.png", root / side / "eye.png")
     path = table(root, "left/eye.png,labels/0.png", "right/eye.png,labels/1.png", "images/2.png,labels/2.png")
-    assert list(custom.read(path).rows) == ["left/eye", "right/eye", "images/2"]
+    assert list(custom.read(path).names("test")) == ["left/eye", "right/eye", "images/2"]
 
 
 @pytest.mark.parametrize(("paths", "expected"), [
@@ -98,42 +98,42 @@ def test_names_of_photographs_on_several_drives_stay_inside_the_results(monkeypa
 def test_a_table_may_mix_absolute_and_relative_paths(root, monkeypatch):
     path = table(root, PAIRS[0], f"{(root / 'images/1.png').resolve()},labels/1.png")
     monkeypatch.chdir(path.parent)
-    assert set(custom.read(path.name).rows) == {"0", "1"}
+    assert custom.read(path.name).names("test") == ("0", "1")
 
 
 def test_only_the_part_asked_for_is_read(root):
     lines = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "validation", "Test", "train"), strict=True)]
     found = custom.read(table(root, *lines, header="image,label,split"))
     parts = {"train": "03", "validation": "1", "test": "2", "train+validation": "013"}
-    assert {split: "".join(found.part(split)) for split in parts} == parts
-    assert {split: "".join(found.divided(7).part(split)) for split in parts} == parts
+    assert {split: "".join(found.names(split)) for split in parts} == parts
+    assert {split: "".join(found.for_training(7).names(split)) for split in parts} == parts
 
 
 def test_without_splits_all_are_scored_and_a_seeded_tenth_validates(root):
     found = custom.read(table(root, *PAIRS))
-    assert list(found.part("test")) == list("0123")
-    chosen = {seed: tuple(found.divided(seed).part("validation")) for seed in range(20)}
+    assert found.names("test") == tuple("0123")
+    chosen = {seed: found.for_training(seed).names("validation") for seed in range(20)}
     assert {len(names) for names in chosen.values()} == {1} and len(set(chosen.values())) > 1
-    assert chosen == {seed: tuple(found.divided(seed).part("validation")) for seed in range(20)}
-    assert sorted([*chosen[0], *found.divided(0).part("train")]) == list("0123")
+    assert chosen == {seed: found.for_training(seed).names("validation") for seed in range(20)}
+    assert sorted([*chosen[0], *found.for_training(0).names("train")]) == list("0123")
 
 
 def test_a_tenth_of_many_validates(root):
-    row = custom.read(table(root, PAIRS[0])).rows["0"]
-    many = custom.Table(root / "many.csv", {str(i): row for i in range(30)}).divided(0)
+    row = custom.read(table(root, PAIRS[0])).rows
+    many = custom.Table(root / "many.csv", 30 * row, 30 * ("",)).for_training(0)
     assert (len(many.part("train")), len(many.part("validation"))) == (27, 3)
 
 
 def test_a_table_of_test_photographs_alone_says_so(root):
     path = table(root, f"{PAIRS[0]},test", header="image,label,split")
     with pytest.raises(UserError, match=r"none of its 1 photographs has split train, all have test"):
-        custom.load(custom.read(path).divided(), "train")
+        custom.read(path).for_training().load("train")
 
 
 def test_checksums_are_of_the_files_read(root):
     path = table(root, *(f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "test"), strict=False)),
                  header="image,label,split")
-    assert custom.checksums(custom.read(path), "test") == {
+    assert custom.read(path).checksums("test") == {
         name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in ("images/1.png", "labels/1.png")}
 
 
@@ -193,7 +193,7 @@ def test_the_same_photograph_in_two_tables_is_refused(root):
     second = root / "more.csv"
     second.write_text("image,label,split\nimages/copy.png,labels/1.png,train\n")
     with pytest.raises(UserError, match=r"more\.csv, line 2: .*copy\.png is .*mine\.csv, line 2.* both test and train"):
-        custom.check_once([row for one in (first, custom.read(second)) for row in one.rows.values()])
+        custom.check_once([row for one in (first, custom.read(second)) for row in one.rows])
 
 
 def swapped(path):
@@ -229,7 +229,7 @@ def test_bad_files_are_one_line_that_names_the_line(file, damage, message, root)
     damage(root / file)
     path = table(root, "images/0.png,labels/0.png,masks/0.gif,second/0.png", header="image,label,fov,second")
     with pytest.raises(UserError) as error:
-        custom.load(custom.read(path), "test")
+        custom.read(path).load("test")
     line = str(error.value)
     assert line.startswith(f"{path}, line 2: ") and message in line and Path(file).name in line and "\n" not in line
 
@@ -237,18 +237,18 @@ def test_bad_files_are_one_line_that_names_the_line(file, damage, message, root)
 def test_another_photographs_label_is_refused(root):
     path = table(root, "images/0.png,labels/1.png", "images/1.png,labels/0.png")
     with pytest.raises(UserError, match=r"mine\.csv, line 2: .*labels/1\.png: does not follow the vessels of 0\.png"):
-        custom.load(custom.read(path), "test")
+        custom.read(path).load("test")
 
 
 def test_a_second_observer_for_some_photographs_only_is_refused(root):
     path = table(root, f"{PAIRS[0]},second/0.png", f"{PAIRS[1]},", header="image,label,second")
     with pytest.raises(UserError, match=r"mine\.csv, line 3: second is empty here but not in other lines"):
-        custom.load(custom.read(path), "test")
+        custom.read(path).load("test")
 
 
 def test_a_transparent_or_16_bit_photograph_is_read(root):
     Image.open(root / "images/0.png").convert("RGBA").save(root / "images/0.png")
-    assert custom.load(custom.read(table(root, PAIRS[0])), "test")[0].image.dtype == np.uint8
+    assert custom.read(table(root, PAIRS[0])).load("test")[0].image.dtype == np.uint8
 
 
 def test_les_av_loads(data_root):
@@ -256,6 +256,6 @@ def test_les_av_loads(data_root):
     if not path.exists():
         pytest.skip("needs LES_AV beside DRIVE")
     found = custom.read(path)
-    assert len(found.rows) == 22 and len(found.divided().part("validation")) == 2
-    for example in custom.load(found.divided(), "validation"):
+    assert len(found.rows) == 22 and len(found.for_training().part("validation")) == 2
+    for example in found.for_training().load("validation"):
         assert example.image.shape[:2] == example.label.shape == example.fov.shape

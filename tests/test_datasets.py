@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vessels import UserError
-from vessels.data import published, sets, synthetic
+from vessels.data import published, synthetic
 from vessels.data.fov import estimate_fov
 from vessels.data.images import read_mask
 from vessels.data.published import CHASEDB1, DRIVE
@@ -76,7 +76,8 @@ def test_splits_are_disjoint_and_complete(dataset):
 @SETS
 def test_published_files_load_without_a_warning(dataset, data_root, capsys):
     for split, names in dataset.splits.items():
-        examples = published.load(dataset, split, data_root)
+        dataset.at(data_root).check(split)
+        examples = dataset.at(data_root).load(split)
         assert tuple(example.name for example in examples) == names
         for example in examples:
             assert example.image.shape == (*dataset.size, 3) and example.image.dtype == np.uint8
@@ -93,7 +94,7 @@ def test_estimated_field_of_view_agrees_with_masks(dataset, data_root):
     if dataset is CHASEDB1 and not masks.is_dir():
         pytest.skip("needs CHASEDB1_fov beside CHASEDB1")
     for split in dataset.splits:
-        for example in published.load(dataset, split, data_root):
+        for example in dataset.at(data_root).load(split):
             mask = example.fov if dataset is DRIVE else read_mask(masks / f"{example.name}.png")
             assert dice(estimate_fov(example.image), mask) >= 0.995, example.name
 
@@ -103,10 +104,10 @@ def test_a_swapped_label_of_the_official_layout_is_an_error(data_root, tmp_path)
     masks, labels = tmp_path / "training/mask", tmp_path / "training/1st_manual"
     shutil.copy(masks / "40_training_mask.gif", masks / "23_training_mask.gif")
     with pytest.raises(UserError, match=r"23_training_mask\.gif: has the content of the published 40_training_mask"):
-        published.load(DRIVE, "validation", tmp_path)
+        DRIVE.at(tmp_path).check("validation")
     shutil.copy(labels / "40_manual1.gif", labels / "23_manual1.gif")
     with pytest.raises(UserError, match=r"23_manual1\.gif: does not follow the vessels"):
-        published.load(DRIVE, "validation", tmp_path)
+        DRIVE.at(tmp_path).load("validation")
 
 
 # ---- where the folder is
@@ -118,21 +119,21 @@ def test_folder_is_found(dataset, how, root, monkeypatch):
     if how == "environment":
         monkeypatch.setenv("RSAN_DATA_ROOT", str(root))
     data_dir = {"root": root, "folder": str(root / dataset.name), "environment": None}[how]
-    assert published.find(dataset, data_dir) == root / dataset.name
-    assert len(published.load(dataset, "validation", data_dir, quiet=True)) == 2
+    assert dataset.at(data_dir).folder == root / dataset.name
+    assert len(dataset.at(data_dir).load("validation")) == 2
 
 
 @pytest.mark.parametrize("spelling", ["CHASE_DB1", "chase-db1", "Chase DB1", "CHASE"])
 def test_folder_is_found_in_other_spellings(spelling, tmp_path):
     (tmp_path / spelling).mkdir()
-    assert published.find(CHASEDB1, tmp_path) == tmp_path / spelling
+    assert CHASEDB1.at(tmp_path).folder == tmp_path / spelling
 
 
 def test_data_dir_beats_the_environment(root, tmp_path, monkeypatch):
     monkeypatch.setenv("RSAN_DATA_ROOT", str(tmp_path / "elsewhere"))
-    assert published.find(DRIVE, root) == root / "DRIVE"
+    assert DRIVE.at(root).folder == root / "DRIVE"
     with pytest.raises(UserError, match=r"elsewhere.DRIVE: no such folder.*--data-dir"):
-        published.find(DRIVE)
+        _ = DRIVE.folder
 
 
 # ---- layouts
@@ -140,7 +141,7 @@ def test_data_dir_beats_the_environment(root, tmp_path, monkeypatch):
 
 @SETS
 def test_official_layout_gives_what_was_written(dataset, root, pair):
-    examples = published.load(dataset, "validation", root, quiet=True)
+    examples = dataset.at(root).load("validation")
     for loaded, written in zip(examples, pair[dataset.name], strict=True):
         np.testing.assert_array_equal(loaded.label, written.label)
         assert dice(loaded.fov, written.fov) > 0.995
@@ -160,14 +161,14 @@ NAMES = [("images", "labels"), ("image", "label"), ("IMAGES", "LABELS")]
 @SETS
 def test_authors_layout(dataset, split, images, labels, pair, tmp_path):
     """Also for the test images, whose paths are the same in the official layout."""
-    folder = tmp_path / dataset.key.capitalize() / sets.AUTHORS[split]
+    folder = tmp_path / dataset.key.capitalize() / published.AUTHORS[split]
     names = dataset.splits[split][:2]
     for name, example in zip(names, pair[dataset.name], strict=True):
         label = f"{name[:2]}_manual1.png" if dataset is DRIVE else f"{name}_1stHO.png"
         save(folder / labels / label, example.label)
         save(folder / images / f"{name}{'.tif' if dataset is DRIVE else '.jpg'}", example.image)
     two = dataclasses.replace(dataset, splits={split: names})
-    examples = published.load(two, split, tmp_path, quiet=True)
+    examples = two.at(tmp_path).load(split)
     for loaded, written in zip(examples, pair[dataset.name], strict=True):
         np.testing.assert_array_equal(loaded.label, written.label)
         assert dice(loaded.fov, written.fov) > 0.995 and loaded.second is None
@@ -204,7 +205,7 @@ def hidden_copies(folder):
 @pytest.mark.parametrize("change", [upper_case, png_labels_of_0_and_1, grey_palette, linked, hidden_copies])
 def test_harmless_variations_load_alike(change, root, pair):
     change(root / "DRIVE")
-    examples = published.load(DRIVE, "validation", root, quiet=True)
+    examples = DRIVE.at(root).load("validation")
     for loaded, written in zip(examples, pair["DRIVE"], strict=True):
         np.testing.assert_array_equal(loaded.image, written.image)
         np.testing.assert_array_equal(loaded.label, written.label)
@@ -212,7 +213,7 @@ def test_harmless_variations_load_alike(change, root, pair):
 
 def test_spaces_and_letters_of_any_language(root):
     renamed = root.rename(root.with_name("Daten für Gefäße 网膜"))
-    assert len(published.load(CHASEDB1, "validation", renamed, quiet=True)) == 2
+    assert len(CHASEDB1.at(renamed).load("validation")) == 2
 
 
 def test_a_third_set_is_one_more_instance(tmp_path, pair, capsys):
@@ -221,7 +222,7 @@ def test_a_third_set_is_one_more_instance(tmp_path, pair, capsys):
         layouts=(published.Layout({}, {"image": "photos/{name}", "label": "labels/{name}"}),))
     save(tmp_path / "STARE/photos/im0001.ppm", pair["DRIVE"][0].image)
     save(tmp_path / "STARE/labels/im0001.png", pair["DRIVE"][0].label)
-    (example,) = published.load(third, "test", tmp_path)
+    (example,) = third.at(tmp_path).load("test")
     assert example.fov.mean() > 0.5
     assert capsys.readouterr().err == ""  # no checksums are published that its files could differ from
 
@@ -229,17 +230,15 @@ def test_a_third_set_is_one_more_instance(tmp_path, pair, capsys):
 # ---- checksums
 
 
-@pytest.mark.parametrize("quiet", [False, True])
-def test_one_warning_line_names_what_is_not_published(quiet, root, capsys):
-    published.load(DRIVE, "validation", root, quiet=quiet)
+def test_one_warning_line_names_what_is_not_published(root, capsys):
+    DRIVE.at(root).check("validation")
     error = capsys.readouterr().err
-    assert error.count("\n") == (not quiet)
-    assert quiet or ("warning: 6 of 6 files" in error and "training/images/23_training.tif" in error)
+    assert error.count("\n") == 1 and "warning: 6 of 6 files" in error and "training/images/23_training.tif" in error
 
 
 @SETS
 def test_checksums_are_of_the_files_read(dataset, root):
-    sums = published.checksums(dataset, "validation", root)
+    sums = dataset.at(root).checksums("validation")
     assert len(sums) == 6
     for path, digest in sums.items():
         assert hashlib.sha256((root / dataset.name / path).read_bytes()).hexdigest() == digest
@@ -247,7 +246,7 @@ def test_checksums_are_of_the_files_read(dataset, root):
 
 @SETS
 def test_every_file_of_the_official_layout_is_listed(dataset):
-    assert len(published.published_checksums(dataset)) == (140 if dataset is DRIVE else 84)
+    assert len(dataset.published()) == (140 if dataset is DRIVE else 84)
 
 
 # ---- bad input: each case damages a copy of the official layout; the message must hold the given words
@@ -401,7 +400,7 @@ def test_bad_input_is_one_line_that_names_the_file(file, damage, message, root):
     damage(root / file)
     dataset = DRIVE if file.startswith("DRIVE") else CHASEDB1
     with pytest.raises(UserError) as error:
-        published.load(dataset, "validation", root, quiet=True)
+        dataset.at(root).load("validation")
     line = str(error.value).replace("\\", "/")
     assert message in line and Path(file).stem in line and "\n" not in line
     remedies = ("restore", "complete the folder", "keep one", "make it readable", "scale it down")
@@ -415,29 +414,29 @@ def test_unreadable_files_and_folders(root, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", refuse)
         with pytest.raises(UserError, match=r"23_training\.tif: Permission denied; make it readable"):
-            published.load(DRIVE, "validation", root)
+            DRIVE.at(root).load("validation")
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(UserError, match="Permission denied; make the folder readable"):
-        published.load(DRIVE, "validation", root)
+        DRIVE.at(root).load("validation")
 
 
 def test_the_challenge_sites_copy_says_that_test_labels_are_missing(root, pair):
     save(root / "DRIVE/test/images/01_test.tif", pair["DRIVE"][0].image)
     save(root / "DRIVE/test/mask/01_test_mask.gif", pair["DRIVE"][0].fov)
     with pytest.raises(UserError, match=r"01_manual1\.\*: missing.*challenge site's copy has no test labels"):
-        published.load(DRIVE, "test", root)
+        DRIVE.at(root).load("test")
 
 
 @SETS
 def test_the_folder_of_the_other_set_is_recognised(dataset, root):
     other = CHASEDB1 if dataset is DRIVE else DRIVE
     with pytest.raises(UserError, match=rf"no validation image of {dataset.title}.*it contains {other.title}"):
-        published.load(dataset, "validation", root / other.name)
+        dataset.at(root / other.name).load("validation")
 
 
 def test_an_empty_folder(tmp_path):
     with pytest.raises(UserError, match=r"no test image of DRIVE in any layout of"):
-        published.load(DRIVE, "test", tmp_path)
+        DRIVE.at(tmp_path).load("test")
 
 
 # ---- field of view of anyone's photographs

@@ -15,8 +15,8 @@ from test_custom import PAIRS, table
 from test_evaluation import FakeModel
 from test_evaluation import save as save_weights
 
-from vessels import evaluation, files
-from vessels.data import published, sources, synthetic
+from vessels import evaluation, files, jobs, network
+from vessels.data import sources, synthetic
 from vessels.data.published import DRIVE
 from vessels.files import sha256
 from vessels.prediction.maps import Prediction
@@ -32,7 +32,7 @@ def command(tmp_path, monkeypatch):
     home = tmp_path / "home"
     (home / "results").mkdir(parents=True)
     shutil.copy(files.ROOT / "results" / "published.json", home / "results")
-    monkeypatch.setattr(evaluation, "ROOT", home)
+    monkeypatch.setattr(jobs, "ROOT", home)
 
     def predict_photograph(model, image, widths, fov):
         run.diameters.append(widths.diameters)
@@ -41,9 +41,11 @@ def command(tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluation.maps, "predict_photograph", predict_photograph)
 
+    module = network.Network("rsan_model", lambda **_: FakeModel(), None, lambda *_: None)
+    monkeypatch.setattr(network, "load", lambda name: module)
+
     def run(*flags, dataset=None):
-        network = lambda: (lambda **_: FakeModel(), lambda *_: None)  # noqa: E731
-        return evaluation.main(dataset or sources.Mixture(), network, "Scores.", list(map(str, flags)))
+        return evaluation.main(dataset or sources.Several(), "rsan_model", "Scores.", list(map(str, flags)))
 
     run.diameters, run.home = [], home
     return run
@@ -79,12 +81,10 @@ def test_only_the_test_part_is_scored(command, root):
 
 
 @pytest.fixture
-def drive(root, monkeypatch):
+def drive(root, stand_in):
     """Replacements for the test images of DRIVE, and their files."""
     made = synthetic.make(DRIVE, "test")[:2]
-    monkeypatch.setattr(published, "load", lambda *_: made)
-    monkeypatch.setattr(published, "files", lambda *_: {one.name: {"image": root / f"images/{i}.png"}
-                                                       for i, one in enumerate(made)})
+    stand_in(made, [{"image": root / f"images/{i}.png"} for i in range(2)])
     return made
 
 

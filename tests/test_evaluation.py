@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from vessels import UserError, evaluation, files, record, release
+from vessels import UserError, evaluation, files, jobs, network, record, release
 from vessels.data import published, synthetic
-from vessels.data.published import Example
+from vessels.data.examples import Example
 from vessels.metrics import METRICS, PROTOCOLS, best_threshold, centreline_dice, evaluate, score
 from vessels.report import comparison
 
@@ -222,17 +222,17 @@ class FakeModel:
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
+def command(tmp_path, monkeypatch, stand_in):
     """`command(*flags)` -> exit code; weights lie in tmp_path/weights, results go to tmp_path/results."""
     examples = [example("01_test", 1), example("02_test", 2)]
     predicted = dict(zip((one.image.tobytes() for one in examples), maps(examples), strict=True))
     (tmp_path / "results").mkdir()
     figures = files.ROOT / "results" / "published.json"
     (tmp_path / "results" / "published.json").write_bytes(figures.read_bytes())
-    for module in (evaluation, release, comparison):
+    for module in (jobs, release, comparison):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(published, "load", lambda *_: examples)
-    monkeypatch.setattr(synthetic, "make", lambda *_: examples)
+    stand_in(examples)
+    monkeypatch.setattr(synthetic.Procedural, "load", lambda *_: examples)
     monkeypatch.setattr(evaluation.maps, "predict_image", lambda model, image, side: predicted[image.tobytes()])
 
     def build(filters, variant):
@@ -249,8 +249,11 @@ def command(tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluation.maps, "predict_photograph", predict_photograph)
 
+    module = network.Network("rsan_model", build, None, load_weights)
+    monkeypatch.setattr(network, "load", lambda name: module)
+
     def run(*flags, dataset=published.DRIVE):
-        return evaluation.main(dataset, lambda: (build, load_weights), "Scores.", list(map(str, flags)))
+        return evaluation.main(dataset, "rsan_model", "Scores.", list(map(str, flags)))
 
     run.diameters = []  # diameters that were asked for, one tuple for each image of another set's network
     run.predicted = predicted
@@ -505,7 +508,7 @@ def test_a_network_that_predicts_no_probabilities_is_not_scored(command, tmp_pat
 def test_data_errors_come_before_the_network_is_built(command, tmp_path, capsys, monkeypatch):
     save(tmp_path / "weights")
     missing = UserError("data/DRIVE: no such folder; get it")
-    monkeypatch.setattr(published, "load", lambda *_: (_ for _ in ()).throw(missing))
+    monkeypatch.setattr(published.Dataset, "load", lambda *_: (_ for _ in ()).throw(missing))
     monkeypatch.setattr(FakeModel, "__init__", lambda self: pytest.fail("built"), raising=False)
     assert command() == 2
     assert capsys.readouterr().err == "error: data/DRIVE: no such folder; get it\n"

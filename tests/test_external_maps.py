@@ -6,7 +6,7 @@ import tifffile
 from PIL import Image
 
 from vessels import UserError
-from vessels.data.published import Example
+from vessels.data.examples import Example
 from vessels.prediction.external_maps import read_maps
 
 SHAPE = (40, 50)

@@ -143,7 +143,7 @@ def test_half_and_double_size_change_nothing_by_more_than_a_twentieth(eye, scale
 
 @pytest.mark.slow
 def test_labels_of_drive_at_double_size(data_root):
-    for one in published.load(published.DRIVE, "test", quiet=True)[:3]:
+    for one in published.DRIVE.load("test")[:3]:
         before = measure(one.label, one.fov)
         after = measure(*(array.repeat(2, axis=0).repeat(2, axis=1) for array in (one.label, one.fov)))
         for name in before.keys() - {"width_px", "widest_px", "ends"}:

@@ -141,7 +141,7 @@ def test_figure_has_a_row_for_each_set_and_five_columns(results):
 def test_what_is_left_out_is_said(results, monkeypatch):
     folder, loaded = results
     by_name = {dataset.name: examples for dataset, examples in loaded}
-    monkeypatch.setattr(published, "load", lambda dataset, split: by_name[dataset.name])
+    monkeypatch.setattr(published.Dataset, "load", lambda dataset, split: by_name[dataset.name])
     assert [line.split()[0] for line in page.write(folder)] == ["written", "written"]
     (folder / "DRIVE" / "backbone" / "probabilities" / "01_test.png").write_bytes(b"no picture")
     assert [line.split()[0] for line in page.write(folder)] == ["written", "left"]
@@ -149,7 +149,7 @@ def test_what_is_left_out_is_said(results, monkeypatch):
     def absent(dataset, split):
         raise UserError("no data")
 
-    monkeypatch.setattr(published, "load", absent)
+    monkeypatch.setattr(published.Dataset, "load", absent)
     lines = page.write(folder)
     assert len(lines) == len(loaded) and all("no data" in line for line in lines)
 

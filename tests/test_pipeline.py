@@ -7,8 +7,9 @@ import pytest
 
 from vessels.data import synthetic
 from vessels.data.augmentation import Patches, Strength, random_affine
+from vessels.data.examples import Example
 from vessels.data.images import crop, pad
-from vessels.data.published import DRIVE, Example
+from vessels.data.published import DRIVE
 from vessels.data.whole_images import Versions, WholeImages
 from vessels.prediction.maps import predict_image
 

@@ -104,12 +104,12 @@ def test_a_photograph_of_any_size_is_segmented_by_one_call(widths, seen):
 @pytest.mark.parametrize(("script", "dataset"), [
     (eval_drive, published.DRIVE), pytest.param(eval_chase, published.CHASEDB1, marks=pytest.mark.slow)])
 def test_weights_of_the_authors_form_score_without_a_record_and_ours_under_any_name(script, dataset, tmp_path,
-                                                                                    monkeypatch, capsys):
+                                                                                    stand_in, capsys):
     tiny = dataclasses.replace(dataset, size=(60, 70), padded=72)
-    monkeypatch.setattr(published, "load", lambda *_: synthetic.make(tiny, "test"))
+    stand_in(synthetic.make(tiny, "test"))
     ours, record = released(f"{dataset.key}_rsan")
     shutil.copy(ours, tmp_path / "ours.h5")
-    assert evaluation.main(tiny, script.network, "", [str(tmp_path / "ours.h5")]) == 2
+    assert evaluation.main(tiny, "rsan_model", "", [str(tmp_path / "ours.h5")]) == 2
     assert "ours.json: missing; it says which network ours.h5 belongs to; put it there" in capsys.readouterr().err
     (tmp_path / "ours.json").write_text(json.dumps({**record, "data_sha256": {}}), encoding="utf-8")
     build_rsan(weights=ours).save(tmp_path / "whole.h5")
@@ -120,7 +120,7 @@ def test_weights_of_the_authors_form_score_without_a_record_and_ours_under_any_n
     found = {}
     for name in ("ours", "authors"):
         folder = tmp_path / name
-        assert evaluation.main(tiny, script.network, "", [f"{folder}.h5", "--output-dir", str(folder)]) == 0
+        assert evaluation.main(tiny, "rsan_model", "", [f"{folder}.h5", "--output-dir", str(folder)]) == 0
         found[name] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         assert found[name]["trained_on"] == dataset.name
     assert found["authors"]["weights"]["recipe"]["recipe"] == "authors"

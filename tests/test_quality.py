@@ -62,7 +62,7 @@ def test_densities_that_eyes_do_not_have_get_a_warning(change, warning, eye):
 @pytest.mark.parametrize("dataset", published.DATASETS, ids=lambda dataset: dataset.name)
 def test_the_released_network_is_sure_of_usual_photographs(dataset, data_root):
     model = build_rsan(weights="any")
-    for one in published.load(dataset, "validation", data_root)[:1]:
+    for one in dataset.at(data_root).load("validation")[:1]:
         for image, warned in ((one.image, False), (negative(one.image), True)):
             found = predict_photograph(model, image, Widths.of_record(model.record), threshold=model.threshold)
             assert bool(doubts(image, found, found.probability >= model.threshold)) == warned
@@ -83,7 +83,7 @@ def test_usual_photographs_get_none_and_unusual_ones_do(name, data_root):
         pairs = [(read_photograph(table.parent / row["image"]), read_mask(table.parent / row["label"])) for row in rows]
     else:
         dataset = {one.name: one for one in published.DATASETS}[name]
-        pairs = [(one.image, one.label) for one in published.load(dataset, "validation", data_root)]
+        pairs = [(one.image, one.label) for one in dataset.at(data_root).load("validation")]
     for image, label in pairs:
         assert not said(image, label)
         for change, warning in UNUSUAL[:6]:

@@ -6,7 +6,8 @@ import pytest
 from conftest import ROOT
 
 from vessels.data import published
-from vessels.evaluation import predict, results_folder
+from vessels.evaluation import predict
+from vessels.jobs import results_folder
 from vessels.metrics import PROTOCOLS, score
 from vessels.record import read_record
 
@@ -45,7 +46,7 @@ def test_an_image_scores_as_recorded(path, data_root):
     model, record = network_of(path)
     sets = [one for one in published.DATASETS if one.name in record["dataset"].split("+")]
     for dataset in sets:
-        examples = published.load(dataset, "test", data_root / dataset.name)[:1]
+        examples = dataset.at(data_root / dataset.name).load("test")[:1]
         metrics = assert_scores_as_recorded(dataset, path, model, record, examples)
         test = record["test"] if len(sets) == 1 else record["test"][dataset.name]
         assert test["inside_fov"] == metrics["inside_fov"]
@@ -55,6 +56,6 @@ def test_an_image_scores_as_recorded(path, data_root):
 @pytest.mark.parametrize(("name", "dataset"), [("drive_rsan", published.CHASEDB1), ("chase_rsan", published.DRIVE)])
 def test_an_image_of_the_other_set_scores_as_recorded(name, dataset, data_root):
     path = ROOT / "weights" / f"{name}.weights.h5"
-    examples = published.load(dataset, "test", data_root / dataset.name)[:1]
+    examples = dataset.at(data_root / dataset.name).load("test")[:1]
     metrics = assert_scores_as_recorded(dataset, path, *network_of(path), examples)
     assert metrics["trained_on"] != metrics["dataset"] == dataset.name

@@ -24,17 +24,17 @@ import rsan_model
 import small
 
 TINY = dataclasses.replace(DRIVE, size=(60, 70), padded=72)
-RECIPE = Recipe(epochs=2, steps_per_epoch=2, batch_size=2, patch_size=56, keep_prob=0.88)
+RECIPE = Recipe(network="small", epochs=2, steps_per_epoch=2, batch_size=2, patch_size=56, keep_prob=0.88)
 AUTHORS = {"epochs": 1, "batch_size": 2, "learning_rate": 1e-3}
 SHORT = ["--synthetic", "--epochs", "4", "--steps-per-epoch", "2", "--batch-size", "2", "--patch-size", "56"]
 
 
 def run(folder, *flags):
-    return main(TINY, small.network, RECIPE, AUTHORS, "help", [*SHORT, "--output-dir", str(folder), *flags])
+    return main(TINY, RECIPE, AUTHORS, "help", [*SHORT, "--output-dir", str(folder), *flags])
 
 
 def authors(folder, *flags):
-    return main(TINY, small.network, RECIPE, AUTHORS, "help",
+    return main(TINY, RECIPE, AUTHORS, "help",
                          ["--synthetic", "--recipe", "authors", "--output-dir", str(folder), *flags])
 
 
@@ -141,7 +141,7 @@ def test_only_half_written_files_of_this_project_are_removed(finished, tmp_path)
 
 def test_an_unknown_variant_is_said(tmp_path, capsys):
     flags = [*SHORT, "--output-dir", str(tmp_path / "run"), "--variant", "unet"]
-    assert main(TINY, train_drive.network, RECIPE, AUTHORS, "help", flags) == 2
+    assert main(TINY, train_drive.RECIPE, AUTHORS, "help", flags) == 2
     assert "variant must be one of rsan" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
@@ -300,12 +300,12 @@ def test_the_default_recipes_are_what_the_released_weights_were_trained_by():
 
 
 def test_validation_images_are_not_the_training_images(monkeypatch):
-    asked = []
-    monkeypatch.setattr(published, "load", lambda dataset, split, folder: asked.append(split) or [split])
-    monkeypatch.setattr(published, "checksums", lambda dataset, split, folder: {split: "sha"})
-    examples, validation, checksums = read(DRIVE, dataclasses.replace(RECIPE, synthetic=False), None)
-    assert (examples, validation) == (["train"], ["validation"])
-    assert checksums == {"train": {"train": "sha"}, "validation": {"validation": "sha"}}
+    for method in ("load", "check", "checksums", "pixels"):
+        monkeypatch.setattr(published.Dataset, method, lambda self, split, method=method: [method, split])
+    data = read(DRIVE, dataclasses.replace(RECIPE, synthetic=False))
+    assert (data.train, data.validation) == (["load", "train"], ["load", "validation"])
+    assert data.facts == {"data_sha256": ["checksums", "train"], "validation_sha256": ["checksums", "validation"],
+                          "pixels_sha256": ["pixels", "train"], **DRIVE.widths.as_record()}
 
 
 def test_what_validation_says_is_of_the_validation_images(finished):
@@ -361,7 +361,7 @@ def test_the_last_fifth_adapts_the_normalization():
 
 def test_missing_data_is_said_before_anything_is_written(tmp_path, capsys):
     flags = ["--data-dir", str(tmp_path / "none"), "--output-dir", str(tmp_path / "run")]
-    assert main(DRIVE, small.network, RECIPE, AUTHORS, "help", flags) == 2
+    assert main(DRIVE, RECIPE, AUTHORS, "help", flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "no such folder" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()

@@ -9,10 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vessels.data import published
 from vessels.training import config
 
-import small
-
 # The authors' recipe, because it compiles only one training step.
-RECIPE = config.Recipe(epochs=24, steps_per_epoch=100, batch_size=16, patch_size=128, keep_prob=0.88)
+RECIPE = config.Recipe(network="small", epochs=24, steps_per_epoch=100, batch_size=16, patch_size=128, keep_prob=0.88)
 FLAGS = ["--synthetic", "--recipe", "authors", "--epochs", "3", "--batch-size", "4", "--learning-rate", "1e-4"]
 
 
@@ -26,4 +24,4 @@ if __name__ == "__main__":
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * devices)
     tiny = dataclasses.replace(published.DRIVE, size=(60, 70), padded=72)
-    sys.exit(config.main(tiny, small.network, RECIPE, {}, __doc__, FLAGS + sys.argv[2:]))
+    sys.exit(config.main(tiny, RECIPE, {}, __doc__, FLAGS + sys.argv[2:]))

@@ -1,7 +1,6 @@
 """The command behind eval_*.py: predicts maps with given weights, scores them, and writes tables and pictures."""
 
 import argparse
-import contextlib
 import json
 import sys
 import time
@@ -10,20 +9,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vessels import UserError, add_threshold, exit_code, quiet_imports
-from vessels.data import custom, published, sources, synthetic
-from vessels.files import ROOT, write_atomically
+from vessels import UserError, add_threshold, exit_code, network
+from vessels.files import write_atomically
+from vessels.jobs import plan
 from vessels.metrics import evaluate
 from vessels.prediction import external_maps, maps
 from vessels.prediction.flips import average_flips
-from vessels.record import environment, find_weights, known_widths, learned_from, load_network, read_record
+from vessels.record import environment, known_widths, load_network
 from vessels.report import bland_altman, comparison, page, plots, tables
 
 
 def parse(dataset, description, argv=None):
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
-    general = isinstance(dataset, sources.Mixture)
+    general = dataset.general
     if general:
         parser.add_argument("sources", nargs="*", default=list(dataset.sources), metavar="SET", help="data to score: "
                             f"CSVs of your own photographs, DRIVE, CHASEDB1 (default: {' '.join(dataset.sources)})")
@@ -38,6 +37,8 @@ def parse(dataset, description, argv=None):
                         "value is 1) or float in [0, 1], named as the photographs or as predict.py names them; writes "
                         "to FOLDER/results/<set>")
     add_threshold(parser)
+    parser.add_argument("--network", help="the module that defines the network: my_unet for a file my_unet.py beside "
+                        "this script (default: the one in the weights' JSON)")
     parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or the one "
                         "that contains it (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="folder for metrics, table, curves, panels and maps (default: "
@@ -59,13 +60,12 @@ def parse(dataset, description, argv=None):
     return arguments
 
 
-def main(dataset, network, description, argv=None):
+def main(dataset, default, description, argv=None):
     """The command line of `eval_drive.py`, `eval_chase.py` and `eval_any.py`.
 
     Args:
-        dataset: A `published.Dataset`, or a `sources.Mixture`, in which the command line may name other sources.
-        network: Function that imports and returns `(build, load_weights)`. `build` returns the network; its arguments
-            are "model" in the weights' JSON. `load_weights(model, path)` raises ValueError if the file does not fit.
+        dataset: A `published.Dataset`, or `sources.Several`, in whose place the command line may name other sources.
+        default: Name of the module that defines the network, see `vessels/network.py`.
         description: Text of `--help`.
 
     Returns:
@@ -74,108 +74,19 @@ def main(dataset, network, description, argv=None):
     arguments = parse(dataset, description, argv)
 
     def command():
-        for part, jobs in plan(dataset, arguments):
-            examples = {}
-            for weights, record, output, seen in jobs:
-                drawn = record["dataset"] == "synthetic"
-                if drawn not in examples:
-                    examples[drawn] = load(part, drawn, arguments.data_dir)
-                made = score_weights(part, network, weights, record, examples[drawn], arguments.flips) if weights \
-                    else score_maps(arguments.maps, examples[drawn])
-                threshold = arguments.threshold or record.get("threshold", 0.5)
-                run_evaluation(part, made, record, examples[drawn], output, threshold, seen)
+        source = None
+        for job in plan(dataset, default, arguments):
+            if job.source != source:
+                source = job.source
+                source.check("test")
+                examples = source.load("test")
+            made = (score_weights(job, examples, arguments.flips) if job.weights
+                    else score_maps(arguments.maps, examples))
+            threshold = arguments.threshold or job.record.get("threshold", 0.5)
+            run_evaluation(job, made, examples, threshold)
         return 0
 
     return exit_code(command)
-
-
-def plan(dataset, arguments):
-    """List of what to score: `[(part, [(weights, record, output folder, names of photographs seen in training)])]`.
-
-    All records are checked. For `--maps`, `weights` is None and `record` has only "dataset".
-    """
-    parts = [dataset]
-    if isinstance(dataset, sources.Mixture) and not arguments.synthetic:
-        parts = [sources.find(source) for source in arguments.sources]
-    plans, outputs = [], set()
-    for part in parts:
-        if arguments.maps:
-            jobs = [(None, {"dataset": part.name}, arguments.output_dir or arguments.maps / "results" / part.name, [])]
-        else:
-            jobs = weights_plan(dataset, part, arguments)
-        for weights, _, output, _ in jobs:
-            if output in outputs:
-                raise UserError(f"{output}: the results of {weights or part.name} would overwrite others; score each "
-                                "separately, with its own --output-dir")
-            outputs.add(output)
-            if isinstance(part, custom.Table):
-                check_no_others(output, part)
-        plans.append((part, jobs))
-    return plans
-
-
-def check_no_others(output, table):
-    """UserError if `output` holds results of photographs that `table` does not score, such as another CSV's."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        scored = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["photographs"]
-        now = sources.photographs(table, "test").values()
-        if foreign := [name for name, digest in scored.items() if digest not in now]:
-            raise UserError(f"{output}: holds results of {len(foreign)} photographs that {table.path} does not score, "
-                            f"such as {foreign[0]}; remove it, or give another --output-dir")
-
-
-def weights_plan(dataset, part, arguments):
-    default = ROOT / "weights" / f"{dataset.key}_rsan.weights.h5"
-    train = f"python train_{dataset.key}.py"
-    if arguments.synthetic:
-        default = ROOT / "runs" / f"{dataset.key}-synthetic-rsan-0" / "final.weights.h5"
-        train += " --synthetic"
-    if not arguments.weights and not default.exists():
-        raise UserError(f"{default}: no such weights; train them with `{train}`, or name others")
-    jobs = []
-    for weights in find_weights(arguments.weights) or [default]:
-        table = isinstance(part, custom.Table)
-        record = read_record(weights, arguments.allow_modified, None if table else part.name)
-        if table and record["dataset"] == "synthetic":
-            raise UserError(f"{weights}: trained on procedural images, of which your photographs show nothing; name "
-                            "other weights")
-        seen = photographs_seen(part, weights, record, arguments)
-        output = arguments.output_dir or results_folder(part, weights, record, arguments.flips)
-        jobs.append((weights, record, output, seen))
-    return jobs
-
-
-def photographs_seen(part, weights, record, arguments):
-    """Names of test photographs in the training data, by SHA-256: list of str; UserError without --allow-seen."""
-    learned = learned_from(record)
-    if not learned or record["dataset"] == "synthetic":
-        return []
-    photographs = sources.photographs(part, "test", arguments.data_dir)
-    seen = [name for name, digest in photographs.items() if digest in learned]
-    if seen and not arguments.allow_seen:
-        raise UserError(f"{weights}: trained on {len(seen)} of the {len(photographs)} photographs of {part.title} "
-                        f"({', '.join(seen[:3])}{', ...' * (len(seen) > 3)}); score others, or use --allow-seen, "
-                        "which marks the scores")
-    return seen
-
-
-def load(part, drawn, data_dir):
-    """The photographs to score: list of `Example`."""
-    if drawn:
-        return synthetic.make(part, "test")
-    return custom.load(part, "test") if isinstance(part, custom.Table) else published.load(part, "test", data_dir)
-
-
-def results_folder(dataset, weights, record, flips=False):
-    """Output folder for `weights` scored on `dataset`: in the repository's results/, or beside the weights."""
-    if weights.parent.resolve() != (ROOT / "weights").resolve():
-        own = record["dataset"] in (dataset.name, "synthetic")
-        return weights.parent / ("results" + "_flips" * flips) / ("" if own else dataset.name)
-    name = weights.name.removesuffix(".h5").removesuffix(".weights")
-    for one in published.DATASETS:
-        if one.name == record["dataset"]:
-            name = name.removeprefix(f"{one.key}_") + f"_of_{one.name}" * (one.name != dataset.name)
-    return ROOT / "results" / dataset.name / (name + "_flips" * flips)
 
 
 def score_maps(folder, examples):
@@ -189,11 +100,13 @@ def score_maps(folder, examples):
     return probabilities, facts, f"maps      {folder}", time.time() - began
 
 
-def score_weights(dataset, network, weights, record, examples, flips):
-    """Predicts the maps with the network that `record` describes; returns the same as `score_maps`."""
-    with quiet_imports():
-        build, load_weights = network()
-    model = load_network(build, load_weights, weights, record)
+def score_weights(job, examples, flips):
+    """Predicts the maps with the network that the record describes; returns the same as `score_maps`."""
+    dataset, weights, record = job.source, job.weights, job.record
+    if "network_sha256" in record:
+        print(f"network   {network.find(job.network)}", flush=True)
+    module = network.load(job.network)
+    model = load_network(module.build, module.load_weights, weights, record)
     began = time.time()
     probabilities = predict(dataset, model, examples, weights, record, flips)
     facts = {
@@ -211,10 +124,10 @@ def score_weights(dataset, network, weights, record, examples, flips):
     return probabilities, facts, f"weights   {weights}", time.time() - began
 
 
-def run_evaluation(dataset, made, record, examples, output, threshold, seen):
+def run_evaluation(job, made, examples, threshold):
     """Scores the maps in `made`, writes the results (complete once `metrics.json` exists), and prints the table."""
+    dataset, record, output, seen = job.source, job.record, job.output, job.seen
     probabilities, facts, source, seconds = made
-    drawn = record["dataset"] == "synthetic"
     began = time.time()
     try:
         scores = evaluate(examples, probabilities, threshold)
@@ -224,19 +137,20 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
         raise UserError(f"{source.split(maxsplit=1)[1]}: {error}; these cannot be scored, name others") from None
     scored = time.time()
     metrics = {
-        "dataset": "synthetic" if drawn else dataset.name,
+        "dataset": dataset.name,
         **facts,
         **({"seen_in_training": seen} if seen else {}),
         "threshold": threshold,
         "n_images": len(examples),
         **scores,
-        **({"photographs": sources.photographs(dataset, "test")} if isinstance(dataset, custom.Table) else {}),
-        "published": {} if drawn or isinstance(dataset, custom.Table) else comparison.paper(dataset.name),
+        **({"photographs": {photograph.name: photograph.digests["image"] for photograph in dataset.photographs("test")}}
+           if dataset.own else {}),
+        "published": comparison.paper(dataset.name),
         "environment": environment(),
         "seconds": {"predicting": round(seconds, 2), "scoring": round(scored - began, 2)},
     }
     pictures = write_results(output, examples, probabilities, metrics, record)
-    if isinstance(dataset, custom.Table):
+    if dataset.own:
         page.write_page_of(output, dataset, metrics, examples)
         pictures["index.html"] = b""
     print(f"{source}\nwritten   {output}/: metrics.json, table.md,\n"
@@ -246,7 +160,7 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
     ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
     for word, one in (("worst", ranked[0]), ("best", ranked[-1])):
         print(f"{word:9} {one['image']}: F1 {tables.cell(one['inside_fov']['f1'])} inside the field of view")
-    if drawn:
+    if dataset.name == "synthetic":
         print(f"\nSYNTHETIC IMAGES: these scores say nothing about {dataset.title}.")
     if seen:
         print(f"\nSEEN IN TRAINING: {', '.join(seen)}; these scores say nothing about other photographs.")
@@ -255,7 +169,7 @@ def run_evaluation(dataset, made, record, examples, output, threshold, seen):
 
 def widths_for(dataset, weights, record):
     """`Widths` to which fields of view are scaled; None if images are predicted unscaled."""
-    as_it_is = record["dataset"] in (dataset.name, "synthetic") and record["recipe"].get("recipe") != "any"
+    as_it_is = record["dataset"] == dataset.name and record["recipe"].get("recipe") != "any"
     return None if as_it_is else known_widths(weights, record)
 
 

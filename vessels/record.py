@@ -133,14 +133,15 @@ def write_record(run_dir, dataset, recipe, history, config, parameters, complete
     """
     weights = run_dir / "final.weights.h5"
     record = {
-        "dataset": "synthetic" if recipe.synthetic else dataset.name,
+        "dataset": dataset.name,
         "variant": recipe.variant,
-        "model": {"keep_prob": recipe.keep_prob, "variant": recipe.variant},
+        "model": config["model"],
         "parameters": parameters,
         "sha256": sha256(weights),
         **{key: config[key] for key in ("diameters", "own_width", "largest") if key in config},
         **({} if threshold is None else {"threshold": threshold}),
-        **{key: config[key] for key in ("started_from", "vessel_weights") if key in config},
+        **{key: config[key] for key in ("started_from", "vessel_weights", "network", "network_sha256", "pixels_sha256")
+           if key in config},
         "seed": recipe.seed,
         "recipe": dataclasses.asdict(recipe),
         "loss": config["loss"],

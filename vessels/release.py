@@ -52,7 +52,7 @@ def release(weights, replace=False, threshold=None, name=None):
     folder = weights.parent / "results"
     folders = {name: folder / name for name in names} if len(names) > 1 else {names[0]: folder}
     given = "" if threshold is None else f" --threshold {threshold}"
-    test = {name: figures(folder / "metrics.json", record, f"python eval_{sets[name].key}.py {weights}{given}")
+    test = {name: figures(folder / "metrics.json", record, f"python {sets[name].eval_command(weights)}{given}")
             for name, folder in folders.items()}
     copy = target(record)
     if copy.exists() and sha256(copy) != record["sha256"] and not replace:

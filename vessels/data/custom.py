@@ -10,6 +10,7 @@
 import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import os
 from pathlib import Path
@@ -18,36 +19,59 @@ import cv2
 import numpy as np
 
 from vessels import UserError
+from vessels.data.examples import Example, Photograph, Source, check_labels
 from vessels.data.fov import field_of_view
 from vessels.data.images import read_mask, read_photograph
-from vessels.data.published import DATASETS, Example, check_label, relief
-from vessels.files import read_bytes, sha256
+from vessels.data.published import DATASETS
+from vessels.files import read_bytes
 
 REQUIRED, OPTIONAL = ("image", "label"), ("fov", "second", "split")
 SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One photograph of a CSV. `place`: such as "mine.csv, line 2", for messages. `split`: may be "". `files` and
-    `digests` (their SHA-256): by kind, "image", "label", "fov" or "second".
-    """
+class Row(Photograph):
+    """One photograph of a CSV. `place`: such as "mine.csv, line 2". `split`: as the CSV has it, may be ""."""
 
     place: str
     split: str
-    files: dict[str, Path]
-    digests: dict[str, str]
+
+    @functools.cached_property
+    def digests(self):
+        with named(self.place):
+            return Photograph.digests.func(self)
+
+    @functools.cached_property
+    def pixels(self):
+        with named(self.place):
+            return Photograph.pixels.func(self)
+
+    def load(self):
+        with named(self.place):
+            image = read_photograph(self.files["image"])
+            masks = {kind: read_mask(path, image.shape[:2]) for kind, path in self.files.items() if kind != "image"}
+            check_labels(masks, self.files, image)
+            found, diameter = field_of_view(image)
+            fov = masks.get("fov", found)
+            if "fov" in masks:
+                # A field of view contains the middle of its bounding box; an inverted mask does not.
+                left, top, width, height = cv2.boundingRect(fov.astype("uint8"))
+                if fov.mean() < 0.05 or not fov[top + height // 2, left + width // 2]:
+                    raise UserError(f"{self.files['fov']}: covers {fov.mean():.0%} of the photograph and not its "
+                                    "middle; is it empty or inverted? Correct it, or leave fov empty")
+            return Example(self.name, image, masks["label"], fov, masks.get("second"), diameter)
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
-    """The content of a CSV: its path, and its photographs by name."""
+class Table(Source):
+    """The content of a CSV: its path, its photographs, and the split to which each belongs ("": to all)."""
 
     path: Path
-    rows: dict[str, Row]
+    rows: tuple[Row, ...]
+    splits: tuple[str, ...]
 
-    key = "any"  # in the name of the script that scores it
-    vessel_weight = 1.0  # as `published.Dataset` has it
+    key = "any"
+    general, own, padded = False, True, None
 
     @property
     def name(self):
@@ -55,19 +79,41 @@ class Table:
 
     title = name
 
-    def part(self, split):
-        """The rows of `split` ("train", "validation", "test", "train+validation"); all, if the CSV has no splits."""
-        return {name: row for name, row in self.rows.items() if row.split in ("", *split.split("+"))}
+    @property
+    def folder(self):
+        return self.path.parent
 
-    def divided(self, seed=0):
+    def eval_command(self, weights):
+        return f"eval_any.py {self.path} --weights {weights}"
+
+    def names(self, split):
+        return tuple(row.name for row in self.part(split))
+
+    def part(self, split):
+        """The rows of `split`; all, if the CSV has no splits."""
+        wanted = ("", *split.split("+"))
+        return [row for row, given in zip(self.rows, self.splits, strict=True) if given in wanted]
+
+    def photographs(self, split):
+        """As `Source.photographs`; UserError if there are none, or if only some have a second observer."""
+        rows = self.part(split)
+        if not rows:
+            given = " and ".join(sorted(set(self.splits)))
+            raise UserError(f"{self.path}: none of its {len(self.rows)} photographs has split "
+                            f"{split.replace('+', ' or ')}, all have {given}; change the column split")
+        if split == "test" and len({"second" in row.files for row in rows}) > 1:
+            place = next(row.place for row in rows if "second" not in row.files)
+            raise UserError(f"{place}: second is empty here but not in other lines; fill in all or none")
+        return rows
+
+    def for_training(self, seed=0):
         """The same with a tenth of its training photographs (at least one) for validation, if it has none yet."""
-        rows = {name: dataclasses.replace(row, split=row.split or "train") for name, row in self.rows.items()}
-        training = [name for name, row in rows.items() if row.split == "train"]
-        if training and not any(row.split == "validation" for row in rows.values()):
-            chosen = np.random.default_rng(seed).permutation(len(training))[: max(len(training) // 10, 1)]
-            for i in chosen:
-                rows[training[i]] = dataclasses.replace(rows[training[i]], split="validation")
-        return dataclasses.replace(self, rows=rows)
+        splits = [split or "train" for split in self.splits]
+        training = [i for i, split in enumerate(splits) if split == "train"]
+        if training and "validation" not in splits:
+            for i in np.random.default_rng(seed).permutation(len(training))[: max(len(training) // 10, 1)]:
+                splits[training[i]] = "validation"
+        return dataclasses.replace(self, splits=tuple(splits))
 
 
 def read(path):
@@ -89,20 +135,24 @@ def read(path):
             problem = "more than one" if columns.count(column) > 1 else "no" if column in REQUIRED else "an unknown"
             raise UserError(f"{path}, line 1: {problem} column '{column}'; the first line must have the columns image "
                             "and label, and may have fov, second and split")
-    rows = []
+    places, rows = [], []
     for number, values in lines:
         place = f"{path}, line {number}"
         if len(values) != len(columns):
             raise UserError(f"{place}: {len(values)} cells where the first line has {len(columns)}; "
                             "correct the line (a name with a separator in it needs quotes)")
+        places.append(place)
         rows.append(read_row(place, path.parent, dict(zip(columns, map(str.strip, values), strict=True))))
     if not rows:
         raise UserError(f"{path}: lists no photograph; add a line for each")
-    if len({row.split == "" for row in rows}) > 1:
-        place = next(row.place for row in rows if not row.split)
-        raise UserError(f"{place}: split is empty here but not in other lines; fill in all or none")
+    splits = tuple(split for split, _ in rows)
+    if "" in splits and set(splits) != {""}:
+        raise UserError(f"{places[splits.index('')]}: split is empty here but not in other lines; fill in all or none")
+    found = names([files["image"] for _, files in rows])
+    rows = tuple(Row(name, files, place, split)
+                 for name, place, (split, files) in zip(found, places, rows, strict=True))
     check_once(rows)
-    return Table(path, dict(zip(names([row.files["image"] for row in rows]), rows, strict=True)))
+    return Table(path, rows, splits)
 
 
 def cells(path):
@@ -123,16 +173,15 @@ def cells(path):
 
 
 def read_row(place, folder, values):
+    """`(split, {kind: path})` of a line; UserError if a cell or a file is missing."""
     split = values.pop("split", "").lower()
     if split not in ("", *SPLITS):
         raise UserError(f"{place}: split is '{split}'; it must be one of {', '.join(SPLITS)}")
     for kind in REQUIRED:
         if not values[kind]:
             raise UserError(f"{place}: {kind} is empty; fill it in or remove the line")
-    # Windows separates folders by backslashes.
-    files = {kind: folder / Path(value.replace("\\", "/")).expanduser() for kind, value in values.items() if value}
-    with named(place):
-        return Row(place, split, files, {kind: sha256(path) for kind, path in files.items()})
+    paths = {kind: Path(value.replace("\\", "/")) for kind, value in values.items() if value}  # as Windows writes them
+    return split, {kind: folder / path.expanduser() for kind, path in paths.items()}
 
 
 def names(paths):
@@ -150,67 +199,16 @@ def names(paths):
 
 
 def check_once(rows):
-    """Raises UserError if two rows have a photograph or label of the same content; masks may be shared."""
+    """Raises UserError if two rows have the same photograph, in whatever format, or label; masks may be shared."""
     seen = {}
     for row in rows:
-        for kind in sorted(set(row.digests) - {"fov"}):
-            other_kind, other = seen.setdefault(row.digests[kind], (kind, row))
+        files = [(digest, kind, "is the same file as") for kind, digest in sorted(row.digests.items()) if kind != "fov"]
+        for digest, kind, same in (*files, (row.pixels, "image", "has the same pixels as")):
+            other_kind, other = seen.setdefault(digest, (kind, row))
             if (other_kind, other) != (kind, row):
                 apart = f"; it must not be both {other.split} and {row.split}" if row.split != other.split else ""
-                raise UserError(f"{row.place}: {row.files[kind]} is the same file as the {other_kind} of "
-                                f"{other.place}{apart}; remove one")
-
-
-def load(table, split):
-    """Reads a part of a `Table` into memory, checked as published data sets are.
-
-    Args:
-        table: As `read` or `Table.divided` returns it.
-        split: "train", "validation", "test", or "train+validation".
-
-    Returns:
-        list of `Example`, each of its photograph's own size.
-
-    Raises:
-        UserError: A file is unreadable or fails a check. The message names the CSV and its line.
-    """
-    rows = table.part(split)
-    if not rows:
-        given = " and ".join(sorted({row.split for row in table.rows.values()}))
-        raise UserError(f"{table.path}: none of its {len(table.rows)} photographs has split "
-                        f"{split.replace('+', ' or ')}, all have {given}; change the column split")
-    if split == "test" and len({"second" in row.files for row in rows.values()}) > 1:
-        place = next(row.place for row in rows.values() if "second" not in row.files)
-        raise UserError(f"{place}: second is empty here but not in other lines; fill in all or none")
-    return [example(name, row) for name, row in rows.items()]
-
-
-def example(name, row):
-    with named(row.place):
-        image = read_photograph(row.files["image"])
-        masks = {kind: read_mask(path, image.shape[:2]) for kind, path in row.files.items() if kind != "image"}
-        heights = relief(image)
-        for kind in {"label", "second"} & set(masks):
-            check_label(row.files[kind], masks[kind], row.files["image"], heights)
-        found, diameter = field_of_view(image)
-        fov = masks.get("fov", found)
-        if "fov" in masks:
-            # A field of view contains the middle of its bounding box; an inverted mask does not.
-            left, top, width, height = cv2.boundingRect(fov.astype("uint8"))
-            if fov.mean() < 0.05 or not fov[top + height // 2, left + width // 2]:
-                raise UserError(f"{row.files['fov']}: covers {fov.mean():.0%} of the photograph and not its middle; "
-                                "is it empty or inverted? Correct it, or leave fov empty to have it estimated")
-        return Example(name, image, masks["label"], fov, masks.get("second"), diameter)
-
-
-def checksums(table, split):
-    """`{"images/01.png": SHA-256}` of what `load` reads, paths relative to the CSV (or, on another drive, absolute)."""
-    def relative(path):
-        with contextlib.suppress(ValueError):
-            path = Path(os.path.relpath(path, table.path.parent))
-        return path.as_posix()
-
-    return {relative(path): row.digests[kind] for row in table.part(split).values() for kind, path in row.files.items()}
+                raise UserError(f"{row.place}: {row.files[kind]} {same} the {other_kind} of {other.place}{apart}; "
+                                "remove one")
 
 
 @contextlib.contextmanager

@@ -233,7 +233,7 @@ def read_photograph(path):
 
 
 def checksum(image):
-    """SHA-256 of the pixels of uint8 `(height, width, 3)`, in hexadecimal: the same for every lossless copy."""
+    """SHA-256, of the pixels of uint8 `(height, width, 3)` or a bool mask: equal for lossless copies."""
     return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
 
 

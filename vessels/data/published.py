@@ -1,4 +1,4 @@
-"""Reads the published data sets, which `vessels/data/sets.py` describes, and checks their files."""
+"""The published data sets, DRIVE, CHASE DB1 and HRF: splits, sizes, layouts of their files, and checks."""
 
 import dataclasses
 import os
@@ -6,114 +6,181 @@ import re
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from vessels import UserError
-from vessels.data.fov import estimate_fov
-from vessels.data.images import read_image, read_mask
-from vessels.data.sets import CHASEDB1, DATASETS, DRIVE, Dataset, Layout
-from vessels.files import ROOT, sha256
+from vessels.data.examples import Example, Photograph, Source, check_labels
+from vessels.data.fov import Widths, estimate_fov
+from vessels.data.images import checksum, read_image, read_mask
+from vessels.files import ROOT
 
-__all__ = ["CHASEDB1", "DATASETS", "DRIVE", "Dataset", "Example", "Layout", "checksums", "files", "find", "load",
-           "published_checksums"]
-
-SUMS = ROOT / "data" / "SHA256SUMS"
+SUMS = (ROOT / "data" / "SHA256SUMS", ROOT / "data" / "PIXELS_SHA256")
 SUFFIX = r"\.(tiff?|png|jpe?g|gif|bmp|ppm)"
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
-    """One photograph with its label, field of view and second observer.
+class Layout:
+    """One common arrangement of a data set's files.
 
-    `image`: uint8 `(height, width, 3)`, RGB. `label`, `fov` (field of view) and `second` (the second observer's label,
-    or None): bool `(height, width)`. `diameter`: diameter in pixels of the field of view's whole circle, or None if
-    it is unknown. `vessel_weight`: as in `Dataset`.
+    `folders`: the folder of each split. `places`: paths of "image", "label", "second" and "fov" inside the
+    data folder, as regular expressions without suffix that ignore case; `{folder}`, the image's `{name}` and
+    its `{number}` are replaced. Without "fov", the field of view is estimated.
     """
 
-    name: str
-    image: np.ndarray
-    label: np.ndarray
-    fov: np.ndarray
-    second: np.ndarray | None = None
-    diameter: float | None = None
+    folders: dict[str, str]
+    places: dict[str, str]
+
+    def place(self, kind, name, part):
+        return self.places[kind].format(folder=self.folders.get(part), name=name, number=name.split("_")[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Published(Photograph):
+    """One photograph of a published set, all of which have one size."""
+
+    dataset: "Dataset"
+
+    def load(self):
+        files, source = self.files, f" from {self.dataset.source}"
+        image = read_image(files["image"], self.dataset.size)
+        masks = {kind: read_mask(path, self.dataset.size) for kind, path in files.items() if kind != "image"}
+        check_labels(masks, files, image, source)
+        fov = masks["fov"] if "fov" in masks else estimate_fov(image)
+        if "fov" in masks and fov.mean() < 0.5:
+            raise UserError(f"{files['fov']}: the field of view covers {fov.mean():.0%} of the image; is it "
+                            f"inverted? Restore it{source}")
+        return Example(self.name, image, masks["label"], fov, masks.get("second"),
+                       vessel_weight=self.dataset.vessel_weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(Source):
+    """A data set as the paper, or the field, uses it. To add a set, add an instance to `DATASETS`."""
+
+    name: str  # also of its folder
+    title: str
+    key: str
+    size: tuple[int, int]  # height, width
+    diameter: int  # width in pixels of the fields of view: median of the training images, by `estimate_fov`
+    splits: dict[str, tuple[str, ...]]
+    layouts: tuple[Layout, ...]
+    source: str
+    padded: int | None = None  # with it, the set has scripts of its own: train_<key>.py and eval_<key>.py
     vessel_weight: float = 1.0
+    other_labels: tuple[str, ...] = ()
+    no_test_label: str = ""  # hint in the error message if test labels are missing
+    data_dir: Path | None = None  # folder of the set, or its parent folder; None: $RSAN_DATA_ROOT or data/
 
+    general = False
 
-def find(dataset, data_dir=None):
-    """Folder of the data set: a `Path`.
+    @property
+    def widths(self):
+        return Widths((self.diameter,))
 
-    It is `data_dir` or a folder in it, else a folder in `$RSAN_DATA_ROOT`, else in `data/`.
+    def at(self, data_dir):
+        return dataclasses.replace(self, data_dir=data_dir)
 
-    Raises:
-        UserError: There is no such folder.
-    """
-    root = Path(data_dir or os.environ.get("RSAN_DATA_ROOT") or ROOT / "data").expanduser()
-    names = {re.sub(r"\W", "", alias.lower()) for alias in (dataset.name, dataset.title, dataset.key)}
-    inside = [child for child in _entries(root)
-              if re.sub(r"[\W_]", "", child.name.lower()) in names and child.is_dir()]
-    if inside:
-        return min(inside, key=lambda child: child.name != dataset.name)
-    if data_dir and root.is_dir():
-        return root
-    raise UserError(f"{root if data_dir else root / dataset.name}: no such folder; get {dataset.title} from "
-                    f"{dataset.source} (see data/README.md) or name its folder with --data-dir")
+    def eval_command(self, weights):
+        return f"eval_{self.key}.py {weights}" if self.padded else super().eval_command(weights)
 
+    @property
+    def folder(self):
+        """It is `data_dir` or a folder in it, else a folder in `$RSAN_DATA_ROOT`, else in `data/`.
 
-def files(dataset, split, data_dir=None):
-    """Paths of a split's files: `{name: {"image": Path, "label": Path, ...}}`.
+        Raises:
+            UserError: There is no such folder.
+        """
+        root = Path(self.data_dir or os.environ.get("RSAN_DATA_ROOT") or ROOT / "data").expanduser()
+        names = {re.sub(r"\W", "", alias.lower()) for alias in (self.name, self.title, self.key)}
+        inside = [child for child in _entries(root)
+                  if re.sub(r"[\W_]", "", child.name.lower()) in names and child.is_dir()]
+        if inside:
+            return min(inside, key=lambda child: child.name != self.name)
+        if self.data_dir and root.is_dir():
+            return root
+        raise UserError(f"{root if self.data_dir else root / self.name}: no such folder; get {self.title} from "
+                        f"{self.source} (see data/README.md) or name its folder with --data-dir")
 
-    "fov" is included if the layout has masks, "second" if the folder has the second observer's labels.
+    def names(self, split):
+        return tuple(name for part in split.split("+") for name in self.splits[part])
 
-    Raises:
-        UserError: A file is missing, or exists twice; the message names the first one.
-    """
-    folder = find(dataset, data_dir)
-    parts = {name: part for part in split.split("+") for name in dataset.splits[part]}
-    layout, found = _best_layout(folder, dataset, parts)
-    if not any(paths["image"] for paths in found.values()):
-        others = [f" (it contains {other.title})" for other in DATASETS if other is not dataset and any(
-            _locate(folder, layout, "image", name, part) for layout in other.layouts
-            for part, members in other.splits.items() for name in members)]
-        raise UserError(f"{folder}: no {split} image of {dataset.title} in any layout of data/README.md"
-                        f"{''.join(others)}; get it from {dataset.source} or name its folder with --data-dir")
-    # The second observer may be missing for all images, but not for some: scores of only some images would mislead.
-    observers = any(paths.get("second") for paths in found.values())
-    for name, paths in found.items():
-        for kind, path in paths.items():
-            if path is None and (kind != "second" or observers):
-                place = folder / _place(layout, kind, name, parts[name]).replace("?", "")
-                official = layout is dataset.layouts[0]
-                hint = dataset.no_test_label if official and (kind, parts[name]) == ("label", "test") else ""
-                raise UserError(f"{place}.*: missing, the {kind} of {name}{hint}; "
-                                f"complete the folder from {dataset.source}")
-    return {name: {kind: path for kind, path in paths.items() if path} for name, paths in found.items()}
+    def photographs(self, split):
+        """As `Source.photographs`. "fov" is included if the layout has masks, "second" if the folder has the second
+        observer's labels.
 
+        Raises:
+            UserError: A file is missing, or exists twice; the message names the first one.
+        """
+        folder = self.folder
+        parts = {name: part for part in split.split("+") for name in self.splits[part]}
+        layout, found = self._best_layout(folder, parts)
+        if not any(paths["image"] for paths in found.values()):
+            others = [f" (it contains {other.title})" for other in DATASETS if other is not self and any(
+                _locate(folder, layout, "image", name, part)
+                for layout in other.layouts for part, members in other.splits.items() for name in members)]
+            raise UserError(f"{folder}: no {split} image of {self.title} in any layout of data/README.md"
+                            f"{''.join(others)}; get it from {self.source} or name its folder with --data-dir")
+        # The second observer may be missing for all images, but not for some: scores of some alone would mislead.
+        observers = any(paths.get("second") for paths in found.values())
+        for name, paths in found.items():
+            for kind, path in paths.items():
+                if path is None and (kind != "second" or observers):
+                    place = folder / layout.place(kind, name, parts[name]).replace("?", "")
+                    official = layout is self.layouts[0]
+                    hint = self.no_test_label if official and (kind, parts[name]) == ("label", "test") else ""
+                    raise UserError(f"{place}.*: missing, the {kind} of {name}{hint}; "
+                                    f"complete the folder from {self.source}")
+        return [Published(name, {kind: path for kind, path in paths.items() if path}, self)
+                for name, paths in found.items()]
 
-def _best_layout(folder, dataset, parts):
-    """`(layout, {name: {kind: path or None}})`: the first with all photographs and labels, else the one with most.
+    def _best_layout(self, folder, parts):
+        """`(layout, {name: {kind: path or None}})`: the first with all photographs and labels, else the one with most.
 
-    Photographs alone do not identify a layout: both layouts of DRIVE have test/images/01_test.tif.
-    """
-    fullest, most = None, -1
-    for layout in dataset.layouts:
-        found = {name: {kind: _locate(folder, layout, kind, name, part) for kind in layout.places}
-                 for name, part in parts.items()}
-        count = sum(paths[kind] is not None for paths in found.values() for kind in ("image", "label"))
-        if count > most:
-            fullest, most = (layout, found), count
-        if count == 2 * len(found):
-            break
-    return fullest
+        Photographs alone do not identify a layout: both layouts of DRIVE have test/images/01_test.tif.
+        """
+        fullest, most = None, -1
+        for layout in self.layouts:
+            found = {name: {kind: _locate(folder, layout, kind, name, part) for kind in layout.places}
+                     for name, part in parts.items()}
+            count = sum(paths[kind] is not None for paths in found.values() for kind in ("image", "label"))
+            if count > most:
+                fullest, most = (layout, found), count
+            if count == 2 * len(found):
+                break
+        return fullest
 
+    def check(self, split):
+        published = self.published()
+        owners = {digest: stem for stem, digests in published.items() for digest in digests}
+        differing, paths = [], []
+        for photograph in self.photographs(split) if published else ():
+            for kind, path in photograph.files.items():
+                paths.append(path)
+                own, sums = published.get(path.stem.lower(), set()), {photograph.digests[kind]}
+                if not sums & own:
+                    sums.add(photograph.pixels if kind == "image" else checksum(read_mask(path)))
+                if not sums & own:
+                    if others := sums & set(owners):
+                        raise UserError(f"{path}: has the content of the published {owners[others.pop()]}; "
+                                        f"restore it from {self.source}")
+                    differing.append(path.relative_to(self.folder).as_posix())
+        if differing:
+            shown = ", ".join(differing[:3]) + ", ..." * (len(differing) > 3)
+            print(f"warning: {len(differing)} of {len(paths)} files in {self.folder} differ from the published ones by "
+                  f"SHA-256 ({shown}): scores may not be comparable", file=sys.stderr)
 
-def _place(layout, kind, name, part):
-    return layout.places[kind].format(folder=layout.folders.get(part), name=name, number=name.split("_")[0])
+    def published(self):
+        """As `Source.published`, without folders, so that files are also recognised in other layouts."""
+        stems = {}
+        for line in [line for path in SUMS if path.is_file() for line in path.read_text(encoding="utf-8").splitlines()]:
+            digest, path = line.split(maxsplit=1)
+            if path.startswith(f"{self.name}/"):
+                stems.setdefault(Path(path).stem.lower(), set()).add(digest)
+        return stems
 
 
 def _locate(folder, layout, kind, name, part):
+    """Path of a file, or None; UserError if there are several."""
     found = [folder]
-    for pattern in (_place(layout, kind, name, part) + SUFFIX).split("/"):
+    for pattern in (layout.place(kind, name, part) + SUFFIX).split("/"):
         entries = [entry for parent in found for entry in _entries(parent)]
         found = [entry for entry in entries if re.fullmatch(pattern, entry.name, re.I)]
     if len(found) > 1:
@@ -129,82 +196,57 @@ def _entries(folder):
         raise UserError(f"{folder}: {error.strerror}; make the folder readable") from None
 
 
-def load(dataset, split, data_dir=None, quiet=False):
-    """Reads a split into memory, and checks its files.
+AUTHORS = {"train": "train", "validation": "validate", "test": "test"}
 
-    Args:
-        dataset: `DRIVE`, `CHASEDB1` or another `Dataset`.
-        split: "train", "validation", "test", or "train+validation".
-        data_dir: The data set's folder or its parent folder; see `find`.
-        quiet: Omit the warning on stderr (one line) that lists files which differ from the published ones.
+DRIVE = Dataset(
+    name="DRIVE",
+    title="DRIVE",
+    key="drive",
+    size=(584, 565),
+    padded=592,
+    diameter=537,  # range: 535 to 538
+    splits={
+        "train": tuple(f"{i}_training" for i in range(21, 41) if i not in (23, 40)),
+        "validation": ("23_training", "40_training"),
+        "test": tuple(f"{i:02d}_test" for i in range(1, 21)),
+    },
+    layouts=(
+        Layout(
+            {"train": "training", "validation": "training", "test": "test"},
+            {
+                "image": "{folder}/images/{name}",
+                "label": "{folder}/1st_manual/{number}_manual1",
+                "second": "{folder}/2nd_manual/{number}_manual2",
+                "fov": "{folder}/mask/{name}_mask",
+            },
+        ),
+        Layout(AUTHORS, {"image": "{folder}/images?/{name}", "label": "{folder}/labels?/{number}_manual1"}),
+    ),
+    source="https://drive.grand-challenge.org",
+    vessel_weight=1.4,
+    no_test_label="; the challenge site's copy has no test labels, but the original archive has them",
+)
 
-    Returns:
-        list of `Example`.
+_CHASE = [f"Image_{i:02d}{side}" for i in range(1, 15) for side in "LR"]
 
-    Raises:
-        UserError: A file is missing, unreadable or wrong.
-    """
-    folder, examples, differing, total = find(dataset, data_dir), [], [], 0
-    digests = published_checksums(dataset)
-    owners = {digest: name for name, digest in digests.items()}
-    for name, paths in files(dataset, split, data_dir).items():
-        image = read_image(paths["image"], dataset.size)
-        masks = {kind: read_mask(path, dataset.size) for kind, path in paths.items() if kind != "image"}
-        heights = relief(image)
-        for kind in ("label", "second"):
-            if kind in masks:
-                check_label(paths[kind], masks[kind], paths["image"], heights, f" from {dataset.source}")
-        fov = masks["fov"] if "fov" in masks else estimate_fov(image)
-        if "fov" in masks and fov.mean() < 0.5:
-            raise UserError(f"{paths['fov']}: the field of view covers {fov.mean():.0%} of the image; is it "
-                            f"inverted? Restore it from {dataset.source}")
-        for path in paths.values():
-            digest = sha256(path)
-            if owners.get(digest, path.name.lower()) != path.name.lower():
-                raise UserError(f"{path}: has the content of the published {owners[digest]}; "
-                                f"restore it from {dataset.source}")
-            total += 1
-            if digests and digests.get(path.name.lower()) != digest:
-                differing.append(path.relative_to(folder).as_posix())
-        examples.append(Example(name, image, masks["label"], fov, masks.get("second"),
-                                vessel_weight=dataset.vessel_weight))
-    if differing and not quiet:
-        shown = ", ".join(differing[:3]) + ", ..." * (len(differing) > 3)
-        print(f"warning: {len(differing)} of {total} files in {folder} differ from the published ones by SHA-256 "
-              f"({shown}): scores may not be comparable", file=sys.stderr)
-    return examples
+CHASEDB1 = Dataset(
+    name="CHASEDB1",
+    title="CHASE DB1",
+    key="chase",
+    size=(960, 999),
+    padded=1008,
+    diameter=919,  # range: 891 to 919
+    splits={
+        "train": tuple(name for name in _CHASE[:20] if name not in ("Image_09R", "Image_10L")),
+        "validation": ("Image_09R", "Image_10L"),
+        "test": tuple(_CHASE[20:]),
+    },
+    layouts=(
+        Layout({}, {"image": "{name}", "label": "{name}_1stHO", "second": "{name}_2ndHO"}),
+        Layout(AUTHORS, {"image": "{folder}/images?/{name}", "label": "{folder}/labels?/{name}_1stHO"}),
+    ),
+    source="https://researchinnovation.kingston.ac.uk/en/datasets/chasedb1-retinal-vessel-reference-dataset-4/",
+    vessel_weight=0.85,
+)
 
-
-def published_checksums(dataset):
-    """`{"01_test.tif": SHA-256}` of the set's published files, names in lower case, from data/SHA256SUMS.
-
-    Without folders, so that unchanged files are also recognised in other layouts.
-    """
-    lines = SUMS.read_text(encoding="utf-8").splitlines() if SUMS.is_file() else []
-    entries = [line.split(maxsplit=1) for line in lines if f" {dataset.name}/" in line]
-    return {Path(path).name.lower(): digest for digest, path in entries}
-
-
-def checksums(dataset, split, data_dir=None):
-    """`{"test/images/01_test.tif": SHA-256}` of the files that `load` reads. Raises `UserError` as `files` does."""
-    folder = find(dataset, data_dir)
-    return {path.relative_to(folder).as_posix(): sha256(path)
-            for paths in files(dataset, split, data_dir).values() for path in paths.values()}
-
-
-def relief(image):
-    """float32 `(height, width)`: green channel minus its mean over the surroundings of each pixel."""
-    green = image[..., 1].astype("float32")
-    return green - cv2.blur(green, (image.shape[1] // 20,) * 2)
-
-
-def check_label(path, label, photograph, heights, source=""):
-    """Raises UserError if `label` cannot belong to `photograph`, a path; `heights` is that image's `relief`."""
-    if not 0 < label.mean() <= 0.5:
-        raise UserError(f"{path}: {label.mean():.0%} of the pixels are vessel; is it empty or inverted? "
-                        f"Restore it{source}")
-    # Vessels are darker than their surroundings: by .44 to 1.9 standard deviations for the labels of all 90 images of
-    # DRIVE, CHASE DB1 and LES-AV, but by at most .16 for the label of another image, or a mirrored label.
-    if heights[label].mean() >= -0.2 * heights.std():
-        raise UserError(f"{path}: does not follow the vessels of {photograph.name}; is it of another image? "
-                        f"Restore both{source}")
+DATASETS = (DRIVE, CHASEDB1)

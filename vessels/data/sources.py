@@ -1,30 +1,32 @@
-"""Several data sets that are used together: DRIVE, CHASE DB1 and anyone's CSVs."""
+"""Sources of photographs by name, and several of them as one."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 from vessels import UserError
 from vessels.data import custom, published
+from vessels.data.examples import Source
 from vessels.data.fov import Widths
-from vessels.files import sha256
 
 WIDTHS = Widths((800, 1250))
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture:
-    """The data sets on which the general network is trained, in the form of one.
+class Several(Source):
+    """The data on which the general network is trained.
 
-    `sources`: names of data sets and paths of CSVs. `parts`: what was read from them. `widths`: the
+    `sources`: names of data sets and paths of CSVs. `parts`: what was read from them, see `read`. `widths`: the
     `Widths` at which the network sees a field of view; validation uses the first alone.
     """
 
     sources: tuple[str, ...] = ("DRIVE", "CHASEDB1")
-    parts: tuple[published.Dataset | custom.Table, ...] = (published.DRIVE, published.CHASEDB1)
-    title: str = "any camera"
-    size: tuple[int, int] = published.DRIVE.size  # of synthetic images
-    padded: None = None
+    parts: tuple[Source, ...] = (published.DRIVE, published.CHASEDB1)
     widths: Widths = WIDTHS
+    size: tuple[int, int] = published.DRIVE.size  # of procedural photographs
+
+    title = "any camera"
+    general, padded = True, None
 
     @property
     def name(self):
@@ -34,7 +36,72 @@ class Mixture:
     def key(self):
         """Start of a run's name: "any" for the data of the general network, else "any-" and the sources."""
         names = [Path(source).stem.lower() for source in self.sources]
-        return "any" if self.sources == Mixture.sources else "any-" + "-".join(names)
+        return "any" if self.sources == Several.sources else "any-" + "-".join(names)
+
+    def at(self, data_dir):
+        return dataclasses.replace(self, parts=tuple(part.at(data_dir) for part in self.parts))
+
+    def for_training(self, seed):
+        """With `parts` read from `sources`.
+
+        Raises:
+            UserError: As `find`; or a photograph is in two of the sources.
+        """
+        parts = tuple(find(source).for_training(seed) for source in self.sources)
+        names = [part.name for part in parts]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"{name}: given twice, or two files of that name; give it once, or rename one")
+        rows = [row for part in parts if part.own for row in part.rows]
+        custom.check_once(rows)
+        owners = {digest: f"{part.name}'s {name}" for part in parts for name, digests in part.published().items()
+                  for digest in digests}
+        for row in rows:
+            if owner := owners.get(row.digests["image"], owners.get(row.pixels)):
+                raise UserError(f"{row.place}: {row.files['image']} is {owner}; remove one of the two")
+        return dataclasses.replace(self, parts=parts)
+
+    def names(self, split):
+        return tuple(itertools.chain(*(part.names(split) for part in self.parts)))
+
+    def photographs(self, split):
+        """As `Source.photographs`; a part may lack training or validation photographs if another one has some.
+
+        Raises:
+            UserError: There are too few photographs to train on.
+        """
+        photographs = []
+        for part in self.parts:
+            if part.names(split):
+                photographs += part.photographs(split)
+            elif not part.names("train+validation"):
+                part.photographs("train")  # raises a UserError that says what is missing
+        least = 1 if split == "validation" else 2
+        if len(photographs) < least:
+            task = "validate" if split == "validation" else "learn from"
+            more = ", and another that validates" if split == "train" else ""
+            raise UserError(f"{', '.join(self.sources)}: photographs to {task}: {len(photographs)}, at least {least} "
+                            f"needed{more}; add some, or give DRIVE or CHASEDB1 with them")
+        return photographs
+
+    def check(self, split):
+        for part in self.parts:
+            part.check(split)
+
+    def checksums(self, split):
+        return self.joined("checksums", split)
+
+    def pixels(self, split):
+        return self.joined("pixels", split)
+
+    def joined(self, method, split):
+        return {f"{part.name}/{path}": digest for part in self.parts if part.names(split)
+                for path, digest in getattr(part, method)(split).items()}
+
+    def eval_command(self, weights):
+        # A table without test photographs is not scored: its network has learned from all of them.
+        scored = [source for source, part in zip(self.sources, self.parts, strict=True) if part.names("test")]
+        return f"eval_any.py {' '.join(scored) or 'others.csv'} --weights {weights}"
 
 
 def find(source):
@@ -46,65 +113,3 @@ def find(source):
         named = ", ".join(dataset.name for dataset in published.DATASETS)
         raise UserError(f"{source}: no such data set; name {named} or a CSV of your own photographs")
     return custom.read(source)
-
-
-def read(mixture, seed=0):
-    """`mixture` with `parts` read from its sources; `seed` divides tables that lack validation photographs.
-
-    Raises:
-        UserError: As `custom.read`; or a photograph is in two of the sources.
-    """
-    parts = [find(source) for source in mixture.sources]
-    parts = [part.divided(seed) if isinstance(part, custom.Table) else part for part in parts]
-    names = [part.name for part in parts]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{name}: given twice, or two files of that name; give it once, or rename one")
-    rows = [row for part in parts if isinstance(part, custom.Table) for row in part.rows.values()]
-    custom.check_once(rows)
-    owned = {digest: f"{part.name}'s {name}" for part in parts if isinstance(part, published.Dataset)
-             for name, digest in published.published_checksums(part).items()}
-    for row in rows:
-        if row.digests["image"] in owned:
-            raise UserError(f"{row.place}: {row.files['image']} is {owned[row.digests['image']]}; remove one of "
-                            "the two")
-    return dataclasses.replace(mixture, parts=tuple(parts))
-
-
-def load(mixture, split, data_dir=None):
-    """Reads a split of all parts, in their order, into memory: list of `Example`, as `load` of each.
-
-    A table may lack training or validation photographs if another part has some.
-
-    Raises:
-        UserError: As `published.load` and `custom.load`; or there are too few photographs to train on.
-    """
-    examples = []
-    for part in mixture.parts:
-        if isinstance(part, published.Dataset):
-            examples += published.load(part, split, data_dir)
-        elif part.part("train+validation"):
-            examples += custom.load(part, split) if part.part(split) else []
-        else:
-            custom.load(part, "train")  # raises a UserError that says what is missing
-    least = 1 if split == "validation" else 2
-    if len(examples) < least:
-        tables = ", ".join(mixture.sources)
-        more = ", and another that validates" * (split == "train")
-        raise UserError(f"{tables}: photographs to {'validate' if least == 1 else 'learn from'}: {len(examples)}, at "
-                        f"least {least} needed{more}; add some, or give DRIVE or CHASEDB1 with them")
-    return examples
-
-
-def photographs(part, split, data_dir=None):
-    """`{name: SHA-256}` of the photographs of a `Dataset` or `Table`, without their labels and masks."""
-    if isinstance(part, published.Dataset):
-        return {name: sha256(paths["image"]) for name, paths in published.files(part, split, data_dir).items()}
-    return {name: row.digests["image"] for name, row in part.part(split).items()}
-
-
-def checksums(mixture, split, data_dir=None):
-    """`{"DRIVE/training/images/21_training.tif": SHA-256}` of what `load` reads."""
-    return {f"{part.name}/{path}": digest for part in mixture.parts
-            for path, digest in (published.checksums(part, split, data_dir) if isinstance(part, published.Dataset)
-                                 else custom.checksums(part, split)).items()}

@@ -3,6 +3,7 @@
 They only look like fundus photographs: scores on them show that the code works, and nothing more.
 """
 
+import dataclasses
 import heapq
 import itertools
 import math
@@ -11,28 +12,53 @@ import cv2
 import numpy as np
 from scipy.special import expit
 
-from vessels.data.published import Example
+from vessels.data.examples import Example, Photograph, Source
 
 COUNTS = {"train": 8, "validation": 2, "test": 4}
 FINE = 2  # vessels are drawn this many times larger, so that their edges are exact
 
 
-def make(dataset, split, seed=0):
-    """Photographs in the size of a data set; the same seed always gives the same photographs.
+@dataclasses.dataclass(frozen=True)
+class Drawn(Photograph):
+    """A procedural photograph, which is drawn where others are read. `size`: height and width."""
 
-    Args:
-        dataset: A `published.Dataset`; only its `size` is used.
-        split: "train" (8 images), "validation" (2), "test" (4), or "train+validation".
-        seed: Each split and each seed gives other images.
+    size: tuple[int, int]
+    seed: tuple[int, ...]
 
-    Returns:
-        list of `published.Example`, named "synthetic_train_01" and so on, each with a second observer.
-    """
-    return [
-        _example(f"synthetic_{part}_{i + 1:02d}", dataset.size,
-                 np.random.default_rng([seed, list(COUNTS).index(part), i]))
-        for part in split.split("+") for i in range(COUNTS[part])
-    ]
+    def load(self):
+        return _example(self.name, self.size, np.random.default_rng(self.seed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Procedural(Source):
+    """Procedural photographs in place of those of another source, in its size; `seed` gives others."""
+
+    like: Source
+    seed: int = 0
+
+    name = "synthetic"
+
+    def __getattr__(self, name):  # what is not about photographs: title, key, padded, widths, size
+        return getattr(self.like, name)
+
+    def eval_command(self, weights):
+        return self.like.parts[0].eval_command(weights)
+
+    def names(self, split):
+        return tuple(photograph.name for photograph in self.photographs(split))
+
+    def photographs(self, split):
+        """8 for training, 2 for validation, 4 for testing, each with a second observer."""
+        return [Drawn(f"synthetic_{part}_{i + 1:02d}", {}, self.like.size, (self.seed, list(COUNTS).index(part), i))
+                for part in split.split("+") for i in range(COUNTS[part])]
+
+    def pixels(self, split):
+        return {}
+
+
+def make(source, split, seed=0):
+    """Procedural photographs in the size of a source: list of `Example`; see `Procedural`."""
+    return Procedural(source, seed).load(split)
 
 
 def _example(name, size, rng):

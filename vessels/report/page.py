@@ -35,9 +35,9 @@ def probability_map(folder, example):
     if path.exists():  # on Windows, cv2.imread cannot open paths with other than the system's letters
         found = cv2.imdecode(np.frombuffer(path.read_bytes(), "uint8"), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint16 or found.shape != example.label.shape:
-        key = next(dataset.key for dataset in published.DATASETS if dataset.name == folder.parent.name)
-        raise UserError(f"{path}: missing or not of this image; make it with `python eval_{key}.py "
-                        f"weights/{key}_{folder.name}.weights.h5`")
+        dataset = next(dataset for dataset in published.DATASETS if dataset.name == folder.parent.name)
+        command = dataset.eval_command(f"weights/{dataset.key}_{folder.name}.weights.h5")
+        raise UserError(f"{path}: missing or not of this image; make it with `python {command}`")
     return found.astype("float32") / 65535
 
 
@@ -270,7 +270,7 @@ def write(results_dir=ROOT / "results"):
     for dataset in published.DATASETS:
         if any((results_dir / dataset.name).glob("*/metrics.json")):
             try:
-                loaded.append((dataset, published.load(dataset, "test")))
+                loaded.append((dataset, dataset.load("test")))
             except UserError as error:
                 lines.append(f"left out {dataset.title}: {error}")
     for name, make in (("index.html", write_page), ("figure.png", write_figure)) if loaded else ():

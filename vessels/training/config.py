@@ -7,9 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from vessels import Renamed, exit_code, quiet_imports
-from vessels.data import published, sources, synthetic
-from vessels.files import ROOT
+from vessels import Renamed, exit_code, network, quiet_imports
+from vessels.data import synthetic
+from vessels.data.examples import Example
+from vessels.files import ROOT, sha256
 from vessels.record import read_start, weights_file
 
 
@@ -26,6 +27,8 @@ class Recipe:
                          "with a tenth of the learning rate; 'augmented': the same on 14 versions of each image: "
                          "mirrored, rotated, noisy and colour-jittered, as they name for SA-UNet; strengths are ours",
                          choices=("patches", "authors", "augmented"))
+    network: str = option(None, "the module that defines the network: my_unet for a file my_unet.py of your own beside "
+                          "this script, with a function build(**arguments)")
     variant: str = option("rsan", "the network: rsan, or without a part of it: backbone_dropblock (no "
                          "attention), backbone (neither)")
     seed: int = option(0, "random seed for initial weights, patches and DropBlock", minimum=0)
@@ -38,6 +41,7 @@ class Recipe:
     learning_rate: float = option(2.5e-3, "peak learning rate of Adam", minimum=1e-9)
     keep_prob: float = option(None, "fraction of the values that DropBlock keeps; with patches, it falls from 1 "
                               "to this value over the first 60 %% of the epochs; DropBlock is off in the last 20 %%")
+    block_size: int = option(7, "side of DropBlock's blocks", minimum=1)
     vessel_weight: float = option(1.2, "weight of a vessel pixel in the loss (background: 1); with 1, F1 is highest at "
                                   "a threshold below 0.5, and a larger weight moves it towards 0.5; for the general "
                                   "network, it is multiplied by the weight of each data set", minimum=0.1)
@@ -63,6 +67,9 @@ def parse(dataset, recipe, authors, description, argv=None):
     """
     parser = flags(dataset, recipe, authors, description)
     given = vars(parser.parse_args(argv))
+    default = recipe.network
+    if given.get("network", default) != default:
+        given.setdefault("variant", given["network"])
     if names := given.pop("sources", None):
         dataset = dataclasses.replace(dataset, sources=tuple(names))
         if given.get("synthetic"):
@@ -85,19 +92,19 @@ def parse(dataset, recipe, authors, description, argv=None):
         parser.error(f"--patch-size must be a multiple of 8, got {recipe.patch_size}")
     if not 0 < recipe.keep_prob <= 1:
         parser.error(f"--keep-prob must be in (0, 1], got {recipe.keep_prob}")
-    parts = [dataset.key, "synthetic" * recipe.synthetic, kind if kind != "patches" else "", recipe.variant]
+    own = recipe.network if recipe.network not in (default, recipe.variant) else ""
+    parts = [dataset.key, "synthetic" * recipe.synthetic, kind if kind != "patches" else "", own, recipe.variant]
     name = "-".join(part for part in [*parts, str(recipe.seed)] if part)
     return recipe, data_dir, output_dir or ROOT / "runs" / name, strategy, dataset
 
 
 def flags(dataset, recipe, authors, description):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    general = isinstance(dataset, sources.Mixture)
-    if general:
+    if dataset.general:
         parser.add_argument("sources", nargs="*", help="training data: CSVs of your own photographs, DRIVE, CHASEDB1 "
                             f"(default: {' '.join(dataset.sources)})")
     for field in dataclasses.fields(Recipe):
-        if general and field.name == "recipe":
+        if dataset.general and field.name == "recipe":
             continue
         flag = "--" + field.name.replace("_", "-")
         text = field.metadata["help"]
@@ -108,7 +115,7 @@ def flags(dataset, recipe, authors, description):
             default = f"{getattr(recipe, field.name)}" or "none"
             if field.name in authors:
                 default += f"; authors, augmented: {authors[field.name]}"
-            elif field.metadata.get("only") and not general:
+            elif field.metadata.get("only") and not dataset.general:
                 default += "; not for authors and augmented"
             parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, choices=field.metadata.get("choices"),
                                 help=f"{text} (default: {default})")
@@ -123,14 +130,20 @@ def flags(dataset, recipe, authors, description):
     return parser
 
 
-def main(dataset, network, recipe, authors, description, argv=None):
+@dataclasses.dataclass
+class Data:
+    """The photographs of a run, and `facts`: what config.json and the record say about them, and about the start."""
+
+    train: list[Example]
+    validation: list[Example]
+    facts: dict
+
+
+def main(source, recipe, authors, description, argv=None):
     """The command line of `train_drive.py`, `train_chase.py` and `train_any.py`.
 
     Args:
-        dataset: A `published.Dataset`, or a `sources.Mixture`, in which the command line may name other sources.
-        network: Function that returns `(build, set_stage, load_weights)`, called after the command line was checked.
-            `build(keep_prob, variant)` returns the network; `set_stage(model, keep_prob, momentum)` changes it;
-            `load_weights(model, path)` raises ValueError if the file does not fit.
+        source: A `published.Dataset`, or `sources.Several`, in whose place the command line may name other sources.
         recipe: The default `Recipe`.
         authors: dict of the fields that `--recipe authors` and `augmented` change.
         description: Text of `--help`.
@@ -138,17 +151,18 @@ def main(dataset, network, recipe, authors, description, argv=None):
     Returns:
         Exit code: 0; 2 after an error that names the remedy.
     """
-    recipe, data_dir, run_dir, strategy, dataset = parse(dataset, recipe, authors, description, argv)
+    default = recipe.network
+    recipe, data_dir, run_dir, strategy, source = parse(source, recipe, authors, description, argv)
 
     def command():
-        found = dataset
-        if isinstance(dataset, sources.Mixture) and not recipe.synthetic:
-            found = sources.read(dataset, recipe.seed)
-        data = read(found, recipe, data_dir)
+        own = {"network_sha256": sha256(network.find(recipe.network))} if recipe.network != default else {}
+        found = (synthetic.Procedural(source) if recipe.synthetic else source.for_training(recipe.seed)).at(data_dir)
+        data = read(found, recipe)
+        data.facts.update(own)
         with quiet_imports():
             from vessels.training.loop import train
 
-        train(found, network, recipe, data, run_dir, strategy)
+        train(found, network.load(recipe.network), recipe, data, run_dir, strategy)
         return 0
 
     code = exit_code(command, f"stopped; the same command resumes from the last complete epoch in {run_dir}")
@@ -159,17 +173,14 @@ def main(dataset, network, recipe, authors, description, argv=None):
     return code
 
 
-def read(dataset, recipe, data_dir):
-    """`(examples, validation, checksums)` of a run: two lists of `Example`, and the SHA-256 of their files.
-
-    `checksums` also holds "started_from" if the run fine-tunes other weights.
-    """
-    checksums = {"started_from": read_start(weights_file(recipe.start), recipe.variant)} if recipe.start else {}
+def read(source, recipe):
+    """The `Data` of a run. Raises `UserError` as the methods of `source` do."""
+    start = {"started_from": read_start(weights_file(recipe.start), recipe.variant)} if recipe.start else {}
     if recipe.synthetic:
-        print(f"SYNTHETIC IMAGES: what follows says nothing about {dataset.title}.")
-        examples, validation = (synthetic.make(dataset, split) for split in (recipe.train_on, "validation"))
-        return examples, validation, {"train": {}, "validation": {}, **checksums}
-    source = sources if isinstance(dataset, sources.Mixture) else published
-    examples, validation = (source.load(dataset, split, data_dir) for split in (recipe.train_on, "validation"))
-    return examples, validation, {"train": source.checksums(dataset, recipe.train_on, data_dir),
-                                  "validation": source.checksums(dataset, "validation", data_dir), **checksums}
+        print(f"SYNTHETIC IMAGES: what follows says nothing about {source.title}.")
+    for split in (recipe.train_on, "validation"):
+        source.check(split)
+    weights = {"vessel_weights": {part.name: part.vessel_weight for part in source.parts}} if source.general else {}
+    facts = {"data_sha256": source.checksums(recipe.train_on), "validation_sha256": source.checksums("validation"),
+             "pixels_sha256": source.pixels(recipe.train_on), **source.widths.as_record(), **weights, **start}
+    return Data(source.load(recipe.train_on), source.load("validation"), facts)

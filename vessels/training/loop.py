@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from vessels import UserError
-from vessels.data import augmentation, custom, whole_images
+from vessels.data import augmentation, whole_images
 from vessels.files import write_atomically
 from vessels.metrics import best_threshold, score
 from vessels.prediction.maps import predict_image, predict_photograph
@@ -33,31 +33,27 @@ from vessels.training.schedules import loss_of, phases, stage_callback
 def train(dataset, network, recipe, data, run_dir, strategy=None):
     """Starts the run in `run_dir`, or resumes it, trains to the end, and writes `final.weights.h5` with its JSON.
 
-    `network` is as in `recipe.main`, `data` is the result of `recipe.read`, `strategy` is as in `distribution.start`.
+    `network` is a `Network`, `data` is the result of `config.read`, `strategy` is as in `distribution.start`.
     If there are several workers, only the chief writes.
     """
-    build, set_stage, load_weights = network()
-    examples, validation, checksums = data
+    facts, examples, validation = data.facts, data.train, data.validation
     data = batches_of(recipe, dataset, examples)
     rest = len(data.images) % recipe.batch_size if recipe.whole_images else 0
     engine = distribution.start(strategy, [recipe.batch_size, rest])
     seen = validation
-    if recipe.recipe == "any":
+    if dataset.general:
         seen = [augmentation.scaled(example, dataset.widths.diameters[0]) for example in validation]
     config = {
         "dataset": dataset.name, **dataclasses.asdict(recipe), "loss": loss_of(recipe).__name__,
         "augmentation": dataclasses.asdict(data.strength) if data.strength else None,
-        "backend": keras.backend.backend(), "data_sha256": checksums["train"],
-        "validation_sha256": checksums["validation"], **dataset.widths.as_record(),
-        **{key: checksums[key] for key in ("started_from",) if key in checksums},
+        "model": network.arguments(recipe),
+        "backend": keras.backend.backend(), **facts,
     }
-    if recipe.recipe == "any":
-        config["vessel_weights"] = {part.name: part.vessel_weight for part in dataset.parts}
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
     with distribution.lost_workers() if engine.workers > 1 else contextlib.nullcontext():
         with engine.scope():
-            model = engine.adapt(built(build, load_weights, recipe))
+            model = engine.adapt(built(network, config["model"], recipe))
         if engine.chief:
             lock = lock_run(run_dir)
             describe(run_dir, config, {"strategy": strategy, "replicas": engine.replicas})
@@ -66,25 +62,25 @@ def train(dataset, network, recipe, data, run_dir, strategy=None):
             engine.part_random_streams(random_states(model))
         engine.agree(json.dumps([config, history]))
         if len(history) < recipe.epochs:
-            named = dataset.title if recipe.synthetic or recipe.recipe != "any" else f"{dataset.title}, {dataset.name}"
+            named = f"{dataset.title}, {dataset.name}" if dataset.general else dataset.title
             print(f"{named}: {len(examples)} images, {model.count_params():,} parameters, "
                   f"epochs {len(history) + 1} to {recipe.epochs} of {len(data)} steps, in {run_dir}", flush=True)
         callbacks = [EpochCallback(recipe, run_dir, dataset, seen, history, model, config)] * engine.chief
-        fit(model, data, recipe, history, run_dir, engine, callbacks, set_stage)
+        fit(model, data, recipe, history, run_dir, engine, callbacks, network.set_stage)
     if engine.chief:
         finish(run_dir, dataset, recipe, history, config, model, validation)
         lock.release()
 
 
-def built(build, load_weights, recipe):
-    """The network of `recipe`, with the weights from which it starts, if any."""
+def built(network, arguments, recipe):
+    """The model that `network` builds with `arguments`, with the weights from which it starts, if any."""
     try:
-        model = build(keep_prob=recipe.keep_prob, variant=recipe.variant)
-    except ValueError as error:
+        model = network.build(**arguments)
+    except (TypeError, ValueError) as error:
         raise UserError(f"the network cannot be built: {error}") from None
     try:
         if recipe.start:
-            load_weights(model, weights_file(recipe.start))
+            network.load_weights(model, weights_file(recipe.start))
     except ValueError as error:
         raise UserError(f"{error}; name other weights with --start") from None
     return model
@@ -178,12 +174,12 @@ class EpochCallback(keras.callbacks.Callback):
         write_history(self.run_dir, self.history)
 
 
-def threshold_of(model, dataset, recipe, validation):
+def threshold_of(model, dataset, validation):
     """The general network's threshold for the record, from maps of validation images; None for other networks.
 
     The threshold of the other networks is 0.5, as in the paper.
     """
-    if recipe.recipe != "any":
+    if not dataset.general:
         return None
     maps = [predict_photograph(model, example.image, dataset.widths, fov=example.fov).probability
             for example in validation]
@@ -195,12 +191,6 @@ def finish(run_dir, dataset, recipe, history, config, model, validation):
     weights = run_dir / "final.weights.h5"
     if not finished(weights):
         write_history(run_dir, history)
-        threshold = threshold_of(model, dataset, recipe, validation)
+        threshold = threshold_of(model, dataset, validation)
         write_record(run_dir, dataset, recipe, history, config, model.count_params(), True, threshold)
-    command = f"eval_{dataset.key}.py {weights}"
-    if recipe.recipe == "any":
-        # A table without test photographs is not scored: its network has learned from all of them.
-        sources = ["DRIVE"] if recipe.synthetic else [source for source, part in zip(
-            dataset.sources, dataset.parts, strict=True) if not isinstance(part, custom.Table) or part.part("test")]
-        command = f"eval_any.py {' '.join(sources) or 'others.csv'} --weights {weights}"
-    print(f"weights of epoch {history[-1]['epoch']} in {weights}\nscore them: python {command}")
+    print(f"weights of epoch {history[-1]['epoch']} in {weights}\nscore them: python {dataset.eval_command(weights)}")

@@ -1,0 +1,123 @@
+"""What eval_*.py scores: weights and photographs, after all checks that need no network."""
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+
+from vessels import UserError, network
+from vessels.data import published, sources, synthetic
+from vessels.data.examples import Source
+from vessels.files import ROOT, sha256
+from vessels.record import find_weights, learned_from, read_record
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One evaluation: maps by `weights`, whose `network` is a module, or (without weights) by another program.
+
+    `source`: the photographs, of its split "test". `record`: the JSON beside the weights; without weights, only
+    "dataset". `output`: folder for the results. `seen`: names of photographs that the network has seen in training.
+    """
+
+    source: Source
+    weights: Path | None
+    network: str | None
+    record: dict
+    output: Path
+    seen: list[str]
+
+
+def plan(dataset, default, arguments):
+    """What to score: list of `Job`, those of one source together. All records are checked."""
+    parts = [dataset]
+    if dataset.general and not arguments.synthetic:
+        parts = [sources.find(source) for source in arguments.sources]
+    jobs = []
+    for part in [part.at(arguments.data_dir) for part in parts]:
+        if arguments.maps:
+            output = arguments.output_dir or arguments.maps / "results" / part.name
+            jobs.append(Job(part, None, None, {"dataset": part.name}, output, []))
+        else:
+            jobs += weights_plan(dataset, part, default, arguments)
+    for i, job in enumerate(jobs):
+        if job.output in [other.output for other in jobs[:i]]:
+            raise UserError(f"{job.output}: the results of {job.weights or job.source.name} would overwrite others; "
+                            "score each separately, with its own --output-dir")
+        if job.source.own:
+            check_no_others(job.output, job.source)
+    return jobs
+
+
+def check_no_others(output, table):
+    """UserError if `output` holds results of photographs that `table` does not score, such as another CSV's."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        scored = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["photographs"]
+        now = {photograph.digests["image"] for photograph in table.photographs("test")}
+        if foreign := [name for name, digest in scored.items() if digest not in now]:
+            raise UserError(f"{output}: holds results of {len(foreign)} photographs that {table.path} does not score, "
+                            f"such as {foreign[0]}; remove it, or give another --output-dir")
+
+
+def weights_plan(dataset, part, default, arguments):
+    usual = ROOT / "weights" / f"{dataset.key}_rsan.weights.h5"
+    train = f"python train_{dataset.key}.py"
+    if arguments.synthetic:
+        usual = ROOT / "runs" / f"{dataset.key}-synthetic-rsan-0" / "final.weights.h5"
+        train += " --synthetic"
+    if not arguments.weights and not usual.exists():
+        raise UserError(f"{usual}: no such weights; train them with `{train}`, or name others")
+    jobs = []
+    for weights in find_weights(arguments.weights) or [usual]:
+        record = read_record(weights, arguments.allow_modified, None if part.own else part.name)
+        drawn = record["dataset"] == "synthetic"
+        if drawn and part.own:
+            raise UserError(f"{weights}: trained on procedural images, of which your photographs show nothing; name "
+                            "other weights")
+        name = network_of(weights, record, default, arguments.network)
+        seen = photographs_seen(part, weights, record, arguments)
+        output = arguments.output_dir or results_folder(part, weights, record, arguments.flips)
+        jobs.append(Job(synthetic.Procedural(part) if drawn else part, weights, name, record, output, seen))
+    return jobs
+
+
+def network_of(weights, record, default, asked):
+    """Name of the module of a network; UserError unless it is the script's, was asked for, or trained the weights.
+
+    A record may come from anywhere, so a file that it names is imported only if it is the one of the training.
+    """
+    name = record.get("network", asked or default)
+    if asked and name != asked:
+        raise UserError(f"{weights}: belongs to {name}.py; leave out --network {asked}, or name other weights")
+    if name != default:
+        path = network.find(name)
+        if not asked and sha256(path) != record.get("network_sha256"):
+            raise UserError(f"{weights}: {path} is not the file of the training; if you trust it, import it with "
+                            f"--network {name}")
+    return name
+
+
+def photographs_seen(part, weights, record, arguments):
+    """Names of test photographs in the training data, by SHA-256: list of str; UserError without --allow-seen."""
+    learned = learned_from(record)
+    if not learned or record["dataset"] == "synthetic":
+        return []
+    photographs = part.photographs("test")
+    seen = [photograph.name for photograph in photographs if photograph.digests["image"] in learned]
+    if seen and not arguments.allow_seen:
+        raise UserError(f"{weights}: trained on {len(seen)} of the {len(photographs)} photographs of {part.title} "
+                        f"({', '.join(seen[:3])}{', ...' * (len(seen) > 3)}); score others, or use --allow-seen, "
+                        "which marks the scores")
+    return seen
+
+
+def results_folder(dataset, weights, record, flips=False):
+    """Output folder for `weights` scored on `dataset`: in the repository's results/, or beside the weights."""
+    if weights.parent.resolve() != (ROOT / "weights").resolve():
+        known = record["dataset"] in (dataset.name, "synthetic")
+        return weights.parent / ("results" + "_flips" * flips) / ("" if known else dataset.name)
+    name = weights.name.removesuffix(".h5").removesuffix(".weights")
+    for one in published.DATASETS:
+        if one.name == record["dataset"]:
+            name = name.removeprefix(f"{one.key}_") + f"_of_{one.name}" * (one.name != dataset.name)
+    return ROOT / "results" / dataset.name / (name + "_flips" * flips)

@@ -1,0 +1,60 @@
+"""The module that defines a network: rsan_model.py, or a file of your own beside the scripts.
+
+It offers `build(**arguments)`, which returns an uncompiled `keras.Model` from float images in [0, 1], `(batch, height,
+width, 3)`, to probabilities `(batch, height, width, 1)`, and is given those of `keep_prob`, `variant` and `block_size`
+that it accepts. Optional are `set_stage(model, keep_prob, momentum)`, called before each epoch, and
+`load_weights(model, path)`, which raises ValueError if the file does not fit.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+
+from vessels import UserError, quiet_imports
+from vessels.files import ROOT
+
+import pretrained
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What a module offers, see above. `name`: of the module."""
+
+    name: str
+    build: Callable
+    set_stage: Callable
+    load_weights: Callable
+
+    def arguments(self, recipe):
+        """The arguments of `build` for a `Recipe`: those of the recipe that it accepts, and its own defaults: dict."""
+        wanted = {name: getattr(recipe, name) for name in ("keep_prob", "variant", "block_size")}
+        if recipe.variant == self.name:  # the file has no variants, or its default one is meant
+            del wanted["variant"]
+        parameters = inspect.signature(self.build).parameters
+        everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        defaults = {name: parameter.default for name, parameter in parameters.items()
+                    if isinstance(parameter.default, bool | int | float | str)}
+        return {**defaults, **{name: value for name, value in wanted.items() if everything or name in parameters}}
+
+
+def find(name):
+    """Path of the file NAME.py beside the scripts, which is not imported; UserError if there is none."""
+    path = ROOT / f"{name}.py"
+    if str(name).isidentifier() and path.is_file():
+        spec = importlib.util.find_spec(name)
+        if spec and spec.origin == str(path):
+            return path
+        raise UserError(f"{path}: hidden by another module of that name ({spec and spec.origin}); rename it")
+    raise UserError(f"--network {name}: no file {path}; put it beside the scripts, and leave out folder and suffix")
+
+
+def load(name):
+    """Imports Keras and the module: a `Network`. UserError if it has no function `build`."""
+    with quiet_imports():
+        module = importlib.import_module(name)
+    if not callable(getattr(module, "build", None)):
+        raise UserError(f"{name}.py: has no function build; it must return the network, a keras.Model")
+    return Network(name, module.build, getattr(module, "set_stage", lambda model, keep_prob=None, momentum=None: None),
+                   getattr(module, "load_weights", pretrained.load_weights))
