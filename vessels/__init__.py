@@ -2,9 +2,13 @@
 
 import argparse
 import contextlib
+import importlib.metadata
+import io
 import os
+import re
 import sys
 import tempfile
+from pathlib import Path
 
 # TensorFlow reads this on import. oneDNN halves the time of a training step on processors where TensorFlow
 # does not use it by default (those without VNNI or AMX). A value set by the user is kept.
@@ -28,8 +32,12 @@ def quiet_imports():
     for devices, unless something fails.
 
     Raises:
-        UserError: As `import_backend` does.
+        UserError: As `import_backend` does; or no temporary file can be written.
     """
+    try:
+        tempfile.gettempdir()
+    except OSError:  # TensorFlow, too, needs one
+        raise UserError("no folder for temporary files can be written to: set TMPDIR to one, or make room") from None
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as kept:
@@ -49,13 +57,17 @@ def quiet_imports():
 def import_backend():
     """Raises UserError if Keras does not know $KERAS_BACKEND, or this backend is missing or broken."""
     try:
-        import keras  # noqa: F401
+        import keras
 
+        keras.config.set_floatx("float32")  # the user's keras.json may say another
         if "tensorflow" in sys.modules:
             sys.modules["tensorflow"].config.list_physical_devices("GPU")
     except Exception as error:  # a broken installation raises anything: ImportError, OSError, RuntimeError
         while str(error).startswith("Traceback") and error.__context__:  # TensorFlow wraps the cause
             error = error.__context__
+        if "configuration. Expected one of" in str(error):
+            home = os.environ.get("KERAS_HOME", "~/.keras")
+            raise UserError(f"{home}/keras.json: {error}; correct it, or remove the file") from error
         backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
         packages = {"tensorflow": "-r requirements.txt", "jax": "jax", "torch": "torch"}
         install = f"install it (pip install {packages[backend]}), or " if backend in packages else ""
@@ -84,15 +96,63 @@ class Renamed(argparse.Action):
         parser.error(f"{option_string} is now called {self.dest}")
 
 
+class Lasting:
+    """A text stream that may still be written to when its reader, such as `head`, has gone."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        return self.go_on(self.stream.write, text)
+
+    def flush(self):
+        self.go_on(self.stream.flush)
+
+    def go_on(self, function, *arguments):
+        try:
+            return function(*arguments)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+def open_streams():
+    """Opens standard streams that are closed, as services and `2>&-` leave them: else a file would take their place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout, sys.stderr = (stream or io.StringIO() for stream in (sys.stdout, sys.stderr))
+
+
+def check_packages():
+    """Raises UserError if an installed package is older than requirements.txt says."""
+    requirements, old = Path(__file__).parent.parent / "requirements.txt", []
+    for name, least in re.findall(r"(?m)^([\w-]+)>=([\d.]+)", requirements.read_text(encoding="utf-8")):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # what is missing is said on import
+            version = importlib.metadata.version(name)
+            numbers, needed = ([int(number) for number in re.findall(r"\d+", text)] for text in (version, least))
+            old += [f"{name} {version} ({least} is needed)"] if numbers < needed else []
+    if old:
+        raise UserError(f"too old: {', '.join(old)}; pip install -r requirements.txt")
+
+
 def exit_code(command, stopped="stopped"):
     """Returns `command()`, or 2 after a UserError and 130 after Ctrl-C, both with a line on stderr."""
+    open_streams()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that cannot be printed
-    try:
-        return command()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{stopped}", file=sys.stderr)
-        return 130
+    with contextlib.redirect_stdout(Lasting(sys.stdout)), contextlib.redirect_stderr(Lasting(sys.stderr)):
+        try:
+            check_packages()
+            return command()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"\n{stopped}", file=sys.stderr)
+            return 130
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
