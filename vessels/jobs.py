@@ -8,7 +8,7 @@ from pathlib import Path
 from vessels import UserError, network
 from vessels.data import published, sources, synthetic
 from vessels.data.examples import Source
-from vessels.files import ROOT, sha256
+from vessels.files import ROOT
 from vessels.record import find_weights, learned_from, read_record
 
 
@@ -74,27 +74,11 @@ def weights_plan(dataset, part, default, arguments):
         if drawn and part.own:
             raise UserError(f"{weights}: trained on procedural images, of which your photographs show nothing; name "
                             "other weights")
-        name = network_of(weights, record, default, arguments.network)
+        name = network.of_record(weights, record, default, arguments.network)
         seen = photographs_seen(part, weights, record, arguments)
         output = arguments.output_dir or results_folder(part, weights, record, arguments.flips)
         jobs.append(Job(synthetic.Procedural(part) if drawn else part, weights, name, record, output, seen))
     return jobs
-
-
-def network_of(weights, record, default, asked):
-    """Name of the module of a network; UserError unless it is the script's, was asked for, or trained the weights.
-
-    A record may come from anywhere, so a file that it names is imported only if it is the one of the training.
-    """
-    name = record.get("network", asked or default)
-    if asked and name != asked:
-        raise UserError(f"{weights}: belongs to {name}.py; leave out --network {asked}, or name other weights")
-    if name != default:
-        path = network.find(name)
-        if not asked and sha256(path) != record.get("network_sha256"):
-            raise UserError(f"{weights}: {path} is not the file of the training; if you trust it, import it with "
-                            f"--network {name}")
-    return name
 
 
 def photographs_seen(part, weights, record, arguments):

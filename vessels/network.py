@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable
 
 from vessels import UserError, quiet_imports
-from vessels.files import ROOT
+from vessels.files import ROOT, sha256
 
 import pretrained
 
@@ -48,6 +48,22 @@ def find(name):
             return path
         raise UserError(f"{path}: hidden by another module of that name ({spec and spec.origin}); rename it")
     raise UserError(f"--network {name}: no file {path}; put it beside the scripts, and leave out folder and suffix")
+
+
+def of_record(weights, record, default, asked=None):
+    """Name of the module of a network; UserError unless it is the script's, was asked for, or trained the weights.
+
+    A record may come from anywhere, so a file that it names is imported only if it is the one of the training.
+    """
+    name = record.get("network", asked or default)
+    if asked and name != asked:
+        raise UserError(f"{weights}: belongs to {name}.py; leave out --network {asked}, or name other weights")
+    if name != default:
+        path = find(name)
+        if not asked and sha256(path) != record.get("network_sha256"):
+            raise UserError(f"{weights}: {path} is not the file of the training; if you trust it, import it with "
+                            f"--network {name}")
+    return name
 
 
 def load(name):

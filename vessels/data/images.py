@@ -1,7 +1,9 @@
 """Decodes all image files: those of the published data sets, with strict checks, and anyone's photographs."""
 
+import gzip
 import hashlib
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import cv2
 import numpy as np
 import skimage
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from vessels import UserError
 from vessels.files import read_bytes
@@ -17,21 +19,31 @@ from vessels.files import read_bytes
 EXAMPLE = Path(skimage.__file__).parent / "data" / "retina.jpg"  # the file of skimage.data.retina()
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".ppm"}
 MEGAPIXELS = 40
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26  # colour profiles of 3 MB exist
+# What is named like a photograph and is none: how the file begins, what it is, and the remedy.
+OTHERS = {
+    rb".{128}DICM": "a DICOM file; export the photograph as PNG or TIFF (e.g. with DCMTK's dcm2img)",
+    rb".{4}ftyp(hei[cxms]|hevc|mif1)": "an HEIC photograph, whatever its name; export it as JPEG or PNG",
+    rb".{4}ftypcrx|.{6}HEAPCCDR|II\*\0.{4}CR|IIU\0|IIR[OS]|MMOR|FUJIFILMCCD|FOVb|\0MRM": "a camera's raw file; export "
+                                                                                          "it as TIFF or JPEG",
+    rb"%PDF": "a PDF; export the photograph in it as PNG",
+    rb"\s*<(!doctype|html|\?xml|svg)": "a web page or a drawing, no photograph; download the image itself",
+    rb"version https://git-lfs": "a pointer of Git LFS, no photograph; fetch it with `git lfs pull`",
+    rb"PK\x03\x04|BZh|\xfd7zXZ|\x1f\x9d|7z\xbc\xaf|Rar!": "a compressed archive; unpack it",
+}
 
 
 def decode(path):
-    """Pixels of an image file, or of its first page, turned upright, in the file's own bit depth.
+    """Pixels of an image file, turned upright, in the file's own bit depth.
 
     Returns:
         Grey `(height, width)` or RGB `(height, width, 3)`, integers or floats. 0 is black, even if white is 0 in
         the file; transparent pixels are black.
 
     Raises:
-        UserError: The file cannot be read or decoded, or has more than 40 megapixels.
+        UserError: The file cannot be read or decoded, holds several photographs, or has more than 40 megapixels.
     """
-    content = read_bytes(Path(path))
-    if content[128:132] == b"DICM":
-        raise UserError(f"{path}: a DICOM file; export the photograph as PNG or TIFF (e.g. with DCMTK's dcm2img)")
+    content = read_image_file(Path(path))
     try:
         with warnings.catch_warnings(action="ignore"):
             if content[:3] in (b"II*", b"II+", b"MM\0"):
@@ -43,6 +55,20 @@ def decode(path):
         _refuse_huge(path, float("inf"))
     except Exception as error:  # decoders raise many kinds of errors for a broken file
         raise undecodable(path, error) from None
+
+
+def read_image_file(path):
+    """bytes of a file, unzipped if it is a .gz. Raises `UserError` if it is known to be no image that can be read."""
+    content = read_bytes(path)
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(16 * MEGAPIXELS * 10**6)
+        except (OSError, EOFError) as error:
+            raise undecodable(path, error) from None
+    for begin, remedy in OTHERS.items():
+        if re.match(begin, content[:200], re.DOTALL | re.IGNORECASE):
+            raise UserError(f"{path}: {remedy}")
+    return content
 
 
 def undecodable(path, error):
@@ -58,7 +84,7 @@ def _refuse_huge(path, pixels):
 def _decode_tiff(content, path):
     """Uses tifffile, which reads every layout of TIFF; Pillow and OpenCV read the compressions that it lacks."""
     with tifffile.TiffFile(io.BytesIO(content)) as file:
-        page, series = file.pages[0], file.series[0]
+        (page, frame), series = _photograph(file, path), file.series[0]
         _refuse_huge(path, page.imagewidth * page.imagelength)
         orientation = page.tags.valueof(274, default=1)
         kind, axes, bits = page.photometric.name, page.axes, max(np.ravel(page.bitspersample))
@@ -66,18 +92,16 @@ def _decode_tiff(content, path):
         if kind in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE", "SEPARATED") and bits % 8 == 0:
             try:
                 array = page.asarray()
-                # By default, tifffile and ImageJ may write each colour channel, or each row, as a page.
-                if series.kind in ("shaped", "imagej", "ome") and series.ndim == 3 and page.ndim == 2:
-                    if series.shape[0] in (3, 4):
-                        array, axes = series.asarray(), "SYX"
-                    elif series.shape[2] in (3, 4):
-                        array = series.asarray()
+                if _of_channels(series, page):
+                    array, axes = series.asarray(), "SYX" if series.shape[0] in (3, 4) else axes
             except (ValueError, ImportError):  # a compression that needs imagecodecs
                 array = None
+        if array is None and frame is None:
+            raise ValueError("needs imagecodecs")
         if array is None and bits <= 8:
-            return _decode_other(content, path)  # Pillow turns TIFF upright by itself
+            return _decode_other(content, path, frame)  # Pillow turns TIFF upright by itself
         if array is None:
-            array = _opencv(content)
+            array = _opencv(content, frame)
         elif axes.startswith("S"):
             array = np.moveaxis(array, 0, -1)
         if kind == "MINISWHITE":
@@ -92,8 +116,38 @@ def _decode_tiff(content, path):
     return _upright(_on_black(array, premultiplied), orientation)
 
 
-def _decode_other(content, path):
+def _of_channels(series, page):
+    """Whether pages hold the colour channels, or rows, of one photograph, as tifffile and ImageJ may write them."""
+    return series.kind in ("shaped", "imagej", "ome") and series.ndim == 3 and page.ndim == 2 and (
+        series.shape[0] in (3, 4) or series.shape[2] in (3, 4))
+
+
+def _photograph(file, path):
+    """`(page, number)` of a TIFF's page that is no thumbnail and no mask; the number of a page within a page is None.
+
+    Raises `UserError` if there are several, or it is a camera's raw data.
+    """
+    def size(page):
+        return page.imagewidth * page.imagelength
+
+    numbers = {page: number for number, page in enumerate(file.pages)}
+    numbers |= {page: None for top in list(numbers) for page in top.pages or []}
+    pages = [page for page in numbers if not page.subfiletype & 5] or numbers  # 1 is a reduced version, 4 a mask
+    largest = max(pages, key=size)
+    if largest.photometric.name in ("CFA", "LINEAR_RAW"):
+        raise UserError(f"{path}: a camera's raw file; export it as TIFF or JPEG")
+    similar = sum(3 * size(page) > size(largest) for page in pages)  # others are thumbnails or labels
+    if similar > 1 and not _of_channels(file.series[0], largest):
+        raise UserError(f"{path}: holds {similar} photographs; save each in a file of its own")
+    return largest, numbers[largest]
+
+
+def _decode_other(content, path, frame=0):
     with Image.open(io.BytesIO(content)) as picture:
+        if picture.format in ("GIF", "PNG", "WEBP", "AVIF") and getattr(picture, "n_frames", 1) > 1:
+            raise UserError(f"{path}: an animation of {picture.n_frames} images; save the photograph alone")
+        if frame:
+            picture.seek(frame)
         _refuse_huge(path, picture.width * picture.height)
         # Pillow would silently keep only the upper 8 bits of these: almost nothing of a 12-bit camera's values.
         if picture.format in ("PPM", "JPEG2000") or ";16" in str(picture.tile):
@@ -106,20 +160,21 @@ def _decode_other(content, path):
         return _on_black(np.asarray(picture))
 
 
-def _opencv(content):
-    array = cv2.imdecode(np.frombuffer(content, "uint8"), cv2.IMREAD_UNCHANGED)
+def _opencv(content, frame=0):
+    content = np.frombuffer(content, "uint8")
+    array = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if frame == 0 else cv2.imdecodemulti(
+        content, cv2.IMREAD_UNCHANGED)[1][frame]
     return array if array.ndim == 2 else array[..., [2, 1, 0, 3][:array.shape[2]]]
 
 
 def _on_black(array, premultiplied=False):
-    """Grey or RGB: removes an alpha channel, so that transparent pixels become black."""
+    """Grey or RGB: removes an alpha channel, so that pixels more transparent than others become black."""
     if array.ndim == 2:
         return array
     colours = 3 if array.shape[2] >= 3 else 1
     alpha, array = array[..., colours:colours + 1], array[..., :colours]
-    if alpha.size and not premultiplied:
-        opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "ui" else 1
-        array = (array * (alpha / opaque)).astype(array.dtype)
+    if alpha.any() and not premultiplied:  # an alpha of 0 everywhere means nothing
+        array = (array * (alpha / alpha.max())).astype(array.dtype)
     return array if colours == 3 else array[..., 0]
 
 
@@ -163,10 +218,10 @@ def eight_bit(array, path):
 def _decode_strictly(path, modes, expected, size):
     """`decode(path)`; UserError if the format is not that of the suffix, or mode or size are not as expected."""
     path = Path(path)
-    read_bytes(path)
+    suffix, content = Path(path.name.lower().removesuffix(".gz")).suffix, read_image_file(path)
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
-            named, frames = Image.registered_extensions().get(path.suffix.lower()), getattr(picture, "n_frames", 1)
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as picture:
+            named, frames = Image.registered_extensions().get(suffix), getattr(picture, "n_frames", 1)
             # Pillow silently reads 16-bit colour as 8-bit; only the raw mode of its decoder shows it.
             mode, form = picture.mode + " 16-bit" * (";16" in str(picture.tile)), picture.format
     except Image.DecompressionBombError:
@@ -212,12 +267,13 @@ def read_mask(path, size=None):
 def read_photograph(path):
     """A photograph as uint8 `(height, width, 3)`, RGB, turned upright.
 
-    Reads JPEG, PNG, TIFF (first page), GIF (first frame), BMP, PPM and other formats of Pillow and OpenCV, of any bit
-    depth; the bits in use (such as 12 of 16) are scaled to 8. Transparent pixels become black. If only one colour
-    channel is used, as in many red-free photographs, the image becomes grey.
+    Reads JPEG, PNG, TIFF (thumbnails aside), GIF, BMP, PPM and other formats of Pillow and OpenCV, also zipped (.gz),
+    of any bit depth; the bits in use (such as 12 of 16) are scaled to 8. Transparent pixels become black. If only one
+    colour channel is used, as in many red-free photographs, the image becomes grey.
 
     Raises:
-        UserError: It cannot be read, has more than 40 megapixels or a side of fewer than 64 pixels, or is all black.
+        UserError: It cannot be read, holds several photographs, has more than 40 megapixels or a side of fewer than 64
+            pixels, or is all black.
     """
     image = eight_bit(decode(path), path)
     if image.ndim == 3:

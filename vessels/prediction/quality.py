@@ -26,6 +26,7 @@ def doubts(image, found, mask):
     density = mask.sum() / found.fov.sum()
     _, _, width, height = cv2.boundingRect(fov.astype("uint8"))
     reasons = {
+        "the field of view is a small part of the photograph; crop it": found.diameter is None and mostly_dark(small),
         "no rim is visible, so the scale is a guess": found.diameter is None,
         "more than one eye?": discs(small) > 1 or max(width, height) > 1.7 * min(width, height),
         "nearly black": np.percentile(largest(small)[fov], 95) < 40,
@@ -35,6 +36,12 @@ def doubts(image, found, mask):
         f"confidence {found.confidence:.2f} is low": found.confidence < CONFIDENCE,
     }
     return [reason for reason, holds in reasons.items() if holds]
+
+
+def mostly_dark(image):
+    """Whether there is a surround, and hardly anything else, as in a smartphone's photograph through a lens."""
+    above = above_surround(image.astype("float32"))
+    return above is not None and (above > 30).mean() < 0.05
 
 
 def discs(image):
