@@ -71,8 +71,7 @@ def main():
             own = network.seconds / len(alone)
             for measures in (True, False):
                 options = photographs.Options(widths, measures=measures)
-                made = {"weights": "any", "threshold": "0.5", "settings": options.settings("keras")}
-                table = Table(folder / f"out{measures}", photographs.HEADER, made)
+                table = Table(folder / f"out{measures}", photographs.HEADER, options.made(WEIGHTS, record))
                 writer = photographs.Writer(photographs.OneAtATime(network.model), options, table)
                 began = time.perf_counter()
                 photographs.predict_all(writer, paths)

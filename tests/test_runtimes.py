@@ -1,15 +1,21 @@
 """ONNX Runtime instead of Keras: the same maps, only from files that belong to their record."""
 
+import csv
+import functools
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 from vessels import UserError
 from vessels.data.images import EXAMPLE, read_photograph
-from vessels.prediction import load_onnx, segment
+from vessels.prediction import command, load_onnx, runtimes, segment
 
 from rsan_model import build_rsan
 
@@ -45,14 +51,54 @@ def test_a_record_of_weights_released_since_is_refused(copy):
 
 
 def test_a_broken_file_is_an_error_of_one_line(copy):
-    from vessels.prediction.runtimes import OnnxNetwork
-
     copy.write_bytes(copy.read_bytes()[:10_000])
     with pytest.raises(UserError, match=r"^[^\n]*cannot be opened[^\n]*; export it again$"):
-        OnnxNetwork(copy, {})
+        runtimes.OnnxNetwork(copy, {})
 
 
 def test_without_onnx_runtime_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install -r requirements-predict\.txt"):
         load_onnx(ONNX)
+
+
+@pytest.mark.parametrize(("installed", "words", "said"), [
+    (True, [], "[1/1]"),
+    (True, ["--weights", ONNX], "ONNX Runtime runs any_rsan.onnx\n"),
+    (False, [], "ONNX Runtime runs any_rsan.onnx, as Keras is not installed\n"),
+])
+def test_predict_py_changes_the_runtime_and_nothing_else(installed, words, said, tmp_path, capsys, monkeypatch):
+    photograph = tmp_path / "eye.png"
+    Image.fromarray(read_photograph(EXAMPLE)[::4, ::4]).save(photograph)
+    monkeypatch.setattr(runtimes, "only_onnx", lambda: not installed)
+    assert command.main("", "rsan_model", "fused", [photograph, "-o", tmp_path, *words]) == 0
+    assert capsys.readouterr().err.startswith(said)
+    row = next(csv.DictReader((tmp_path / "vessels.csv").open(encoding="utf-8")))
+    assert row["settings"].startswith("keras" if said == "[1/1]" else "onnx")
+    record = json.loads(ONNX.with_suffix(".json").read_text(encoding="utf-8"))
+    assert row["weights"] == f"any_rsan {record['sha256'][:12]}" and row["threshold"] == f"{record['threshold']:g}"
+    assert float(row["density"]) == pytest.approx(0.145, abs=0.03)
+
+
+@pytest.mark.parametrize(("installed", "backend", "only"), [
+    ([], None, True), (["keras"], None, False), (["tensorflow"], None, False), ([], "jax", False)])
+def test_onnx_runtime_is_chosen_only_where_keras_cannot_be_meant(installed, backend, only, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed or None)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if backend:
+        monkeypatch.setenv("KERAS_BACKEND", backend)
+    assert runtimes.only_onnx() is only
+
+
+@pytest.mark.slow
+def test_an_environment_without_keras_predicts(tmp_path):
+    run = functools.partial(subprocess.run, check=True, text=True, capture_output=True)
+    python = tmp_path / ("Scripts" if os.name == "nt" else "bin") / "python"
+    run([sys.executable, "-m", "venv", tmp_path])
+    run([python, "-m", "pip", "install", "--no-compile", "-r", ROOT / "requirements-predict.txt"])
+    installed = {line.split("==")[0].lower() for line in run([python, "-m", "pip", "freeze"]).stdout.splitlines()}
+    assert not installed & {"keras", "tensorflow", "jax", "torch", "matplotlib", "h5py", "scikit-learn"}
+    done = run([python, ROOT / "predict.py", "-o", tmp_path / "out"])
+    assert "as Keras is not installed" in done.stderr and "1 of 1 photographs" in done.stdout
+    refused = subprocess.run([python, ROOT / "predict.py", "--weights", "drive"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "pip install -r requirements.txt" in refused.stderr

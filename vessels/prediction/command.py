@@ -41,6 +41,9 @@ def between(low, high, unit):
     return number
 
 
+SCALES = {"microns_per_pixel": between(0.5, 100, "micrometres a pixel"), "degrees": between(5, 220, "degrees")}
+
+
 def shard(text):
     number, _, shards = text.partition("/")
     if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
@@ -49,8 +52,9 @@ def shard(text):
 
 
 def add_weights(parser):
-    parser.add_argument("--weights", default=WEIGHTS, help="weights file with its JSON beside it, a run folder, or the "
-                        "name of released weights, such as drive (default: any)")
+    parser.add_argument("--weights", help="weights file with its JSON beside it, a run folder, or the name of released "
+                        "weights, such as drive (default: any); or the .onnx file of --export, which ONNX Runtime runs "
+                        "(default if Keras is not installed: weights/any_rsan.onnx)")
 
 
 def add_photographs(parser):
@@ -108,9 +112,9 @@ def parse(description, argv):
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="take only every Nth "
                         "photograph, from the Ith on: for N runs in parallel, which may share one --output-dir")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--microns-per-pixel", type=between(0.5, 100, "micrometres a pixel"), help="micrometres of "
+    size.add_argument("--microns-per-pixel", type=SCALES["microns_per_pixel"], help="micrometres of "
                       "retina per pixel, 0.5 to 100: adds lengths in millimetres and widths in micrometres")
-    size.add_argument("--degrees", type=between(5, 220, "degrees"), help="the same from the camera's angle of view "
+    size.add_argument("--degrees", type=SCALES["degrees"], help="the same from the camera's angle of view "
                       "across the whole circle of the field of view, 5 to 220; the eye is assumed to be 24 mm long")
     parser.add_argument("--no-measures", dest="measures", action="store_false",
                         help="measure nothing but the density, which saves time on large photographs")
@@ -124,7 +128,9 @@ def parse(description, argv):
 
 
 def predict(arguments, network):
+    from vessels.files import ROOT
     from vessels.prediction import folders, maps, photographs
+    from vessels.prediction.runtimes import OnnxNetwork, only_onnx
     from vessels.record import load_network, record_and_widths, weights_file
 
     tile = arguments.tile or maps.TILE
@@ -132,17 +138,21 @@ def predict(arguments, network):
         raise UserError(f"--tile must be a multiple of 8 and more than {2 * maps.HALO}, got {tile}")
     number, shards = arguments.shard
     paths = folders.collect(arguments.photographs)[number - 1 :: shards]
-    weights = weights_file(arguments.weights)
+    missing = arguments.weights is None and only_onnx()
+    weights = ROOT / "weights/any_rsan.onnx" if missing else weights_file(arguments.weights or WEIGHTS)
     record, widths = record_and_widths(weights, arguments.diameter)
     options = photographs.Options(
         widths, arguments.threshold or record.get("threshold", 0.5), arguments.tta, tile,
         arguments.measures, arguments.microns_per_pixel, arguments.degrees)
-    made = {"weights": f"{weights.name.removesuffix('.h5').removesuffix('.weights')} {record['sha256'][:12]}",
-            "threshold": f"{options.threshold:g}", "settings": options.settings("keras")}
-    table = folders.Table(arguments.output_dir, photographs.HEADER, made, arguments.shard)
-    with quiet_imports():
-        module = importlib.import_module(network)
-    model = photographs.OneAtATime(load_network(module.build_rsan, module.load_weights, weights, record))
+    table = folders.Table(arguments.output_dir, photographs.HEADER, options.made(weights, record), arguments.shard)
+    if weights.suffix == ".onnx":
+        print(f"ONNX Runtime runs {weights.name}{', as Keras is not installed' if missing else ''}", file=sys.stderr)
+        model = OnnxNetwork(weights, record)
+    else:
+        with quiet_imports():
+            module = importlib.import_module(network)
+        model = load_network(module.build_rsan, module.load_weights, weights, record)
+    model = photographs.OneAtATime(model)
     return photographs.predict_all(photographs.Writer(model, options, table, arguments.skip_existing), paths)
 
 
@@ -150,7 +160,7 @@ def attention(arguments, network):
     from vessels.prediction import folders
     from vessels.record import weights_file
 
-    paths, arguments.weights = folders.collect(arguments.photographs), weights_file(arguments.weights)
+    paths, arguments.weights = folders.collect(arguments.photographs), weights_file(arguments.weights or WEIGHTS)
     with quiet_imports():
         from vessels.prediction import attention as drawing
 
@@ -161,7 +171,9 @@ def attention(arguments, network):
 def export(arguments, network, kernels):
     from vessels.record import weights_file
 
-    arguments.weights = weights_file(arguments.weights)
+    arguments.weights = weights_file(arguments.weights or WEIGHTS)
+    if arguments.export != "onnx" and not arguments.output_dir:
+        raise UserError(f"--export {arguments.export} needs -o PATH, the file or folder to write")
     with quiet_imports():
         from vessels.prediction import export as exports
 

@@ -1,5 +1,6 @@
 """Vessels in anyone's fundus photographs: what predict.py does with each of them."""
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -12,9 +13,10 @@ from vessels.data.fov import Widths
 from vessels.data.images import read_photograph
 from vessels.prediction import folders
 from vessels.prediction.folders import printable
-from vessels.prediction.maps import TILE, predict_photograph, resize
+from vessels.prediction.maps import TILE, confidence, predict_photograph, resize
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 from vessels.prediction.quality import doubts
+from vessels.record import record_path
 
 SKY_BLUE = np.array([86, 180, 233])  # of Okabe and Ito: colour-blind readers can tell it from a red retina
 # Fields of view that are wider, in pixels, are measured at this width, as their maps hold no finer detail, unless
@@ -43,14 +45,17 @@ class Options:
     microns_per_pixel: float | None = None
     degrees: float | None = None
 
-    def settings(self, runtime):
-        """What a map and its row depend on beside weights and threshold, in words: str."""
-        words = [runtime, *(f"{name} {' '.join(f'{number:g}' for number in np.ravel(value))}"
-                            for name, value in self.widths.as_record().items())]
+    def made(self, weights, record):
+        """What a map and its row depend on, in words: `{column of the table: str}`. `weights` is a `Path`."""
+        words = ["onnx" if weights.suffix == ".onnx" else "keras"]
+        words += [f"{name} {' '.join(f'{number:g}' for number in np.ravel(value))}"
+                  for name, value in self.widths.as_record().items()]
         words += ["test-time augmentation"] if self.tta else []
         words += [] if self.measures else ["no measures"]
         words += [f"{self.microns_per_pixel:g} micrometres a pixel"] if self.microns_per_pixel else []
-        return ", ".join(words + ([f"{self.degrees:g} degrees"] if self.degrees else []))
+        words += [f"{self.degrees:g} degrees"] if self.degrees else []
+        return {"weights": f"{record_path(weights).stem} {record['sha256'][:12]}", "threshold": f"{self.threshold:g}",
+                "settings": ", ".join(words)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +81,13 @@ def segment_photograph(model, image, options):
     """`Result` of a photograph, uint8 `(height, width, 3)`, RGB. `model` is anything with `predict_on_batch`."""
     prediction = predict_photograph(model, image, options.widths, tile=options.tile, careful=options.tta,
                                     threshold=options.threshold)
+    return result_of(image, prediction, options)
+
+
+def result_of(image, prediction, options):
+    """`Result` of a photograph and its `maps.Prediction`, which may have been made with another threshold."""
     mask = prediction.probability >= options.threshold
+    prediction = dataclasses.replace(prediction, confidence=confidence(prediction.probability, options.threshold))
     warnings = doubts(image, prediction, mask)
     microns = options.microns_per_pixel
     if options.degrees and prediction.diameter:
@@ -119,6 +130,15 @@ class OneAtATime:
             return np.asarray(self.model.predict_on_batch(x))
 
 
+@contextlib.contextmanager
+def opencv_errors(path):
+    """Raises what OpenCV cannot process as a `UserError`."""
+    try:
+        yield
+    except cv2.error as error:
+        raise UserError(f"{path}: OpenCV cannot process it ({' '.join(str(error).split())}); leave it out") from None
+
+
 @dataclasses.dataclass(frozen=True)
 class Writer:
     """Predicts photographs, in any thread, and writes their images into the folder of `table`."""
@@ -131,21 +151,27 @@ class Writer:
     def __call__(self, path):
         """Returns the photograph's row of the table, a dict, the error that it caused, or None if it is skipped."""
         try:
-            image = read_photograph(path)
-            photograph, made = folders.identity(image), folders.digest(self.table.made)
-            files = [folders.place(self.table.folder, path, f"{kind}.png") for kind in KINDS]
-            before = {folders.made_from(file, photograph) for file in files}
-            row = printable(path.name), photograph, made
-            if self.skip_existing and before == {made} and row in self.table.done:
-                return None
-            result = segment_photograph(self.model, image, self.options)
+            with opencv_errors(path):
+                image = read_photograph(path)
+                photograph, made = folders.identity(image), folders.digest(self.table.made)
+                before = {folders.made_from(file, photograph) for file in self.files(path)}
+                row = printable(path.name), photograph, made
+                if self.skip_existing and before == {made} and row in self.table.done:
+                    return None
+                result = segment_photograph(self.model, image, self.options)
         except UserError as error:
             return error
-        except cv2.error as error:
-            return UserError(f"{path}: OpenCV cannot process it ({' '.join(str(error).split())}); leave it out")
+        return self.write(path, photograph, result)
+
+    def files(self, path):
+        return [folders.place(self.table.folder, path, f"{kind}.png") for kind in KINDS]
+
+    def write(self, path, photograph, result):
+        """Writes the images of a `Result`. Returns the row of the table; `photograph` is its `folders.identity`."""
         sixteen = np.round(result.probability * 65535).astype("uint16")
-        for file, array in zip(files, (sixteen, 255 * result.mask.astype("uint8"), result.overlay), strict=True):
-            folders.write_png(file, array, folders.mark(photograph, made))
+        images = sixteen, 255 * result.mask.astype("uint8"), result.overlay
+        for file, image in zip(self.files(path), images, strict=True):
+            folders.write_png(file, image, folders.mark(photograph, folders.digest(self.table.made)))
         return {**result.row, "file": path, "photograph": photograph, "warning": "; ".join(result.warnings)}
 
 
