@@ -10,7 +10,7 @@ class Darkness:
         return 1 - x[..., 1:2]
 
 
-def build_rsan(**_):
+def build(**_):
     return Darkness()
 
 

@@ -14,7 +14,6 @@ from vessels.data.images import pad, read_photograph
 from vessels.files import write_atomically
 from vessels.prediction.folders import identity, made_from, mark, place
 from vessels.prediction.maps import predict_photograph
-from vessels.record import load_network, record_and_widths
 
 # Colour-blind readers can read both: one goes from dark to light, one from one hue to another.
 ATTENTION, FEATURES = "cividis", "PuOr"
@@ -101,21 +100,15 @@ def draw(blocks):
     return buffer.getvalue()
 
 
-def main(build, load_weights, photographs, arguments):
-    """The command behind `predict.py --attention`; `build` and `load_weights` as in `evaluation.main`.
+def write(model, photograph, folder, widths, threshold):
+    """Writes the picture of a photograph, a `Path`, into `folder`. Returns its path.
 
-    `photographs` is a list of `Path`; `arguments` holds `output_dir`, `weights`, `diameter` and `threshold`.
-    Returns the exit code 0, or raises UserError.
+    Raises `UserError` if the photograph cannot be read, the picture not be written, or the network has no attention.
     """
-    record, widths = record_and_widths(arguments.weights, arguments.diameter)
-    model = load_network(build, load_weights, arguments.weights, record)
-    threshold = arguments.threshold or record.get("threshold", 0.5)
-    for path in photographs:
-        image, written = read_photograph(path), place(arguments.output_dir, path, "attention.jpg")
-        made_from(written, identity(image))
-        blocks = attention_blocks(model, image, widths, threshold)
-        if not blocks:
-            raise UserError(f"{arguments.weights}: a network without attention; name other --weights")
-        write_atomically(written, draw(blocks) + mark(identity(image)))
-        print(f"written {written}")
-    return 0
+    image, path = read_photograph(photograph), place(folder, photograph, "attention.jpg")
+    made_from(path, identity(image))
+    blocks = attention_blocks(model, image, widths, threshold)
+    if not blocks:
+        raise UserError("a network without attention; name other --weights")
+    write_atomically(path, draw(blocks) + mark(identity(image)))
+    return path

@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from vessels import Renamed, UserError, add_threshold, exit_code, quiet_imports
+from vessels import Renamed, UserError, add_threshold, exit_code
 
 WEIGHTS = "any"
 
@@ -15,7 +15,7 @@ def main(description, network, kernels, argv=None):
 
     Args:
         description: Text of `--help`.
-        network: Name of the module with `build_rsan` and `load_weights`, as in `evaluation.main`.
+        network: Name of the module that defines the network, see `vessels/network.py`.
         kernels: Name of the module with `unfused`, as `plain` in `export.export`.
         argv: The command line; by default, that of the process.
 
@@ -107,6 +107,9 @@ def parse(description, argv):
                         "images too; takes four times as long")
     for old in ("--careful", "--flips"):
         parser.add_argument(old, action=Renamed, dest="--tta", help=argparse.SUPPRESS)
+    parser.add_argument("--fast", action="store_true", help="see each photograph once, at the smallest width")
+    parser.add_argument("--mixed-precision", action=argparse.BooleanOptionalAction, help="compute in bfloat16 "
+                        "(default: if this processor does so natively), or in float32")
     parser.add_argument("--skip-existing", action="store_true", help="skip photographs whose results are already in "
                         "--output-dir, if the same photograph, weights and settings made them")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="take only every Nth "
@@ -127,11 +130,23 @@ def parse(description, argv):
     return arguments
 
 
+def opened(weights, default):
+    """The network of a weights file, a `Path`; `default` is `network` in `main`."""
+    from vessels import network
+    from vessels.record import load_network, read_record
+
+    record = read_record(weights, dataset="an unknown data set")
+    module = network.load(network.of_record(weights, record, default))
+    return load_network(module.build, module.load_weights, weights, record)
+
+
 def predict(arguments, network):
+    from vessels.data.fov import Widths
     from vessels.files import ROOT
     from vessels.prediction import folders, maps, photographs
+    from vessels.prediction.precision import with_precision
     from vessels.prediction.runtimes import OnnxNetwork, only_onnx
-    from vessels.record import load_network, record_and_widths, weights_file
+    from vessels.record import record_and_widths, weights_file
 
     tile = arguments.tile or maps.TILE
     if tile % 8 or tile <= 2 * maps.HALO:
@@ -141,41 +156,46 @@ def predict(arguments, network):
     missing = arguments.weights is None and only_onnx()
     weights = ROOT / "weights/any_rsan.onnx" if missing else weights_file(arguments.weights or WEIGHTS)
     record, widths = record_and_widths(weights, arguments.diameter)
-    options = photographs.Options(
-        widths, arguments.threshold or record.get("threshold", 0.5), arguments.tta, tile,
-        arguments.measures, arguments.microns_per_pixel, arguments.degrees)
-    table = folders.Table(arguments.output_dir, photographs.HEADER, options.made(weights, record), arguments.shard)
+    if arguments.fast:
+        widths = Widths(widths.diameters[:1], widths.own_width[:1], widths.largest)
     if weights.suffix == ".onnx":
         print(f"ONNX Runtime runs {weights.name}{', as Keras is not installed' if missing else ''}", file=sys.stderr)
         model = OnnxNetwork(weights, record)
     else:
-        with quiet_imports():
-            module = importlib.import_module(network)
-        model = load_network(module.build_rsan, module.load_weights, weights, record)
-    model = photographs.OneAtATime(model)
-    return photographs.predict_all(photographs.Writer(model, options, table, arguments.skip_existing), paths)
+        model = opened(weights, network)
+    try:
+        model, precision = with_precision(model, arguments.mixed_precision)
+    except ValueError as error:
+        raise UserError(f"{weights}: {error}") from None
+    options = photographs.Options(
+        widths, arguments.threshold or record.get("threshold", 0.5), arguments.tta, tile, arguments.measures,
+        arguments.microns_per_pixel, arguments.degrees, precision)
+    table = folders.Table(arguments.output_dir, photographs.HEADER, options.made(weights, record), arguments.shard)
+    writer = photographs.Writer(photographs.OneAtATime(model), options, table, arguments.skip_existing)
+    return photographs.predict_all(writer, paths)
 
 
 def attention(arguments, network):
     from vessels.prediction import folders
-    from vessels.record import weights_file
+    from vessels.record import record_and_widths, weights_file
 
     paths, arguments.weights = folders.collect(arguments.photographs), weights_file(arguments.weights or WEIGHTS)
-    with quiet_imports():
-        from vessels.prediction import attention as drawing
+    record, widths = record_and_widths(arguments.weights, arguments.diameter)
+    threshold = arguments.threshold or record.get("threshold", 0.5)
+    model = opened(arguments.weights, network)
+    from vessels.prediction import attention as drawing  # needs Keras
 
-        module = importlib.import_module(network)
-    return drawing.main(module.build_rsan, module.load_weights, paths, arguments)
+    for path in paths:
+        written = drawing.write(model, path, arguments.output_dir, widths, threshold)
+        print(f"written {written}")
+    return 0
 
 
 def export(arguments, network, kernels):
     from vessels.record import weights_file
 
     arguments.weights = weights_file(arguments.weights or WEIGHTS)
-    if arguments.export != "onnx" and not arguments.output_dir:
-        raise UserError(f"--export {arguments.export} needs -o PATH, the file or folder to write")
-    with quiet_imports():
-        from vessels.prediction import export as exports
+    model = opened(arguments.weights, network)
+    from vessels.prediction import export as exports  # needs Keras
 
-        module, plain = importlib.import_module(network), importlib.import_module(kernels).unfused
-    return exports.main(module.build_rsan, module.load_weights, plain, arguments)
+    return exports.main(model, importlib.import_module(kernels).unfused, arguments)

@@ -14,7 +14,7 @@ from vessels.data.images import EXAMPLE, read_photograph
 from vessels.files import sha256, write_atomically
 from vessels.prediction.maps import predict_tiled
 from vessels.prediction.runtimes import OnnxNetwork
-from vessels.record import load_network, read_record, record_path
+from vessels.record import read_record, record_path
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 TOLERANCE = 1e-4
@@ -23,8 +23,8 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
 
-def main(build, load_weights, plain, arguments):
-    """The command predict.py --export; `build` and `load_weights` as in `evaluation.main`, `plain` as in `export`.
+def main(model, plain, arguments):
+    """The command predict.py --export; `model` and `plain` as in `export`.
 
     `arguments` holds `export`, `weights` and `output_dir`, which may be None for ONNX: the file is then written beside
     the weights, and replaces an earlier one. The SHA-256 of an ONNX file is added to the JSON beside it.
@@ -35,7 +35,6 @@ def main(build, load_weights, plain, arguments):
     beside = record_path(path)
     if arguments.export == "onnx" and beside.exists() and beside != record_path(arguments.weights):
         raise UserError(f"{beside}: exists; remove it, or choose another path with -o")
-    model = load_network(build, load_weights, arguments.weights, record)
     difference = export(model, arguments.export, path, plain, replace=arguments.output_dir is None)
     if arguments.export == "onnx":
         write_atomically(beside, json.dumps(record | {"onnx_sha256": sha256(path)}, indent=1) + "\n")

@@ -35,6 +35,7 @@ class Options:
         measures: Whether to measure more than the density.
         microns_per_pixel: Micrometres of retina per pixel; None if unknown.
         degrees: Instead, the angle of view across the whole circle of the field of view.
+        precision: In which the network computes; only said.
     """
 
     widths: Widths
@@ -44,10 +45,11 @@ class Options:
     measures: bool = True
     microns_per_pixel: float | None = None
     degrees: float | None = None
+    precision: str = "float32"
 
     def made(self, weights, record):
         """What a map and its row depend on, in words: `{column of the table: str}`. `weights` is a `Path`."""
-        words = ["onnx" if weights.suffix == ".onnx" else "keras"]
+        words = ["onnx" if weights.suffix == ".onnx" else "keras", self.precision]
         words += [f"{name} {' '.join(f'{number:g}' for number in np.ravel(value))}"
                   for name, value in self.widths.as_record().items()]
         words += ["test-time augmentation"] if self.tta else []
