@@ -1,6 +1,9 @@
-"""Weights for the networks of rsan_model.py: by name from weights/, or from a file."""
+"""The one way from a name, a file or a run folder to a network with its weights, and to its record.
 
-import functools
+The record is the JSON beside weights; reading it needs neither Keras nor h5py. What older versions wrote is read here,
+and nowhere else.
+"""
+
 import hashlib
 import inspect
 import json
@@ -8,69 +11,165 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import h5py
-
 FOLDER = Path(__file__).resolve().parent / "weights"
+SUFFIX = ".weights.h5"
+# Names that older versions gave to the weights of a run, to keys, and arguments that their records do not hold.
+OLD_WEIGHTS = "best.weights.h5"
+OLD_KEYS = {"steps": "steps_per_epoch", "turned": "rotate_prob", "flips": "tta"}
+OLD_ARGUMENTS = {"filters": 16, "block_size": 7}
+AUTHORS = {"filters": 16, "keep_prob": 0.85, "block_size": 7, "variant": "rsan"}  # the network of their scripts
 
 
-def takes_weights(build):
-    """Adds the argument `weights` to a function that builds a network: a name or path as in `released`, or None.
+class WeightsError(ValueError):
+    """Weights or their record are missing or broken, or do not fit. The message is one line, with the remedy."""
 
-    The network is then built as the record of the weights says; an argument that contradicts the record raises
-    ValueError. The network gets two attributes: `record`, the JSON beside the weights (which holds the widths at which
-    it should see a field of view), and `threshold`, the probability from which a pixel counts as vessel.
+
+def released():
+    """`{name: path}` of the files in weights/; names omit "_rsan": "drive", "drive_seed1", "drive_backbone"."""
+    return {short_name(path): path for path in files_in(FOLDER)}
+
+
+def files_in(folder):
+    """The weights files in a folder: list of `Path`. Copies of macOS, `._name.weights.h5`, are no weights."""
+    return sorted(folder.glob(f"[!.]*{SUFFIX}"))
+
+
+def short_name(path):
+    return path.name.removesuffix(SUFFIX).replace("_rsan", "")
+
+
+def weights_file(name):
+    """The weights file that `name` means: a `Path`, which need not exist.
+
+    `name` is a file, with or without its suffix, a run folder, or the name of released weights, such as "drive".
     """
-    signature = inspect.signature(build)
-
-    @functools.wraps(build)
-    def built(*arguments, weights=None, **named):
-        if weights is None:
-            return build(*arguments, **named)
-        path, record = released(weights)
-        asked = signature.bind(*arguments, **named).arguments
-        defaults = {name: argument.default for name, argument in signature.parameters.items()}
-        recorded = {**defaults, **record["model"], "input_shape": asked.get("input_shape", defaults["input_shape"])}
-        for name, value in asked.items():
-            if value != recorded[name]:
-                raise ValueError(f"the weights {str(weights)!r} have {name}={recorded[name]!r}, not {value!r}")
-        model = build(**recorded)
-        load_weights(model, path)
-        model.record, model.threshold = record, record.get("threshold", 0.5)
-        return model
-
-    added = inspect.Parameter("weights", inspect.Parameter.KEYWORD_ONLY, default=None)
-    built.__signature__ = signature.replace(parameters=[*signature.parameters.values(), added])
-    return built
+    path = Path(name).expanduser()
+    tried = [path, path / f"final{SUFFIX}", path / OLD_WEIGHTS, Path(f"{path}{SUFFIX}")]
+    if path.name == str(name):
+        tried += [file for short, file in released().items() if short == short_name(path)]
+    return next((file for file in tried if file.is_file()), path)
 
 
-def released(name):
-    """`(path, record)` of weights and of the JSON beside them; checks the SHA-256 in the JSON.
+def record_path(weights):
+    """Path of the record beside a file of weights, or beside the ONNX file that was exported from them."""
+    return weights.with_name(weights.name.removesuffix(".onnx").removesuffix(".h5").removesuffix(".weights") + ".json")
 
-    Args:
-        name: For example "any" for weights/any_rsan.weights.h5, or "chase_backbone"; or the path of an .h5 file.
+
+def read_record(weights, allow_modified=False, dataset=None):
+    """The record beside `weights`, a `Path`, after checking that it is whole and describes them: dict.
+
+    Weights in the format of Keras 2, as the authors' scripts write them, need no record if `dataset` is given: the
+    name of the set on which they are assumed to be trained.
 
     Raises:
-        FileNotFoundError: There is no such file, or no JSON beside it.
-        ValueError: There is no such name, or the file is not the one that the JSON describes.
+        WeightsError: A file is missing or broken, or (unless `allow_modified`) the SHA-256 differs.
     """
-    path = Path(name) if str(name).endswith(".h5") else names().get(str(name).replace("_rsan", ""))
-    if path is None:
-        raise ValueError(f"no weights named {name!r}: give one of {', '.join(names())}, or the path of an .h5 file")
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
-    beside = path.with_name(path.name.removesuffix(".h5").removesuffix(".weights") + ".json")
-    record = json.loads(beside.read_text(encoding="utf-8"))
-    if missing := {"diameters", "model", "sha256"} - set(record):
-        raise ValueError(f"{beside} lacks {', '.join(sorted(missing))}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
-        raise ValueError(f"{path} is not the file that {beside.name} describes: restore it")
-    return path, record
+    path = record_path(weights)
+    if not weights.exists():
+        there = ", ".join(file.name.removesuffix(SUFFIX) for file in files_in(
+            FOLDER if weights.name == str(weights) else weights.parent))
+        raise WeightsError(f"{weights}: no such weights{f' (but {there})' if there else ''}; name others, or train "
+                           "some")
+    if weights.is_dir():
+        raise WeightsError(f"{weights}: a folder without final{SUFFIX}; name a file of weights")
+    try:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        record = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
+    except FileNotFoundError:
+        if dataset and is_keras_2(weights):
+            return {"name": "rsan, authors' recipe", "dataset": dataset, "variant": "rsan", "seed": 0,
+                    "model": AUTHORS, "sha256": digest, "recipe": {"recipe": "authors", "seed": 0}}
+        raise WeightsError(f"{path}: missing; it says which network {weights.name} belongs to; put it there under "
+                           "this name, or name other weights") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error}); restore it") from None
+    if not weights.stat().st_size:
+        raise WeightsError(f"{weights}: the file is empty; restore it")
+    if missing:
+        raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
+    if weights.suffix == ".onnx":
+        if digest != record.get("onnx_sha256"):
+            raise WeightsError(f"{weights}: not exported from the weights that {path.name} describes; export them "
+                               "again with `python predict.py --export onnx`")
+        return todays_record(record)
+    if digest != record["sha256"] and not allow_modified:
+        raise WeightsError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
+                           f"{record['sha256'][:12]}...); restore it, or use --allow-modified")
+    return {**todays_record(record), "sha256": digest}
 
 
-def names():
-    """`{name: path}` of the files in weights/; names omit "_rsan": "drive", "drive_seed1", "drive_backbone"."""
-    return {path.name.removesuffix(".weights.h5").replace("_rsan", ""): path
-            for path in sorted(FOLDER.glob("*.weights.h5"))}
+def todays_record(record):
+    """A record that any version wrote, in today's form: dict; with all arguments of the network and its name."""
+    record = todays_keys(record)
+    model = record["model"] if {"optimizer", "filters"} & {*record, *record["model"]} else {
+        **OLD_ARGUMENTS, **record["model"]}
+    return {"name": default_name(record["variant"], record["dataset"], record["recipe"]), **record, "model": model}
+
+
+def todays_keys(value):
+    if isinstance(value, list):
+        return [todays_keys(item) for item in value]
+    if isinstance(value, dict):
+        return {OLD_KEYS.get(key, key): todays_keys(item) for key, item in value.items()}
+    return value
+
+
+def default_name(variant, dataset, recipe):
+    """A network's name in tables, without its seed, if its record has none: str, such as "rsan, authors' recipe".
+
+    `dataset` is what it was trained on, `recipe` a dict.
+    """
+    kind = recipe.get("recipe", "patches")
+    if kind == "any" or "+" in dataset:
+        return f"{variant}, any camera"
+    parts = [variant]
+    if kind != "patches":
+        parts.append("authors' recipe" if kind == "authors" else f"{kind} recipe")
+    if recipe.get("train_on") == "train+validation":
+        parts.append("all training images")
+    return ", ".join(parts)
+
+
+def from_name(build, name, input_shape, **given):
+    """The network of `name` (see `weights_file`), with its weights, from `build`; used by `build(weights=name)`.
+
+    Its record says all arguments of `build`. Those in `given` must agree with it, unless they are the defaults.
+
+    Raises:
+        WeightsError: As `read_record` and `load_network`; or an argument contradicts the record.
+    """
+    path = weights_file(name)
+    record = read_record(path)
+    defaults = inspect.signature(build).parameters
+    for argument, value in given.items():
+        if value not in (defaults[argument].default, recorded := record["model"][argument]):
+            raise WeightsError(f"the weights {str(name)!r} have {argument}={recorded!r}, not {value!r}: omit it, or "
+                               "name other weights")
+    return load_network(build, load_weights, path, record, input_shape=input_shape)
+
+
+def load_network(build, load_weights, weights, record, **given):
+    """The network that `record` describes, with its weights, from `build`, which may get more arguments: `given`.
+
+    It has two attributes: `record`, and `threshold`, the probability from which a pixel counts as vessel.
+
+    Raises:
+        WeightsError: The weights do not fit.
+    """
+    import keras
+
+    try:
+        model = build(**record["model"], **given)
+        load_weights(model, weights)
+    except WeightsError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{weights} does not fit {record_path(weights)}: {error}; name other weights") from None
+    if keras.config.backend() == "tensorflow":
+        model.jit_compile = False  # on a GPU, XLA would compile it again for each size of photograph
+    model.record, model.threshold = record, record.get("threshold", 0.5)
+    return model
 
 
 def load_weights(model, path):
@@ -78,7 +177,36 @@ def load_weights(model, path):
 
     Raises:
         ValueError: The file is not HDF5, or its arrays do not match those of `model`.
+        WeightsError: There is no folder for a copy that the file's name makes necessary.
     """
+    legacy, arrays = read_arrays(path)
+    # Keras would load a larger network's file into a smaller network without an error.
+    found, wanted = [array.shape for array in arrays], [tuple(weight.shape) for weight in model.weights]
+    if (found if legacy else sorted(found)) != (wanted if legacy else sorted(wanted)):
+        raise ValueError(f"{path} holds {len(found)} arrays that do not match the {len(wanted)} of {model.name}")
+    if legacy:
+        model.set_weights(arrays)
+    elif str(path).endswith(SUFFIX):
+        model.load_weights(path)
+    else:  # Keras treats a file without this suffix as a file of Keras 2
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                model.load_weights(shutil.copy(path, Path(folder) / f"copy{SUFFIX}"))
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be copied to a temporary folder ({error}); set TMPDIR to one that may "
+                               f"be written to, or give the file a name that ends in {SUFFIX}") from None
+
+
+def read_arrays(path):
+    """`(legacy, arrays)`: whether Keras 2 wrote the file, and its arrays, without those of an optimizer."""
+    import h5py
+
+    arrays = []
+
+    def collect(name, item):
+        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer"):
+            arrays.append(item[()])
+
     try:
         with h5py.File(path) as file:
             root = file.get("model_weights", file)  # the file holds a whole model, or weights alone
@@ -87,22 +215,14 @@ def load_weights(model, path):
                 groups = [root[name] for name in root.attrs["layer_names"]]
                 arrays = [group[name][()] for group in groups for name in group.attrs["weight_names"]]
             else:
-                arrays = []
-                file.visititems(lambda name, item: arrays.append(item[()]) if is_weight(name, item) else None)
+                file.visititems(collect)
     except OSError as error:
         raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
-    # Keras would load a larger network's file into a smaller network without an error.
-    found, wanted = [array.shape for array in arrays], [tuple(weight.shape) for weight in model.weights]
-    if (found if legacy else sorted(found)) != (wanted if legacy else sorted(wanted)):
-        raise ValueError(f"{path} holds {len(found)} arrays that do not match the {len(wanted)} of {model.name}")
-    if legacy:
-        model.set_weights(arrays)
-    else:
-        # Keras treats a file without the suffix .weights.h5 as a file of Keras 2.
-        with tempfile.TemporaryDirectory() as folder:
-            model.load_weights(shutil.copy(path, Path(folder) / "copy.weights.h5"))
+    return legacy, arrays
 
 
-def is_weight(name, item):
-    """Whether an item of a `.weights.h5` file is an array of the network, not a group or the optimizer's."""
-    return isinstance(item, h5py.Dataset) and not name.startswith("optimizer")
+def is_keras_2(path):
+    try:
+        return read_arrays(path)[0]
+    except ValueError:
+        return False

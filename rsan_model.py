@@ -12,9 +12,10 @@ from fused import BatchNormalization, Conv2DTranspose, StepInput  # first: sets 
 import keras
 from keras import layers
 
+import pretrained
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
-from pretrained import load_weights, takes_weights
+from pretrained import load_weights
 
 __all__ = ["VARIANTS", "build_rsan", "load_weights", "residual_block", "rsab"]
 
@@ -67,8 +68,8 @@ def rsab(x, filters, drop, attend):
     return norm_relu(layers.Add()([residual, x]))
 
 
-@takes_weights
-def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_size=7, variant="rsan"):
+def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_size=7, variant="rsan",
+               weights=None):
     """The network of figure 1, or one of the paper's two ablations.
 
     Args:
@@ -77,18 +78,20 @@ def build_rsan(input_shape=(None, None, 3), filters=16, keep_prob=0.85, block_si
         keep_prob: Fraction of values that DropBlock keeps in training (paper: 0.85 on DRIVE, 0.78 on CHASE DB1).
         block_size: Side of DropBlock's blocks.
         variant: "rsan"; "backbone" (no DropBlock, no attention); "backbone_dropblock" (no attention).
-        weights: Keyword only. Trained weights: "any", "drive", "chase", ... (an unknown name lists all), or the path
-            of a file with its JSON beside it. They determine all but `input_shape`. Default: None, random weights.
+        weights: Trained weights: "any", "drive", "chase", ... (an unknown name lists all), a run folder, or a file
+            with its JSON beside it. They determine all but `input_shape`. None: random weights.
 
     Returns:
         Uncompiled `keras.Model`: float images in [0, 1], `(batch, height, width, 3)`, to vessel
         probabilities, float32 `(batch, height, width, 1)`.
 
     Raises:
-        FileNotFoundError: `weights` is a path, and the file or the JSON beside it is missing.
         ValueError: The variant or the weights are unknown; the sides do not suit the three poolings or DropBlock; the
             weights are not the file that their JSON describes; or an argument contradicts the JSON.
     """
+    if weights is not None:
+        return pretrained.from_name(build_rsan, weights, input_shape, filters=filters, keep_prob=keep_prob,
+                                    block_size=block_size, variant=variant)
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
     has_dropblock, has_attention = VARIANTS[variant]

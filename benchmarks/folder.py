@@ -24,8 +24,9 @@ from vessels.data.images import EXAMPLE, read_photograph  # noqa: E402
 from vessels.prediction import photographs  # noqa: E402
 from vessels.prediction.folders import Table  # noqa: E402
 from vessels.prediction.maps import predict_photograph  # noqa: E402
-from vessels.record import load_network, record_and_widths  # noqa: E402
+from vessels.record import record_and_widths  # noqa: E402
 
+from pretrained import load_network  # noqa: E402
 from rsan_model import build_rsan, load_weights  # noqa: E402
 
 

@@ -11,6 +11,7 @@ normalization and Conv2D, and DropBlock as 7x7 max pooling of a float mask. Drop
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import math
@@ -106,16 +107,23 @@ def measure(task):
     """Measures one row of the table in this process: dict of seconds, GFLOP and GB."""
     if not task.get("plain"):
         import vessels  # noqa: F401 - sets what TensorFlow reads
+    import keras  # noqa: F401 - the precision is a setting of its backend
+
+    from vessels.record import full_float32
+
+    with full_float32() if task["precision"] == "float32" else contextlib.nullcontext():
+        return measure_row(task)
+
+
+def measure_row(task):
     import keras
     import numpy as np
 
-    from vessels.record import compute_in_full_float32, device
+    from vessels.record import device
 
     import rsan_model
 
     gpu = gpu_memory() is not None
-    if task["precision"] == "float32":
-        compute_in_full_float32()
     if task["precision"] == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
     if task["what"] == "peak":

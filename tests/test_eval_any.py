@@ -20,8 +20,9 @@ from vessels.data import sources, synthetic
 from vessels.data.published import DRIVE
 from vessels.files import sha256
 from vessels.prediction.maps import Prediction
-from vessels.record import record_path
 from vessels.report import tables
+
+from pretrained import record_path
 
 GENERAL = {"dataset": "DRIVE+CHASEDB1", "diameters": [800], "recipe": {"recipe": "any", "seed": 0}}
 

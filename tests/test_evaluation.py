@@ -18,6 +18,8 @@ from vessels.data.examples import Example
 from vessels.metrics import METRICS, PROTOCOLS, best_threshold, centreline_dice, evaluate, score
 from vessels.report import comparison
 
+import pretrained
+
 
 def example(name, seed, second=True, size=(64, 72)):
     """A disc with a few straight vessels, some of them outside the field of view."""
@@ -375,19 +377,19 @@ def test_a_release_has_a_file_name_and_a_name_for_tables(command, tmp_path, name
 
 
 def test_weights_have_names_on_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
     run, drive = save(tmp_path / "run", "final"), save(tmp_path / "weights")
     seed = save(tmp_path / "weights", "drive_rsan_authors_seed1")
     for name, path in ((run.parent, run), (run, run), ("drive", drive), ("drive_rsan", drive),
                        ("drive_authors_seed1", seed), (tmp_path / "weights" / "drive_rsan", drive)):
-        assert record.weights_file(name) == path, name
+        assert pretrained.weights_file(name) == path, name
     monkeypatch.chdir(tmp_path)
     (tmp_path / "drive").mkdir()  # the data, perhaps
     assert record.find_weights([Path("drive")]) == [drive]
     for name in ("drave", "elsewhere/drive"):
-        assert record.weights_file(name) == Path(name)
-    with pytest.raises(UserError, match=r"drave: no such weights \(but drive_rsan, drive_rsan_authors_seed1\)"):
-        record.read_record(tmp_path / "weights" / "drave")
+        assert pretrained.weights_file(name) == Path(name)
+    with pytest.raises(pretrained.WeightsError, match=r"drave: no such weights \(but drive_rsan, drive_rsan_authors"):
+        pretrained.read_record(tmp_path / "weights" / "drave")
 
 
 def test_released_weights_are_replaced_only_when_asked(command, tmp_path, capsys):
@@ -486,8 +488,8 @@ def test_the_folder_of_a_run_is_scored_from_within(command, tmp_path, monkeypatc
 
 
 def test_a_folder_where_one_file_is_needed_is_said(tmp_path):
-    with pytest.raises(UserError, match=r"a folder without final\.weights\.h5; name a file"):
-        record.read_record(tmp_path)
+    with pytest.raises(pretrained.WeightsError, match=r"a folder without final\.weights\.h5; name a file"):
+        pretrained.read_record(tmp_path)
 
 
 def test_modified_weights_are_scored_under_their_own_checksum(command, tmp_path):

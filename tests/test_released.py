@@ -9,9 +9,9 @@ from vessels.data import published
 from vessels.evaluation import predict
 from vessels.jobs import results_folder
 from vessels.metrics import PROTOCOLS, score
-from vessels.record import read_record
 
 import rsan_model
+from pretrained import read_record
 
 WEIGHTS = sorted((ROOT / "weights").glob("*.weights.h5"))
 

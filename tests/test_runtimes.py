@@ -17,6 +17,7 @@ from vessels import UserError
 from vessels.data.images import EXAMPLE, read_photograph
 from vessels.prediction import command, load_onnx, runtimes, segment
 
+from pretrained import WeightsError
 from rsan_model import build_rsan
 
 ONNX = ROOT / "weights" / "any_rsan.onnx"
@@ -37,7 +38,7 @@ def test_the_released_onnx_file_says_what_the_released_weights_say():
 
 def test_a_file_that_its_record_does_not_name_is_refused(copy):
     copy.write_bytes(copy.read_bytes() + b"x")
-    with pytest.raises(UserError, match=r"not exported from the weights that any_rsan\.json describes"):
+    with pytest.raises(WeightsError, match=r"not exported from the weights that any_rsan\.json describes"):
         load_onnx(copy)
 
 
@@ -46,7 +47,7 @@ def test_a_record_of_weights_released_since_is_refused(copy):
     record = json.loads(path.read_text(encoding="utf-8"))
     del record["onnx_sha256"]
     path.write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(UserError, match=r"export them again with `python predict\.py --export onnx`"):
+    with pytest.raises(WeightsError, match=r"export them again with `python predict\.py --export onnx`"):
         load_onnx(copy)
 
 

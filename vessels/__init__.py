@@ -6,9 +6,13 @@ import importlib.metadata
 import io
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
+
+from pretrained import WeightsError
 
 # TensorFlow reads this on import. oneDNN halves the time of a training step on processors where TensorFlow
 # does not use it by default (those without VNNI or AMX). A value set by the user is kept.
@@ -138,21 +142,42 @@ def check_packages():
         raise UserError(f"too old: {', '.join(old)}; pip install -r requirements.txt")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as schedulers and container engines send it."""
+
+
+@contextlib.contextmanager
+def terminable():
+    """SIGTERM raises `Terminated`, if this is the main thread: no other may set what a signal does."""
+    def terminate(number, frame):
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def exit_code(command, stopped="stopped"):
-    """Returns `command()`, or 2 after a UserError and 130 after Ctrl-C, both with a line on stderr."""
+    """Returns `command()`; or after a line on stderr: 2 for a UserError, 130 for Ctrl-C, 143 for SIGTERM."""
     open_streams()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that cannot be printed
     with contextlib.redirect_stdout(Lasting(sys.stdout)), contextlib.redirect_stderr(Lasting(sys.stderr)):
         try:
-            check_packages()
-            return command()
-        except UserError as error:
+            with terminable():
+                check_packages()
+                return command()
+        except (UserError, WeightsError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             print(f"\n{stopped}", file=sys.stderr)
-            return 130
+            return 143 if isinstance(error, Terminated) else 130
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -15,8 +15,10 @@ from vessels.jobs import plan
 from vessels.metrics import evaluate
 from vessels.prediction import external_maps, maps
 from vessels.prediction.flips import average_flips
-from vessels.record import environment, known_widths, load_network
+from vessels.record import environment, known_widths
 from vessels.report import bland_altman, comparison, page, plots, tables
+
+from pretrained import load_network
 
 
 def parse(dataset, description, argv=None):
@@ -146,7 +148,7 @@ def run_evaluation(job, made, examples, threshold):
         **({"photographs": {photograph.name: photograph.digests["image"] for photograph in dataset.photographs("test")}}
            if dataset.own else {}),
         "published": comparison.paper(dataset.name),
-        "environment": environment(),
+        "environment": environment(predicting=True),
         "seconds": {"predicting": round(seconds, 2), "scoring": round(scored - began, 2)},
     }
     pictures = write_results(output, examples, probabilities, metrics, record)

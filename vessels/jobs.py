@@ -9,7 +9,9 @@ from vessels import UserError, network
 from vessels.data import published, sources, synthetic
 from vessels.data.examples import Source
 from vessels.files import ROOT
-from vessels.record import find_weights, learned_from, read_record
+from vessels.record import find_weights, learned_from
+
+from pretrained import read_record
 
 
 @dataclasses.dataclass(frozen=True)

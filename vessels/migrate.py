@@ -13,33 +13,15 @@ from pathlib import Path
 
 from vessels import UserError, exit_code
 from vessels.files import ROOT, write_atomically
-from vessels.record import default_name
 
-KEYS = {"steps": "steps_per_epoch", "turned": "rotate_prob", "flips": "tta"}
+from pretrained import default_name, todays_keys, todays_record
+
 FILES = {"best.weights.h5": "final.weights.h5", "best.json": "final.json", "look": "previews"}
-# Arguments of `build_rsan` that records did not hold: their defaults of that time.
-ARGUMENTS = {"filters": 16, "block_size": 7}
-
-
-def rename_keys(value):
-    if isinstance(value, list):
-        return [rename_keys(item) for item in value]
-    if isinstance(value, dict):
-        return {KEYS.get(key, key): rename_keys(item) for key, item in value.items()}
-    return value
-
-
-def migrate_record(record):
-    """Today's form of a record: dict; with all arguments of the network, and the name that tables show."""
-    record = rename_keys(record)
-    name = record.pop("name", default_name(record["variant"], record["dataset"], record["recipe"]))
-    model = record["model"] if "optimizer" in record else {**ARGUMENTS, **record["model"]}
-    return {"name": name, **record, "model": model}
 
 
 def migrate_metrics(metrics):
     """Today's form of the content of a metrics.json: dict; with the network's name, unless it scores anyone's maps."""
-    metrics = rename_keys(metrics)
+    metrics = todays_keys(metrics)
     if "maps" in metrics or "name" in metrics:
         return metrics
     trained_on = metrics.get("trained_on", metrics["dataset"])
@@ -65,7 +47,7 @@ def migrate(folder):
             continue
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-            after = migrate_record(before) if weights else migrate_metrics(before)
+            after = todays_record(before) if weights else migrate_metrics(before)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error!r}); restore or remove it") from None
         if after != before:

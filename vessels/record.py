@@ -1,5 +1,6 @@
 """Writes, reads and checks the record: the JSON beside weights that says from what and how they were made."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -7,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from vessels import UserError
@@ -14,9 +16,15 @@ from vessels.data import published
 from vessels.data.fov import Widths
 from vessels.files import ROOT, sha256, write_atomically
 
+from pretrained import files_in, read_record, record_path, weights_file
 
-def environment():
-    """dict of what results may depend on: commit, versions, processor and so on; None if unknown."""
+PRECISION = threading.RLock()
+
+def environment(predicting=False):
+    """dict of what results may depend on: commit, versions, processor and so on; None if unknown.
+
+    `tf32` says whether a GPU may round to it: never when `predicting`, see `full_float32`.
+    """
     def version(package):
         try:
             return importlib.metadata.version(package)
@@ -41,7 +49,7 @@ def environment():
         "backend": keras.config.backend() if keras else os.environ.get("KERAS_BACKEND", "tensorflow"),
         **{package: version(package) for package in ("keras", "tensorflow", "jax", "torch", "numpy")},
         "device": device(),
-        "tf32": may_round_to_tf32(),
+        "tf32": may_round_to_tf32() and not predicting,
         **{name: os.environ.get(name) for name in ("TF_ENABLE_ONEDNN_OPTS", "RSAN_FUSED")},
     }
 
@@ -63,18 +71,28 @@ def device():
     return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
 
 
-def compute_in_full_float32():
-    """Stops GPUs (since Ampere) from rounding to TF32 before they multiply, which changes probabilities by .01."""
-    import keras
+@contextlib.contextmanager
+def full_float32():
+    """Around predictions: stops GPUs (since Ampere) from rounding to TF32, which changes probabilities by .01.
 
-    backend = keras.config.backend()
-    if backend == "tensorflow":
-        sys.modules["tensorflow"].config.experimental.enable_tensor_float_32_execution(False)
-    elif backend == "jax":
-        sys.modules["jax"].config.update("jax_default_matmul_precision", "highest")
-    elif backend == "torch":
-        sys.modules["torch"].set_float32_matmul_precision("highest")
-        sys.modules["torch"].backends.cudnn.allow_tf32 = False
+    What else the program computes, such as a training of the user's own, keeps its precision.
+    """
+    keras = sys.modules.get("keras")
+    backend = keras and keras.config.backend()
+    with PRECISION, contextlib.ExitStack() as after:  # the setting is the process's: a thread must not reset it early
+        if backend == "tensorflow":
+            config = sys.modules["tensorflow"].config.experimental
+            after.callback(config.enable_tensor_float_32_execution, config.tensor_float_32_execution_enabled())
+            config.enable_tensor_float_32_execution(False)
+        elif backend == "jax":
+            after.enter_context(sys.modules["jax"].default_matmul_precision("highest"))
+        elif backend == "torch":
+            torch = sys.modules["torch"]
+            after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            after.callback(setattr, torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
+        yield
 
 
 def may_round_to_tf32():
@@ -86,43 +104,6 @@ def may_round_to_tf32():
     if backend == "jax":
         return sys.modules["jax"].config.jax_default_matmul_precision not in ("highest", "float32")
     return sys.modules["torch"].backends.cudnn.allow_tf32 if backend == "torch" else None
-
-
-def record_path(weights):
-    """Path of the JSON beside a file of weights, or beside the ONNX file that was exported from them."""
-    return weights.with_name(weights.name.removesuffix(".onnx").removesuffix(".h5").removesuffix(".weights") + ".json")
-
-
-def load_network(build, load_weights, weights, record):
-    """The network that `record` describes, with its weights, in full float32; UserError if they do not fit."""
-    import keras
-
-    compute_in_full_float32()
-    try:
-        model = build(**record["model"])
-        load_weights(model, weights)
-        if keras.config.backend() == "tensorflow":
-            model.jit_compile = False  # on a GPU, XLA would compile it again for each size of photograph
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{weights} does not fit {record_path(weights)}: {error}; name other weights") from None
-    return model
-
-
-def default_name(variant, dataset, recipe):
-    """A network's name in tables, without its seed: str, such as "rsan, authors' recipe".
-
-    `dataset` is what it was trained on, `recipe` a dict. A release writes the name, or one that the user gives, into
-    the record.
-    """
-    kind = recipe.get("recipe", "patches")
-    if kind == "any" or "+" in dataset:
-        return f"{variant}, any camera"
-    parts = [variant]
-    if kind != "patches":
-        parts.append("authors' recipe" if kind == "authors" else f"{kind} recipe")
-    if recipe.get("train_on") == "train+validation":
-        parts.append("all training images")
-    return ", ".join(parts)
 
 
 def write_record(run_dir, dataset, recipe, history, config, parameters, complete=False, threshold=None):
@@ -172,84 +153,12 @@ def finished(weights):
     return complete
 
 
-def keras_2_record(weights, dataset):
-    """Record of weights in the format of Keras 2, as the authors' scripts write them: dict; None for other files.
-
-    Such files have no JSON. `dataset` is the name of the set on which they are assumed to be trained.
-    """
-    import h5py  # not needed with ONNX Runtime
-
-    try:
-        with h5py.File(weights) as file:
-            if not {"layer_names", "model_weights"} & {*file.attrs, *file}:
-                return None
-    except OSError:
-        return None
-    return {"name": "rsan, authors' recipe", "dataset": dataset, "variant": "rsan", "seed": 0, "model": {},
-            "sha256": sha256(weights), "recipe": {"recipe": "authors", "seed": 0}}
-
-
-def read_record(weights, allow_modified=False, dataset=None):
-    """The JSON beside `weights`, a Path, after checking that it is whole and describes them: dict.
-
-    Weights in the format of Keras 2 need no JSON if `dataset` is given; see `keras_2_record`.
-
-    Raises:
-        UserError: A file is missing or broken, or (unless `allow_modified`) the SHA-256 differs.
-    """
-    path = record_path(weights)
-    if not weights.exists():
-        folder = ROOT / "weights" if weights.name == str(weights) else weights.parent
-        there = ", ".join(sorted(path.name.removesuffix(".weights.h5") for path in folder.glob("*.weights.h5")))
-        raise UserError(f"{weights}: no such weights{f' (but {there})' * bool(there)}; name others, or train some")
-    if weights.is_dir():
-        raise UserError(f"{weights}: a folder without final.weights.h5; name a file of weights")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
-    except FileNotFoundError:
-        if dataset and (known := keras_2_record(weights, dataset)):
-            return known
-        raise UserError(f"{path}: missing; it says which network {weights.name} belongs to; put it there under this "
-                        "name, or name other weights") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore it") from None
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
-    digest = sha256(weights)
-    if weights.suffix == ".onnx":
-        if digest != record.get("onnx_sha256"):
-            raise UserError(f"{weights}: not exported from the weights that {path.name} describes; export them again "
-                            "with `python predict.py --export onnx`")
-        return record
-    if digest != record["sha256"] and not allow_modified:
-        raise UserError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
-                        f"{record['sha256'][:12]}...); restore it, or use --allow-modified")
-    name = default_name(record["variant"], record["dataset"], record["recipe"])
-    return {"name": name, **record, "sha256": digest}
-
-
-def weights_file(name):
-    """The weights file that a command line means: a `Path`.
-
-    `name` is a file, with or without its suffix, a run folder, or the name of released weights, such as "drive".
-    """
-    def short(path):  # as `build_rsan(weights=...)` has it
-        return path.name.removesuffix(".weights.h5").replace("_rsan", "")
-
-    path = Path(name).expanduser()
-    tried = [path, path / "final.weights.h5", path / "best.weights.h5", Path(f"{path}.weights.h5")]
-    if path.name == str(name):
-        tried += [one for one in (ROOT / "weights").glob("*.weights.h5") if short(one) == short(path)]
-    return next((one for one in tried if one.is_file()), path)
-
-
 def find_weights(names):
     """Weights files of `names`: files, folders, or patterns (which not every shell expands); list of `Path`."""
     found = []
     for path in [path for name in names for path in (
             [name] if name.exists() else sorted(name.parent.glob(name.name)) or [weights_file(name)])]:
-        inside = [one for one in sorted(path.glob("*.weights.h5")) if record_path(one).exists()]
+        inside = [one for one in files_in(path) if record_path(one).exists()]
         if path.is_dir() and not inside and (one := weights_file(path)) != path:
             inside = [one]
         if path.is_dir() and not inside:

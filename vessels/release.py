@@ -14,7 +14,8 @@ from vessels import UserError, add_threshold, exit_code
 from vessels.data import published
 from vessels.files import ROOT, sha256, write_atomically
 from vessels.metrics import PROTOCOLS
-from vessels.record import read_record, record_path, weights_file
+
+from pretrained import read_record, record_path, weights_file
 
 
 def target(record):

@@ -133,7 +133,8 @@ def parse(description, argv):
 def opened(weights, default):
     """The network of a weights file, a `Path`; `default` is `network` in `main`."""
     from vessels import network
-    from vessels.record import load_network, read_record
+
+    from pretrained import load_network, read_record
 
     record = read_record(weights, dataset="an unknown data set")
     module = network.load(network.of_record(weights, record, default))
@@ -146,7 +147,9 @@ def predict(arguments, network):
     from vessels.prediction import folders, maps, photographs
     from vessels.prediction.precision import with_precision
     from vessels.prediction.runtimes import OnnxNetwork, only_onnx
-    from vessels.record import record_and_widths, weights_file
+    from vessels.record import record_and_widths
+
+    from pretrained import weights_file
 
     tile = arguments.tile or maps.TILE
     if tile % 8 or tile <= 2 * maps.HALO:
@@ -177,7 +180,9 @@ def predict(arguments, network):
 
 def attention(arguments, network):
     from vessels.prediction import folders
-    from vessels.record import record_and_widths, weights_file
+    from vessels.record import record_and_widths
+
+    from pretrained import weights_file
 
     paths, arguments.weights = folders.collect(arguments.photographs), weights_file(arguments.weights or WEIGHTS)
     record, widths = record_and_widths(arguments.weights, arguments.diameter)
@@ -192,7 +197,7 @@ def attention(arguments, network):
 
 
 def export(arguments, network, kernels):
-    from vessels.record import weights_file
+    from pretrained import weights_file
 
     arguments.weights = weights_file(arguments.weights or WEIGHTS)
     model = opened(arguments.weights, network)

@@ -14,7 +14,8 @@ from vessels.data.images import EXAMPLE, read_photograph
 from vessels.files import sha256, write_atomically
 from vessels.prediction.maps import predict_tiled
 from vessels.prediction.runtimes import OnnxNetwork
-from vessels.record import read_record, record_path
+
+from pretrained import read_record, record_path
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 TOLERANCE = 1e-4

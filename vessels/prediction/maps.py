@@ -8,6 +8,7 @@ import numpy as np
 from vessels.data.fov import field_of_view
 from vessels.data.images import crop, pad
 from vessels.prediction.flips import average_flips
+from vessels.record import full_float32
 
 # Radius of the network's receptive field, in pixels. Each level adds 7 of its own pixels, by four 3x3 convolutions and
 # the attention's 7x7 convolution: 7 (1 + 2 + 4 + 8 + 4 + 2 + 1) = 154. The three transposed convolutions add
@@ -37,8 +38,13 @@ def predict_image(model, image, side=None):
     check_photograph(image)
     height, width = image.shape[:2]
     padded = pad(image, side or -(-height // 8) * 8, side or -(-width // 8) * 8)
-    probability = model.predict_on_batch(padded[None].astype("float32") / 255)
-    return crop(np.asarray(probability, "float32")[0, ..., 0], height, width)
+    return crop(predict(model, padded), height, width)
+
+
+def predict(model, image):
+    """float32 `(height, width)` in [0, 1], of a uint8 image whose sides are multiples of 8."""
+    with full_float32():
+        return np.asarray(model.predict_on_batch(image[None].astype("float32") / 255), "float32")[0, ..., 0]
 
 
 def check_photograph(image):
@@ -71,8 +77,7 @@ def predict_tiled(model, image, tile=TILE):
     rows, columns = tile_grid(*padded.shape[:2], tile)
     for y, y_end, top, bottom in windows(padded.shape[0], rows):
         for x, x_end, left, right in windows(padded.shape[1], columns):
-            part = padded[None, y:y_end, x:x_end].astype("float32") / 255
-            found = np.asarray(model.predict_on_batch(part))[0, ..., 0]
+            found = predict(model, padded[y:y_end, x:x_end])
             result[top:bottom, left:right] = found[top - y : bottom - y, left - x : right - x]
     return crop(result, height, width)
 

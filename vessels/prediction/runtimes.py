@@ -30,7 +30,7 @@ def load_onnx(path):
         UserError: A file is missing or broken, or was not exported from the weights that the JSON describes; or ONNX
             Runtime is missing.
     """
-    from vessels.record import read_record  # slow
+    from pretrained import read_record  # slow
 
     return OnnxNetwork(path, read_record(Path(path)))
 

@@ -11,7 +11,9 @@ from vessels import Renamed, exit_code, network, quiet_imports
 from vessels.data import synthetic
 from vessels.data.examples import Example
 from vessels.files import ROOT, sha256
-from vessels.record import read_start, weights_file
+from vessels.record import read_start
+
+from pretrained import weights_file
 
 
 def option(default, text, **metadata):

@@ -15,7 +15,7 @@ from vessels.data import augmentation, whole_images
 from vessels.files import write_atomically
 from vessels.metrics import best_threshold, score
 from vessels.prediction.maps import predict_image, predict_photograph
-from vessels.record import finished, weights_file, write_record
+from vessels.record import finished, write_record
 from vessels.report import plots
 from vessels.training import distribution
 from vessels.training.run_folder import (
@@ -28,6 +28,8 @@ from vessels.training.run_folder import (
     write_history,
 )
 from vessels.training.schedules import loss_of, phases, stage_callback
+
+from pretrained import weights_file
 
 
 def train(dataset, network, recipe, data, run_dir, strategy=None):
