@@ -125,7 +125,7 @@ def parse(description, argv):
                         "a multiple of 8; a smaller one than the default needs less memory and more time, and gives "
                         "the same map")
     arguments = parser.parse_args(argv)
-    if any(path.is_dir() and path.resolve() == arguments.output_dir.resolve() for path in arguments.photographs):
+    if arguments.output_dir.resolve() in [path.resolve() for path in arguments.photographs]:
         parser.error("--output-dir is the folder of the photographs: choose another one")
     return arguments
 

@@ -105,9 +105,9 @@ def no_photograph(path):
     if path.is_dir():
         return "subfolder"
     if path.exists() and not path.is_file():
-        return "pipe or device"
+        return "special file"
     if TABLE.fullmatch(path.name) or (path.is_file() and read_mark(path)):
-        return "result of predict.py"
+        return "predict.py result"
     return None
 
 
@@ -122,7 +122,8 @@ def in_folder(folder):
         elif not path.name.startswith("."):
             photographs.append(path)
     if skipped:
-        listed = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+        listed = ", ".join(f"{count} {reason}{'s' if count > 1 and reason[0].isalpha() else ''}"
+                           for reason, count in sorted(skipped.items()))
         print(f"{printable(folder)}: skipped {listed}; to try one, name it", file=sys.stderr)
     return photographs
 
