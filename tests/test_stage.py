@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from vessels.training.config import Recipe
-from vessels.training.schedules import loss_of
+from vessels.training.schedules import training_loss
 
 import fused
 import small
@@ -144,7 +144,7 @@ def test_the_step_lowers_for_gpus():
     import jax
 
     model = small.build(0.8)
-    model.compile(keras.optimizers.Adam(1e-3), loss_of(Recipe()))
+    model.compile(keras.optimizers.Adam(1e-3), training_loss(Recipe()))
     set_stage(model, 0.9, 0.9)
     rng = np.random.default_rng(0)
     x, y = rng.random((2, 16, 24, 3), "float32"), rng.random((2, 16, 24, 1), "float32").round()

@@ -109,7 +109,10 @@ def test_the_record_of_a_finished_run_is_never_made_to_fit_other_weights(finishe
     ("seed", 1, "seed 1 (asked: 0)"),
     ("backend", "jax", "backend jax (asked: "),
     ("loss", "dice", "loss dice (asked: weighted_crossentropy)"),
-    ("augmentation", {"noise": 1}, "other augmentation ("),
+    ("augmentation", {"noise": 1}, "augmentation: noise 1 (asked: 0.02)"),
+    ("optimizer", {"class_name": "SGD"}, "optimizer: class_name SGD (asked: Adam), optimizer: "),
+    ("schedules", {"cooldown_momentum": 0.95}, "schedules: cooldown_momentum 0.95 (asked: 0.99), schedules: "),
+    ("model", {}, "model: keep_prob None (asked: 0.88)"),
     ("data_sha256", {"21_training.tif": "0"}, "other data sha256 (21_training.tif)"),
     ("validation_sha256", {"23_training.tif": "0"}, "other validation sha256 (23_training.tif)"),
 ])
@@ -149,7 +152,7 @@ def test_a_folder_that_is_no_run_is_left_as_it_is(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"name": "mine"}')
     (tmp_path / ".video.7.partial").touch()
     assert run(tmp_path) == 2
-    assert "config.json: not of a run (it lacks dataset, " in capsys.readouterr().err
+    assert "config.json: not of a run of this version (it lacks dataset, optimizer, " in capsys.readouterr().err
     assert (tmp_path / "config.json").read_text() == '{"name": "mine"}'
     (tmp_path / "config.json").unlink()
     run_folder.describe(tmp_path, {"seed": 0}, {})
@@ -339,6 +342,40 @@ def test_schedules():
     assert float(rate(2000)) == pytest.approx(1e-5, rel=1e-3)
     authors = dataclasses.replace(recipe, recipe="authors", epochs=150, learning_rate=1e-3)
     assert schedules.phases(authors, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_loss_of_a_value_per_photograph_is_weighted_by_its_own_pixels(weighted, monkeypatch):
+    """With a batch as large as the width, Keras alone would multiply it with a column of all photographs."""
+    def dice(label, probability):
+        def total(x):
+            return keras.ops.sum(x, (1, 2, 3))
+
+        return 1 - 2 * total(label * probability) / total(label + probability)
+
+    monkeypatch.setattr(schedules, "loss_of", lambda recipe: dice)
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, keras.layers.Rescaling(1.0)(inputs))
+    model.compile("sgd", schedules.training_loss(RECIPE))
+    rng = np.random.default_rng(0)
+    x, y = rng.random((8, 8, 8, 1), "float32"), rng.random((8, 8, 8, 1), "float32").round()
+    weight = rng.random((8, 8, 8), "float32") if weighted else np.ones((8, 8, 8), "float32")
+    wanted = (1 - 2 * (x * y).sum((1, 2, 3)) / (x + y).sum((1, 2, 3))) * weight.mean((1, 2))
+    assert model.test_on_batch(x, y, weight if weighted else None) == pytest.approx(wanted.mean(), rel=1e-5)
+    assert schedules.described(RECIPE, 2)["loss"] == "dice"
+
+
+@pytest.mark.parametrize("changed", [{"beta_1": 0.5}, {"class_name": "SGD"}, {"warmup_steps": 10}, {"stages": 3}])
+def test_what_is_optimized_how_is_part_of_the_description(changed, monkeypatch):
+    before, (name, value) = schedules.described(RECIPE, 200), next(iter(changed.items()))
+    if hasattr(schedules.SCHEDULES, name):
+        monkeypatch.setattr(schedules, "SCHEDULES", schedules.Schedules(**changed))
+    else:
+        optimizer = keras.optimizers.SGD if name == "class_name" else keras.optimizers.Adam
+        options = {} if name == "class_name" else changed
+        monkeypatch.setattr(schedules, "optimizer_of", lambda rate: optimizer(rate, **options))
+    assert f"{name} {'Adam' if value == 'SGD' else ''}" in " ".join(
+        run_folder.differences(before, schedules.described(RECIPE, 200)))
 
 
 @pytest.mark.parametrize("vessel_weight", [1.0, 1.2])

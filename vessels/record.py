@@ -1,7 +1,6 @@
 """Writes, reads and checks the record: the JSON beside weights that says from what and how they were made."""
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import json
 import os
@@ -106,35 +105,22 @@ def may_round_to_tf32():
     return sys.modules["torch"].backends.cudnn.allow_tf32 if backend == "torch" else None
 
 
-def write_record(run_dir, dataset, recipe, history, config, parameters, complete=False, threshold=None):
-    """Writes final.json beside final.weights.h5: all that evaluation and readers need.
+def write_record(weights, description, history, complete=False, threshold=None):
+    """Writes the record beside `weights`: all that evaluation and readers need.
 
-    `config` is the content of config.json. The record is marked as unfinished unless `complete`. `threshold` is the
-    one that was chosen on validation images, or None.
+    `description` is the content of config.json: all that the run depends on. The record is marked as unfinished unless
+    `complete`. `threshold` is the one that was chosen on validation images, or None.
     """
-    weights = run_dir / "final.weights.h5"
     record = {
-        "dataset": dataset.name,
-        "variant": recipe.variant,
-        "model": config["model"],
-        "parameters": parameters,
+        **description,
         "sha256": sha256(weights),
-        **{key: config[key] for key in ("diameters", "own_width", "largest") if key in config},
         **({} if threshold is None else {"threshold": threshold}),
-        **{key: config[key] for key in ("started_from", "vessel_weights", "network", "network_sha256", "pixels_sha256")
-           if key in config},
-        "seed": recipe.seed,
-        "recipe": dataclasses.asdict(recipe),
-        "loss": config["loss"],
-        "augmentation": config["augmentation"],
         "chosen": "last epoch",
         **({} if complete else {"unfinished": True}),
-        "validation": {"held_out": recipe.train_on == "train",
+        "validation": {"held_out": description["recipe"]["train_on"] == "train",
                        **{key: history[-1][key] for key in ("epoch", "val_auc", "val_f1")}},
         "wall_time_s": round(sum(row["seconds"] for row in history)),
-        "environment": json.loads((run_dir / "environment.json").read_text(encoding="utf-8")),
-        "data_sha256": config["data_sha256"],
-        "validation_sha256": config["validation_sha256"],
+        "environment": json.loads((weights.parent / "environment.json").read_text(encoding="utf-8")),
         "history": history,
     }
     write_atomically(record_path(weights), json.dumps(record, indent=1) + "\n")

@@ -93,15 +93,14 @@ def history_plot(history, exported=None):
         exported: The epoch whose weights are used, which is marked; by default, no epoch is.
     """
     titles = {"loss": "training loss", "val_auc": "validation AUC", "learning_rate": "learning rate"}
-    epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots(3, sharex=True, height_ratios=(2, 2, 1))
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        axis.plot(epochs, [row[name] for row in history], ".-", color=COLOURS["whole_image"])
+        rows = [row for row in history if row[name] is not None]  # not every epoch is validated
+        axis.plot([row["epoch"] for row in rows], [row[name] for row in rows], ".-", color=COLOURS["whole_image"])
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
-    if exported:
-        auc = history[exported - 1]["val_auc"]
+    if exported and (auc := history[exported - 1]["val_auc"]) is not None:
         axes[1].plot(exported, auc, "o", color=COLOURS["inside_fov"], label=f"exported: {auc:.4f} in epoch {exported}")
         axes[1].legend(loc="lower right")
     axes[2].set_xlabel("epoch")

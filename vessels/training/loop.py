@@ -6,12 +6,14 @@ import json
 import math
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from vessels import UserError
 from vessels.data import augmentation, whole_images
+from vessels.data.examples import Example, Source
 from vessels.files import write_atomically
 from vessels.metrics import best_threshold, score
 from vessels.prediction.maps import predict_image, predict_photograph
@@ -27,57 +29,90 @@ from vessels.training.run_folder import (
     save_weights,
     write_history,
 )
-from vessels.training.schedules import loss_of, phases, stage_callback
+from vessels.training.schedules import described, optimizer_of, phases, stage_callback, training_loss
 
 from pretrained import weights_file
 
 
-def train(dataset, network, recipe, data, run_dir, strategy=None):
+@dataclasses.dataclass
+class Run:
+    """A training under way.
+
+    `recipe`: a `config.Recipe`. `description`: all that it depends on, the content of config.json. `history`: a row for
+    each complete epoch.
+    """
+
+    source: Source
+    recipe: object
+    folder: Path
+    validation: list[Example]
+    description: dict
+    history: list[dict]
+
+    @property
+    def weights(self):
+        return self.folder / "final.weights.h5"
+
+    def maps(self, model):
+        """The probability maps of the validation photographs, as an evaluation predicts them."""
+        if self.source.general:
+            return [predict_photograph(model, example.image, self.source.widths, fov=example.fov).probability
+                    for example in self.validation]
+        return [predict_image(model, example.image, self.source.padded) for example in self.validation]
+
+
+def train(source, network, recipe, data, run_dir, strategy=None):
     """Starts the run in `run_dir`, or resumes it, trains to the end, and writes `final.weights.h5` with its JSON.
 
     `network` is a `Network`, `data` is the result of `config.read`, `strategy` is as in `distribution.start`.
     If there are several workers, only the chief writes.
     """
-    facts, examples, validation = data.facts, data.train, data.validation
-    data = batches_of(recipe, dataset, examples)
-    rest = len(data.images) % recipe.batch_size if recipe.whole_images else 0
+    batches = batches_of(recipe, source, data.train)
+    rest = len(batches.images) % recipe.batch_size if recipe.whole_images else 0
     engine = distribution.start(strategy, [recipe.batch_size, rest])
-    seen = validation
-    if dataset.general:
-        seen = [augmentation.scaled(example, dataset.widths.diameters[0]) for example in validation]
-    config = {
-        "dataset": dataset.name, **dataclasses.asdict(recipe), "loss": loss_of(recipe).__name__,
-        "augmentation": dataclasses.asdict(data.strength) if data.strength else None,
-        "model": network.arguments(recipe),
-        "backend": keras.backend.backend(), **facts,
-    }
+    run = Run(source, recipe, run_dir, data.validation, {}, [])
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
     with distribution.lost_workers() if engine.workers > 1 else contextlib.nullcontext():
         with engine.scope():
-            model = engine.adapt(built(network, config["model"], recipe))
+            model = engine.adapt(built(network, recipe))
+            run.description = description(run, network, batches, model, data.facts)
         if engine.chief:
             lock = lock_run(run_dir)
-            describe(run_dir, config, {"strategy": strategy, "replicas": engine.replicas})
+            describe(run_dir, run.description, {"strategy": strategy, "replicas": engine.replicas})
         with engine.scope():
-            history = resume(model, run_dir)
+            run.history = resume(model, run_dir)
             engine.part_random_streams(random_states(model))
-        engine.agree(json.dumps([config, history]))
-        if len(history) < recipe.epochs:
-            named = f"{dataset.title}, {dataset.name}" if dataset.general else dataset.title
-            print(f"{named}: {len(examples)} images, {model.count_params():,} parameters, "
-                  f"epochs {len(history) + 1} to {recipe.epochs} of {len(data)} steps, in {run_dir}", flush=True)
-        callbacks = [EpochCallback(recipe, run_dir, dataset, seen, history, model, config)] * engine.chief
-        fit(model, data, recipe, history, run_dir, engine, callbacks, network.set_stage)
+        engine.agree(json.dumps([run.description, run.history]))
+        if len(run.history) < recipe.epochs:
+            named = f"{source.title}, {source.name}" if source.general else source.title
+            print(f"{named}: {len(data.train)} images, {model.count_params():,} parameters, "
+                  f"epochs {len(run.history) + 1} to {recipe.epochs} of {len(batches)} steps, in {run_dir}", flush=True)
+        callbacks = [LossCallback(run_dir), *[EpochCallback(run, model)] * engine.chief]
+        if not recipe.whole_images:
+            callbacks.append(stage_callback(recipe, network.set_stage))
+        fit(run, model, batches, engine, callbacks)
     if engine.chief:
-        finish(run_dir, dataset, recipe, history, config, model, validation)
+        finish(run, model)
         lock.release()
 
 
-def built(network, arguments, recipe):
-    """The model that `network` builds with `arguments`, with the weights from which it starts, if any."""
+def description(run, network, batches, model, facts):
+    """All that a run depends on: dict, the content of config.json, which the record repeats."""
+    recipe = run.recipe
+    return {
+        "dataset": run.source.name, "network": recipe.network, "variant": recipe.variant,
+        "model": network.arguments(recipe), "parameters": model.count_params(), "seed": recipe.seed,
+        "recipe": dataclasses.asdict(recipe), **described(recipe, len(batches)),
+        "augmentation": dataclasses.asdict(batches.strength) if batches.strength else None,
+        "backend": keras.backend.backend(), **facts,
+    }
+
+
+def built(network, recipe):
+    """The model of `network` for `recipe`, with the weights from which it starts, if any."""
     try:
-        model = network.build(**arguments)
+        model = network.build(**network.arguments(recipe))
     except (TypeError, ValueError) as error:
         raise UserError(f"the network cannot be built: {error}") from None
     try:
@@ -88,23 +123,20 @@ def built(network, arguments, recipe):
     return model
 
 
-def fit(model, data, recipe, history, run_dir, engine, callbacks, set_stage):
-    """Trains the phases that are not yet complete in `history`, each with a new optimizer."""
-    callbacks = [LossCallback(run_dir), *callbacks]
-    if not recipe.whole_images:
-        callbacks.append(stage_callback(recipe, set_stage))
-    done = len(history)  # only the chief adds rows to `history`
-    for first, end, rate in phases(recipe, len(data)):
+def fit(run, model, batches, engine, callbacks):
+    """Trains the phases that are not yet complete in the history, each with a new optimizer."""
+    done = len(run.history)  # only the chief adds rows to it
+    for first, end, rate in phases(run.recipe, len(batches)):
         if done >= end:
             continue
         with engine.scope():
             # With "auto", Keras uses no XLA on a CPU, where XLA's convolutions are several times slower than oneDNN's,
             # nor with tf.distribute, whose training step XLA cannot compile (keras-team/keras#17187).
-            model.compile(keras.optimizers.Adam(rate), loss=loss_of(recipe), metrics=["accuracy"], jit_compile="auto")
+            model.compile(optimizer_of(rate), loss=training_loss(run.recipe), metrics=["accuracy"], jit_compile="auto")
             if done > first:
-                resume_optimizer(model, run_dir)
-        data.epoch = done
-        model.fit(data, initial_epoch=done, epochs=end, callbacks=callbacks, shuffle=False,
+                resume_optimizer(model, run.folder)
+        batches.epoch = done
+        model.fit(batches, initial_epoch=done, epochs=end, callbacks=callbacks, shuffle=False,
                   verbose=1 if sys.stdout.isatty() else 2)
         done = end
 
@@ -136,12 +168,15 @@ class LossCallback(keras.callbacks.Callback):
 
 
 class EpochCallback(keras.callbacks.Callback):
-    """Each epoch: validation, weights, history and checkpoint; every fifth epoch, a panel of a validation image."""
+    """Each epoch: validation, weights, history and checkpoint; now and then, a panel of a validation image.
 
-    def __init__(self, recipe, run_dir, dataset, validation, history, model, config):
+    The general network is validated in every tenth epoch and in the last one only, because it sees large photographs
+    at several widths.
+    """
+
+    def __init__(self, run, model):
         super().__init__()
-        self.recipe, self.run_dir, self.dataset = recipe, run_dir, dataset
-        self.validation, self.history, self.config = validation, history, config
+        self.run = run
         # A model without the optimizer, which predicts on one device with any engine.
         self.network = keras.Model(model.inputs, model.outputs)
 
@@ -149,50 +184,43 @@ class EpochCallback(keras.callbacks.Callback):
         self.began = time.time()
 
     def on_epoch_end(self, epoch, logs=None):
+        run, number = self.run, epoch + 1
         seconds = time.time() - self.began
-        maps = [predict_image(self.network, example.image, self.dataset.padded) for example in self.validation]
-        labels, fovs = ([getattr(example, name) for example in self.validation] for name in ("label", "fov"))
-        result = score(*(np.concatenate(arrays, axis=None) for arrays in (maps, labels, fovs)))
-        layers = self.model.layers
-        row = {
-            "epoch": epoch + 1,
+        last = number == run.recipe.epochs
+        maps, result = None, {"auc": None, "f1": None}
+        if last or not run.source.general or number % 10 == 0:
+            maps = run.maps(self.network)
+            labels, fovs = ([getattr(example, name) for example in run.validation] for name in ("label", "fov"))
+            result = score(*(np.concatenate([plane.ravel() for plane in planes]) for planes in (maps, labels, fovs)))
+            print(f"epoch {number}, validation inside the field of view: AUC {result['auc']:.4f}  "
+                  f"F1 {result['f1']:.4f}", flush=True)
+        run.history.append({
+            "epoch": number,
             "loss": logs["loss"],
             "accuracy": logs["accuracy"],
             "val_auc": result["auc"],
             "val_f1": result["f1"],
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-            "keep_prob": next((layer.keep_prob for layer in layers if hasattr(layer, "keep_prob")), 1),
+            "keep_prob": next((layer.keep_prob for layer in self.model.layers if hasattr(layer, "keep_prob")), 1),
             "seconds": round(seconds, 2),
-        }
-        print(f"epoch {epoch + 1}, validation inside the field of view: AUC {row['val_auc']:.4f}  "
-              f"F1 {row['val_f1']:.4f}", flush=True)
-        self.history.append(row)
-        save_weights(self.network, self.run_dir / "final.weights.h5")
-        write_record(self.run_dir, self.dataset, self.recipe, self.history, self.config, self.model.count_params())
-        save_weights(self.model, self.run_dir / "latest.weights.h5", self.history)
-        if epoch % 5 == 4 or epoch + 1 == self.recipe.epochs:
-            picture = plots.panel(self.validation[0], maps[0])
-            write_atomically(self.run_dir / "previews" / f"epoch_{epoch + 1:03d}.png", picture)
-        write_history(self.run_dir, self.history)
+        })
+        save_weights(self.network, run.weights)
+        write_record(run.weights, run.description, run.history)
+        save_weights(self.model, run.folder / "latest.weights.h5", run.history)
+        if maps and (number % 5 == 0 or last):
+            picture = plots.panel(run.validation[0], maps[0])
+            write_atomically(run.folder / "previews" / f"epoch_{number:03d}.png", picture)
+        write_history(run.folder, run.history)
 
 
-def threshold_of(model, dataset, validation):
-    """The general network's threshold for the record, from maps of validation images; None for other networks.
+def finish(run, model):
+    """Completes the record, and prints how to score the weights.
 
-    The threshold of the other networks is 0.5, as in the paper.
+    The general network's record holds a threshold, from the validation images; others have 0.5, as in the paper.
     """
-    if not dataset.general:
-        return None
-    maps = [predict_photograph(model, example.image, dataset.widths, fov=example.fov).probability
-            for example in validation]
-    return best_threshold(validation, maps)
-
-
-def finish(run_dir, dataset, recipe, history, config, model, validation):
-    """Completes the record, and prints how to score the weights."""
-    weights = run_dir / "final.weights.h5"
-    if not finished(weights):
-        write_history(run_dir, history)
-        threshold = threshold_of(model, dataset, validation)
-        write_record(run_dir, dataset, recipe, history, config, model.count_params(), True, threshold)
-    print(f"weights of epoch {history[-1]['epoch']} in {weights}\nscore them: python {dataset.eval_command(weights)}")
+    if not finished(run.weights):
+        write_history(run.folder, run.history)
+        threshold = best_threshold(run.validation, run.maps(model)) if run.source.general else None
+        write_record(run.weights, run.description, run.history, True, threshold)
+    print(f"weights of epoch {run.history[-1]['epoch']} in {run.weights}\n"
+          f"score them: python {run.source.eval_command(run.weights)}")

@@ -38,12 +38,12 @@ def describe(run_dir, config, engine):
     path = run_dir / "config.json"
     if path.exists():
         before = read_json(path)
-        if missing := {"dataset", "variant", "seed", "epochs"} - set(before):
-            raise UserError(f"{path}: not of a run (it lacks {', '.join(sorted(missing))}); choose another "
-                            "--output-dir")
+        if missing := {"dataset", "optimizer", "schedules"} - set(before):
+            raise UserError(f"{path}: not of a run of this version (it lacks {', '.join(sorted(missing))}), so it "
+                            "cannot be resumed; choose another --output-dir")
         if differs := differences(before, config):
-            raise UserError(f"{run_dir} holds a run with {', '.join(differs)}; choose another --output-dir")
-        config = {**config, **before}
+            more = ", ..." if len(differs) > 4 else ""
+            raise UserError(f"{run_dir} holds a run with {', '.join(differs[:4])}{more}; choose another --output-dir")
         for left in run_dir.glob(f".*.[0-9]*{PARTIAL}"):  # half-written, by a run that was killed
             if left.is_file():
                 left.unlink()
@@ -60,15 +60,22 @@ def read_json(path):
 
 
 def differences(before, now):
-    """list of str, such as "seed 0 (asked: 1)"; of dicts, the names that differ. Keys not in `before` are ignored."""
-    found = []
-    for key in [key for key in now if key in before and before[key] != now[key]]:
-        if isinstance(before[key], dict) and isinstance(now[key], dict):
-            names = sorted(name for name in {*before[key], *now[key]} if before[key].get(name) != now[key].get(name))
-            found.append(f"other {key.replace('_', ' ')} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})")
+    """list of str, such as "seed 0 (asked: 1)" or "optimizer: beta_1 0.9 (asked: 0.8)"; of checksums, the names."""
+    said = []
+    for key in {**before, **now}:
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            said.append(f"{key} {old} (asked: {new})")
+        elif key.endswith("sha256"):
+            names = sorted(name for name in {**old, **new} if old.get(name) != new.get(name))
+            more = ", ..." if len(names) > 3 else ""
+            said.append(f"other {key.replace('_', ' ')} ({', '.join(names[:3])}{more})")
         else:
-            found.append(f"{key} {before[key]} (asked: {now[key]})")
-    return found
+            inner = differences(old, new)
+            said += inner if key == "recipe" else [f"{key}: {text}" for text in inner]
+    return list(dict.fromkeys(said))
 
 
 def random_states(model):
@@ -105,9 +112,9 @@ def save_weights(model, path, history=None):
 
     HDF5 is first written to a temporary folder, because a full disk can crash the process inside the HDF5 library.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole.weights.h5"
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / "whole.weights.h5"
             model.save_weights(whole)
             if history is not None:
                 with h5py.File(whole, "a") as file:
@@ -115,9 +122,9 @@ def save_weights(model, path, history=None):
                     file.attrs["random_states"] = json.dumps(
                         [np.asarray(state).tolist() for state in random_states(model)])
             content = whole.read_bytes()
-        except OSError as error:
-            raise UserError(f"{whole}: cannot be written ({error}); make room there or set TMPDIR, then repeat the "
-                            "command: the last complete epoch is safe") from None
+    except OSError as error:
+        raise UserError(f"a temporary copy of {path.name} cannot be written ({error}); make room there or set TMPDIR, "
+                        "then repeat the command: the last complete epoch is safe") from None
     write_atomically(path, content)
 
 

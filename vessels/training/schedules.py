@@ -1,16 +1,40 @@
-"""The loss, the learning rate, and the schedules of DropBlock and batch normalization."""
+"""The loss, the optimizer, and the schedules of learning rate, DropBlock and batch normalization."""
 
+import dataclasses
 import math
 
 import keras
 
 
-def loss_of(recipe):
-    """The loss: a function of labels and probabilities, `(batch, height, width, 1)`, to `(batch, height, width)`.
+@dataclasses.dataclass(frozen=True)
+class Schedules:
+    """What changes during a training on patches; part of a run's record.
 
-    It gives one value per pixel, because the general network's data sets weight their pixels. The function's name goes
-    into the record, so parameters of its own belong into the name. Here it is the binary cross-entropy of each pixel; a
-    vessel pixel counts `vessel_weight` times.
+    Attributes:
+        warmup_steps: Steps in which the learning rate rises from 0.
+        final_learning_rate: To which it then falls, along a cosine.
+        ramp, stages: In this part of the epochs, DropBlock's keep_prob falls from 1, in so many equal stages.
+        cooldown: In this last part of the epochs, DropBlock is off, and batch normalization adapts to prediction.
+        cooldown_momentum: Of batch normalization, in the cooldown.
+    """
+
+    warmup_steps: int = 50
+    final_learning_rate: float = 1e-5
+    ramp: float = 0.6
+    stages: int = 6
+    cooldown: float = 0.2
+    cooldown_momentum: float = 0.99
+
+
+SCHEDULES = Schedules()
+
+
+def loss_of(recipe):
+    """The loss: a function of labels and probabilities, `(batch, height, width, 1)`.
+
+    It gives a value for each pixel, `(batch, height, width)`, or for each photograph, `(batch,)`. The function's name
+    goes into the record, so parameters of its own belong into the name. Here it is the binary cross-entropy of each
+    pixel; a vessel pixel counts `vessel_weight` times.
     """
     def weighted_crossentropy(label, probability):
         weight = 1 + (recipe.vessel_weight - 1) * label[..., 0]
@@ -19,45 +43,81 @@ def loss_of(recipe):
     return weighted_crossentropy
 
 
-def phases(recipe, steps):
-    """`[(first epoch, epoch after the last, learning rate)]`, each phase with a new Adam.
+def training_loss(recipe):
+    """`loss_of(recipe)` for `compile`: a value for a whole photograph counts for each of its pixels.
 
-    Patches have one phase: 50 steps of warm-up, then a cosine decay to 1e-5. Whole images have two: the authors run
-    their script once, then again by hand from the resulting weights, newly compiled, at a tenth of the rate.
+    The general network's data sets weight their pixels, `(batch, height, width)`; Keras would multiply them by
+    `(batch,)` values along the wrong side.
+    """
+    loss = loss_of(recipe)
+
+    def values(label, probability):
+        result = loss(label, probability)
+        return keras.ops.reshape(result, (-1, 1, 1)) if len(result.shape) == 1 else result
+
+    return values
+
+
+def optimizer_of(rate):
+    return keras.optimizers.Adam(rate)
+
+
+def phases(recipe, steps):
+    """`[(first epoch, epoch after the last, learning rate)]`, each phase with a new optimizer.
+
+    Patches have one phase. Whole images have two: the authors run their script once, then again by hand from the
+    resulting weights, newly compiled, at a tenth of the rate.
     """
     if recipe.whole_images:
         boundary = recipe.epochs * 2 // 3
         return [(0, boundary, recipe.learning_rate), (boundary, recipe.epochs, recipe.learning_rate / 10)]
-    warmup = min(50, recipe.epochs * steps // 10)
+    warmup = min(SCHEDULES.warmup_steps, recipe.epochs * steps // 10)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, recipe.epochs * steps - warmup, alpha=min(1e-5 / recipe.learning_rate, 1),
+        0.0, recipe.epochs * steps - warmup, alpha=min(SCHEDULES.final_learning_rate / recipe.learning_rate, 1),
         warmup_target=recipe.learning_rate, warmup_steps=warmup,
     )
     return [(0, recipe.epochs, schedule)]
 
 
+def described(recipe, steps):
+    """Loss, optimizer and schedules, as they are recorded and compared on resume: dict."""
+    loss, rates = loss_of(recipe), {}
+    for first, end, rate in phases(recipe, steps):
+        optimizer = optimizer_of(rate)
+        settings = {key: value for key, value in optimizer.get_config().items() if key not in ("name", "learning_rate")}
+        rates[f"epochs {first + 1} to {end}"] = rate if isinstance(rate, float) else rate.get_config()
+    return {
+        "loss": getattr(loss, "__name__", type(loss).__name__),
+        "optimizer": {"class_name": type(optimizer).__name__, **settings},
+        "schedules": {"learning_rate": rates, **({} if recipe.whole_images else dataclasses.asdict(SCHEDULES))},
+    }
+
+
 def in_cooldown(recipe, epoch):
-    """Whether `epoch` (from 0) is in the last fifth, in which batch normalization adapts to prediction.
+    """Whether `epoch` (from 0) is in the last part, in which batch normalization adapts to prediction.
 
     DropBlock is off then, because it scales up the values that it keeps, so that batch normalization learns a larger
     variance than in prediction (arXiv:1801.05134). The moving averages then cover ten times as many steps (momentum
     0.99 instead of 0.9), because the statistics of small batches fluctuate.
     """
-    return epoch >= max(math.floor(0.8 * recipe.epochs), 1)
+    return epoch >= max(math.floor((1 - SCHEDULES.cooldown) * recipe.epochs), 1)
 
 
 def ramped_keep_prob(recipe, epoch):
-    """DropBlock's schedule (arXiv:1810.12890, section 3.1): from 1 down to keep_prob in six equal stages."""
+    """DropBlock's schedule (arXiv:1810.12890, section 3.1): from 1 down to keep_prob in equal stages."""
     if in_cooldown(recipe, epoch):
         return 1
-    stage = 6 if in_cooldown(recipe, epoch + 1) else min(6, math.floor(6 * epoch / (0.6 * recipe.epochs)))
-    return round(1 - (1 - recipe.keep_prob) * stage / 6, 6)
+    stages = SCHEDULES.stages
+    stage = stages if in_cooldown(recipe, epoch + 1) else min(
+        stages, math.floor(stages * epoch / (SCHEDULES.ramp * recipe.epochs)))
+    return round(1 - (1 - recipe.keep_prob) * stage / stages, 6)
 
 
 def stage_callback(recipe, set_stage):
     """Callback: `set_stage(model, keep_prob, momentum)` at the start of each epoch; None keeps a value."""
     def enter(epoch, logs=None):
-        set_stage(callback.model, ramped_keep_prob(recipe, epoch), 0.99 if in_cooldown(recipe, epoch) else None)
+        momentum = SCHEDULES.cooldown_momentum if in_cooldown(recipe, epoch) else None
+        set_stage(callback.model, ramped_keep_prob(recipe, epoch), momentum)
 
     callback = keras.callbacks.LambdaCallback(on_epoch_begin=enter)
     return callback
