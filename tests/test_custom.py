@@ -204,6 +204,21 @@ def disc_in_a_corner(mask):
     return np.where(np.add.outer(*map(np.arange, mask.shape)) < 300, 255, 0).astype("uint8")
 
 
+def values(*levels):
+    """Replaces black, a part of it, and white."""
+    black, part, white = levels
+
+    def change(label):
+        return np.where(label > 127, white, np.where(np.roll(label, 9, 0) > 127, part, black)).astype("uint8")
+
+    return altered(change)
+
+
+def coloured(path):
+    white = np.asarray(Image.open(path)) > 127
+    Image.fromarray(255 * np.dstack([white, np.roll(white, 9, 0), white]).astype("uint8")).save(path)
+
+
 BAD = [
     ("images/0.png", truncate, "cannot be decoded"),
     ("images/0.png", text, "cannot be decoded"),
@@ -211,8 +226,13 @@ BAD = [
     ("images/0.png", altered(lambda image: image[:40]), "smaller than 64 pixels"),
     ("labels/0.png", truncate, "cannot be decoded"),
     ("labels/0.png", altered(lambda label: label[1:]), "565x583 pixels, not 565x584"),
-    ("labels/0.png", altered(lambda label: label // 2), "holds the grey value 127"),
-    ("labels/0.png", converted("RGB"), "black and white is expected, this is RGB"),
+    ("labels/0.png", altered(lambda label: label // 2), "holds the values 0, 127 where"),
+    ("labels/0.png", converted("RGBA"), "black and white is expected, this is RGBA"),
+    ("labels/0.png", values(0, 1, 255), "holds the values 0, 1, 255 where only black (0) and white (255) are expected"),
+    ("labels/0.png", values(0, 1, 2), "holds the values 0, 1, 2 where"),
+    ("labels/0.png", values(0, 0, 2), "holds the values 0, 2 where"),
+    ("masks/0.gif", values(0, 128, 255), "holds the values 0, 128, 255 where"),
+    ("labels/0.png", coloured, "holds colours where only black and white are expected; make all vessels"),
     ("labels/0.png", altered(np.zeros_like), "is it empty or inverted?"),
     ("labels/0.png", altered(lambda label: 255 - label), "is it empty or inverted?"),
     ("labels/0.png", altered(lambda label: label[:, ::-1]), "does not follow the vessels of 0.png"),

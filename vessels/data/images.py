@@ -1,9 +1,11 @@
 """Decodes all image files: those of the published data sets, with strict checks, and anyone's photographs."""
 
+import functools
 import gzip
 import hashlib
 import io
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -248,20 +250,37 @@ def read_image(path, size=None):
 
 
 def read_mask(path, size=None):
-    """bool `(height, width)`. Raises `UserError` if it is not black and white and of `size`.
+    """bool `(height, width)`, from one channel or three equal ones. Raises `UserError` if it is not of `size`.
 
-    White is 255, or 1 if that is the largest value. DRIVE's second observer holds 3 and 253, from its palette;
-    this deviation is accepted. Other grey levels mean that the file is a lossy or scaled copy.
+    Two values mean black and white: 0 and 255, 0 and 1, or nearly so: DRIVE's second observer holds 3 and 253. Only a
+    JPEG may hold others, if nearly all are near black or white. Raises `UserError` for all else: the file is a scaled
+    copy, or has several classes.
     """
-    mask = _decode_strictly(path, ("L", "P", "1"), "black and white", size)
-    mask = mask if mask.ndim == 2 else np.asarray(Image.fromarray(mask).convert("L"))
-    if mask.max() == 1:
-        mask = mask * 255
-    grey = mask[(mask > 3) & (mask < 252)]
-    if grey.size:
-        raise UserError(f"{path}: holds the grey value {grey[0]} where only black (0) and white (255) are "
-                        "expected; was it scaled or saved as JPEG? Restore the original")
+    mask = _decode_strictly(path, ("L", "P", "1", "RGB"), "black and white", size)
+    if mask.ndim == 3:
+        red, green, blue = cv2.split(mask)
+        if max(cv2.absdiff(red, green).max(), cv2.absdiff(red, blue).max()) > 8:
+            raise UserError(f"{path}: holds colours where only black and white are expected; make all vessels, arteries"
+                            " and veins alike, white")
+        mask = green
+    counts = np.bincount(mask.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    if values.max() <= 1:
+        return mask == 1
+    lossy = Path(path).suffix.lower() in (".jpg", ".jpeg") and counts[64:192].sum() < 0.005 * mask.size
+    if lossy:
+        say_once("warning: labels or masks are JPEG files: values above 127 count as white")
+    elif counts[4:252].any() or len(values) > 2 or values.max() < 252:
+        listed = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
+        raise UserError(f"{path}: holds the values {listed} where only black (0) and white (255) are expected; restore "
+                        "the original if it was scaled or saved as JPEG, else make vessels white and all else black "
+                        "(what should be ignored: black in fov)")
     return mask > 127
+
+
+@functools.cache
+def say_once(text):
+    print(text, file=sys.stderr)
 
 
 def read_photograph(path):

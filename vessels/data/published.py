@@ -249,4 +249,22 @@ CHASEDB1 = Dataset(
     vessel_weight=0.85,
 )
 
-DATASETS = (DRIVE, CHASEDB1)
+_HRF = [f"{i:02d}_{kind}" for i in range(1, 16) for kind in ("dr", "g", "h")]
+
+HRF = Dataset(
+    name="HRF",
+    title="HRF",
+    key="hrf",
+    size=(2336, 3504),
+    diameter=3259,  # range: 3258 to 3262
+    splits={
+        "train": tuple(_HRF[:12]),
+        "validation": tuple(_HRF[12:15]),
+        "test": tuple(_HRF[15:]),
+    },
+    layouts=(Layout({}, {"image": "images/{name}", "label": "manual1/{name}", "fov": "mask/{name}_mask"}),),
+    source="https://www5.cs.fau.de/research/data/fundus-images",
+    other_labels=("11_h", "12_h", "13_h"),  # see data/README.md
+)
+
+DATASETS = (DRIVE, CHASEDB1, HRF)
