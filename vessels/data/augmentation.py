@@ -53,7 +53,8 @@ class Patches(keras.utils.PyDataset):
         self.examples = examples
         self.patch_size, self.batch_size, self.steps = patch_size, batch_size, steps
         self.seed, self.epoch, self.strength = seed, epoch, strength
-        self.centres = [np.argwhere(example.fov) for example in examples]
+        # A list of all pixels inside the fields of view would need more memory than the photographs.
+        self.inside = [np.cumsum(example.fov.sum(axis=1)) for example in examples]  # pixels down to each row
 
     def __len__(self):
         return self.steps
@@ -65,10 +66,18 @@ class Patches(keras.utils.PyDataset):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         return tuple(map(np.stack, zip(*(self.patch(rng) for _ in range(self.batch_size)), strict=True)))
 
+    def centre(self, rng, which):
+        """x and y of a random pixel inside the field of view of photograph number `which`."""
+        inside = self.inside[which]
+        pixel = rng.integers(inside[-1])
+        y = np.searchsorted(inside, pixel, side="right")
+        row = np.flatnonzero(self.examples[which].fov[y])
+        return row[pixel - inside[y] + len(row)], y
+
     def patch(self, rng):
         which = rng.integers(len(self.examples))
-        example, centres = self.examples[which], self.centres[which]
-        to_image = random_affine(rng, centres[rng.integers(len(centres))][::-1], self.patch_size, self.strength)
+        example = self.examples[which]
+        to_image = random_affine(rng, self.centre(rng, which), self.patch_size, self.strength)
 
         def warp(array, interpolation):
             size = (self.patch_size, self.patch_size)
@@ -174,7 +183,7 @@ class AnyCameraPatches(Patches):
 
     def patch(self, rng):
         which = rng.integers(len(self.examples))
-        centre = self.centres[which][rng.integers(len(self.centres[which]))][::-1]
+        centre = self.centre(rng, which)
         low, high = np.log(self.strength.diameter)
         scale = self.diameters[which] / np.exp(rng.uniform(low, high))  # photograph pixels per patch pixel
         angle, flip = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
