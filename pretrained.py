@@ -102,7 +102,7 @@ def read_record(weights, allow_modified=False, dataset=None):
 def todays_record(record):
     """A record that any version wrote, in today's form: dict; with all arguments of the network and its name."""
     record = todays_keys(record)
-    model = record["model"] if {"optimizer", "filters"} & {*record, *record["model"]} else {
+    model = record["model"] if {"optimizer", "network", "filters"} & {*record, *record["model"]} else {
         **OLD_ARGUMENTS, **record["model"]}
     return {"name": default_name(record["variant"], record["dataset"], record["recipe"]), **record, "model": model}
 

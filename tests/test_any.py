@@ -7,6 +7,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from test_custom import PAIRS, table
 from test_training import arrays
 
@@ -15,6 +16,7 @@ from vessels import UserError
 from vessels.data import augmentation, custom, published, sources
 from vessels.data.examples import Example
 from vessels.data.fov import Widths
+from vessels.data.images import checksum, read_photograph
 from vessels.files import sha256
 from vessels.training.config import main, parse
 
@@ -152,10 +154,11 @@ def test_sources_that_do_not_go_together(root, tmp_path):
         read(path, other)
 
 
-def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(data_root, root):
-    shutil.copy(data_root / "DRIVE/test/images/01_test.tif", root / "eye.tif")
-    path = str(table(root, "eye.tif,labels/0.png"))
-    with pytest.raises(UserError, match=r"mine\.csv, line 2: .*eye\.tif is DRIVE's 01_test; remove one"):
+@pytest.mark.parametrize("name", ["eye.tif", "eye.png"])
+def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(name, data_root, root):
+    Image.open(data_root / "DRIVE/test/images/01_test.tif").save(root / name)
+    path = str(table(root, f"{name},labels/0.png"))
+    with pytest.raises(UserError, match=rf"mine\.csv, line 2: .*{name} is DRIVE's 01_test; remove one"):
         read(path, "DRIVE")
 
 
@@ -195,6 +198,8 @@ def test_own_photographs_are_trained_on_and_recorded(trained):
         *record["validation_sha256"].values()}
     assert set(digests.values()) == {digest for file, digest in record["data_sha256"].items() if "images" in file}
     assert record["recipe"]["recipe"] == "any"
+    assert set(record["pixels_sha256"].values()) == {
+        checksum(read_photograph(trained / f"data/images/{name}.png")) for name in digests}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,9 @@ SPREADSHEETS = {
     "blank lines": "\n" + SEMICOLONS.replace("\n", "\n;\n\n"),
     "capitals and blanks": SEMICOLONS.replace("image;label", "Image ; Label").replace(";l", " ; l"),
     "quotes": SEMICOLONS.replace("images/0.png", '"images/0.png"').replace("image;", '"image";'),
+    "sep=": "sep=;\n" + SEMICOLONS,
+    "sep= on Windows": "sep=;\r\n" + SEMICOLONS.replace("\n", "\r\n"),
+    "empty columns at the end": SEMICOLONS.replace("\n", ";;\n"),
     "other columns empty": "image,label,fov,second,split\nimages/0.png,labels/0.png,,,\nimages/1.png,labels/1.png,,,\n",
 }
 
@@ -66,6 +70,14 @@ def test_names_with_separators_and_letters_of_any_language(root):
     shutil.move(root / "images/0.png", root / "images/Gefäße, 网膜.png")
     path = table(root, '"images/Gefäße, 网膜.png",labels/0.png', encoding="utf-8-sig")
     assert [example.name for example in custom.read(path).load("test")] == ["Gefäße, 网膜"]
+
+
+@pytest.mark.parametrize(("listed", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_with_accents_are_found_in_both_spellings(listed, stored, root):
+    name = "Gef\u00e4\u00df.png"
+    shutil.move(root / "images/0.png", root / "images" / unicodedata.normalize(stored, name))
+    path = table(root, f"images/{unicodedata.normalize(listed, name)},labels/0.png")
+    assert custom.read(path).load("test")[0].image.ndim == 3
 
 
 def test_photographs_of_the_same_name_in_two_folders_keep_apart(root):
@@ -102,7 +114,7 @@ def test_a_table_may_mix_absolute_and_relative_paths(root, monkeypatch):
 
 
 def test_only_the_part_asked_for_is_read(root):
-    lines = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "validation", "Test", "train"), strict=True)]
+    lines = [f"{pair},{split}" for pair, split in zip(PAIRS, ("train", "val", "Test", "training"), strict=True)]
     found = custom.read(table(root, *lines, header="image,label,split"))
     parts = {"train": "03", "validation": "1", "test": "2", "train+validation": "013"}
     assert {split: "".join(found.names(split)) for split in parts} == parts
@@ -151,7 +163,10 @@ TABLES = [
     ("image,label\nimages/0.png,", "line 2: label is empty"),
     ("image,label\n,labels/0.png", "line 2: image is empty"),
     ('image,label\n"images/0.png,labels/0.png', "line 2: unexpected end of data; correct the quotes"),
-    ("image,label,split\nimages/0.png,labels/0.png,training", "line 2: split is 'training'"),
+    ("image,label,split\nimages/0.png,labels/0.png,learn", "line 2: split is 'learn'"),
+    ("sep=;\nimage;label\nimages/0.png;", "line 3: label is empty"),
+    ("image,label,split\nimages/0.png,labels/0.png,test\ncopy.tif,labels/1.png,train",
+     "line 3: {root}/copy.tif has the same pixels as the image of {root}/mine.csv, line 2; it must not be both test"),
     ("image,label,split\nimages/0.png,labels/0.png,test\nimages/1.png,labels/1.png,", "line 3: split is empty"),
     ("image,label\nimages/9.png,labels/0.png", "line 2: {root}/images/9.png: No such file"),
     ("image,label\nimages,labels/0.png", "line 2: {root}/images: a folder"),
@@ -171,6 +186,7 @@ TABLES = [
 @pytest.mark.parametrize(("content", "message"), TABLES)
 def test_bad_tables_are_one_line_that_names_the_line(content, message, root):
     shutil.copy(root / "images/0.png", root / "copy.png")
+    Image.open(root / "images/0.png").save(root / "copy.tif")
     (root / "mine.csv").write_text(content)
     with pytest.raises(UserError) as error:
         custom.read(root / "mine.csv")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 import shutil
 import struct
 import zlib
@@ -10,13 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
-from vessels import UserError
-from vessels.data import published, synthetic
+from vessels import UserError, evaluation
+from vessels.data import custom, published, sources, synthetic
 from vessels.data.fov import estimate_fov
 from vessels.data.images import read_mask
-from vessels.data.published import CHASEDB1, DRIVE
+from vessels.data.published import CHASEDB1, DRIVE, HRF
 
 SETS = pytest.mark.parametrize("dataset", [DRIVE, CHASEDB1], ids=lambda dataset: dataset.name)
 
@@ -85,6 +87,36 @@ def test_published_files_load_without_a_warning(dataset, data_root, capsys):
             assert 0.05 < example.label[example.fov].mean() < 0.2
             assert (example.second is not None) == (dataset is CHASEDB1 or split == "test")
     assert capsys.readouterr().err == ""
+
+
+def test_hrf_is_the_third_set(data_root, capsys):
+    counts = [len(HRF.splits[part]) for part in ("train", "validation", "test")]
+    assert counts == [12, 3, 30] == [len({*HRF.splits[part]}) for part in HRF.splits]
+    assert {*HRF.other_labels} < {*HRF.splits["test"]} and len(HRF.published()) == 90
+    if not (data_root / "HRF").is_dir():
+        pytest.skip("needs HRF beside DRIVE")
+    HRF.at(data_root).check("validation")  # labels and masks are re-encoded there: their pixels are compared
+    assert capsys.readouterr().err == ""
+    example = HRF.at(data_root).photographs("validation")[0].load()
+    assert example.image.shape == (2336, 3504, 3) and example.fov.mean() > 0.8
+    assert max(cv2.boundingRect(estimate_fov(example.image).astype("uint8"))[2:]) == pytest.approx(HRF.diameter, abs=9)
+
+
+@pytest.mark.parametrize("source", [
+    *published.DATASETS, sources.Several(), sources.Several(sources=("HRF",), parts=(HRF,)),
+    synthetic.Procedural(DRIVE), synthetic.Procedural(sources.Several()), custom.Table(Path("mine.csv"), (), ())])
+def test_every_command_that_a_message_prints_exists(source):
+    script, *flags = source.eval_command("final.weights.h5").split()
+    assert (ROOT / script).is_file()
+    of = {"eval_drive.py": DRIVE, "eval_chase.py": CHASEDB1}.get(script, sources.Several())
+    assert evaluation.parse(of, "help", flags).weights == [Path("final.weights.h5")]
+
+
+def test_every_script_that_a_text_names_exists():
+    paths = [ROOT / "README.md", *ROOT.glob("*.py"), *(ROOT / "vessels").rglob("*.py")]
+    named = {name for path in paths
+             for name in re.findall(r"\b((?:train|eval|predict)[a-z_]*\.py)", path.read_text(encoding="utf-8"))}
+    assert len(named) >= 7 and all((ROOT / name).is_file() for name in named)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from test_evaluation import save as save_weights
 
 from vessels import evaluation, files, jobs, network
 from vessels.data import sources, synthetic
+from vessels.data.images import checksum, read_photograph
 from vessels.data.published import DRIVE
 from vessels.files import sha256
 from vessels.prediction.maps import Prediction
@@ -120,6 +121,21 @@ def test_photographs_that_weights_have_learned_from(started, command, root, caps
     assert metrics_in(folder)["seen_in_training"] == ["1"]
     for file in ("table.md", "index.html"):
         assert "1 of the photographs SEEN IN TRAINING" in (folder / file).read_text()
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_photograph_in_another_format_is_still_the_same(started, command, root, capsys):
+    pixels = checksum(read_photograph(root / "images/1.png"))
+    record = {"data_sha256": {"1.tif": "of another file"}, "pixels_sha256": {"1": pixels}}
+    if started:
+        record = {"data_sha256": {"2.png": "0"}, "pixels_sha256": {}, "started_from": {"file": "any", **record}}
+    weights = save_weights(command.home / "run", "final", **GENERAL, **record)
+    path = table(root, *PAIRS[:2])
+    assert command(path, "--weights", weights) == 2
+    assert "trained on 1 of the 2 photographs of mine (1)" in capsys.readouterr().err
+    save_weights(command.home / "run", "final", **GENERAL, data_sha256=record["data_sha256"])
+    assert command(path, "--weights", weights) == 0
+    assert f"{weights}: its record has no checksums of pixels, so" in capsys.readouterr().out
 
 
 def test_drives_own_photographs_too(command, drive, root, capsys):

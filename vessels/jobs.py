@@ -9,7 +9,7 @@ from vessels import UserError, network
 from vessels.data import published, sources, synthetic
 from vessels.data.examples import Source
 from vessels.files import ROOT
-from vessels.record import find_weights, learned_from
+from vessels.record import find_weights, knows_pixels, learned_from
 
 from pretrained import read_record
 
@@ -69,7 +69,7 @@ def weights_plan(dataset, part, default, arguments):
         train += " --synthetic"
     if not arguments.weights and not usual.exists():
         raise UserError(f"{usual}: no such weights; train them with `{train}`, or name others")
-    jobs = []
+    jobs, photographs = [], []
     for weights in find_weights(arguments.weights) or [usual]:
         record = read_record(weights, arguments.allow_modified, None if part.own else part.name)
         drawn = record["dataset"] == "synthetic"
@@ -77,24 +77,26 @@ def weights_plan(dataset, part, default, arguments):
             raise UserError(f"{weights}: trained on procedural images, of which your photographs show nothing; name "
                             "other weights")
         name = network.of_record(weights, record, default, arguments.network)
-        seen = photographs_seen(part, weights, record, arguments)
+        seen = []
+        if not drawn and learned_from(record):
+            photographs = photographs or part.photographs("test")
+            seen = photographs_seen(photographs, weights, record)
+        if seen and not arguments.allow_seen:
+            raise UserError(f"{weights}: trained on {len(seen)} of the {len(photographs)} photographs of {part.title} "
+                            f"({', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''}); score others, or use "
+                            "--allow-seen, which marks the scores")
         output = arguments.output_dir or results_folder(part, weights, record, arguments.flips)
         jobs.append(Job(synthetic.Procedural(part) if drawn else part, weights, name, record, output, seen))
     return jobs
 
 
-def photographs_seen(part, weights, record, arguments):
-    """Names of test photographs in the training data, by SHA-256: list of str; UserError without --allow-seen."""
-    learned = learned_from(record)
-    if not learned or record["dataset"] == "synthetic":
-        return []
-    photographs = part.photographs("test")
-    seen = [photograph.name for photograph in photographs if photograph.digests["image"] in learned]
-    if seen and not arguments.allow_seen:
-        raise UserError(f"{weights}: trained on {len(seen)} of the {len(photographs)} photographs of {part.title} "
-                        f"({', '.join(seen[:3])}{', ...' * (len(seen) > 3)}); score others, or use --allow-seen, "
-                        "which marks the scores")
-    return seen
+def photographs_seen(photographs, weights, record):
+    """Names of the photographs in the training data, by files and by decoded pixels: list of str."""
+    learned, known = learned_from(record), knows_pixels(record)
+    if not known:
+        print(f"{weights}: its record has no checksums of pixels, so photographs are compared as files")
+    return [photograph.name for photograph in photographs
+            if photograph.digests["image"] in learned or (known and photograph.pixels in learned)]
 
 
 def results_folder(dataset, weights, record, flips=False):

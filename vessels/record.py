@@ -154,9 +154,18 @@ def find_weights(names):
 
 
 def learned_from(record):
-    """SHA-256 of all files that weights were trained on, including those of the weights they started from: set."""
+    """SHA-256 of all files that weights were trained on, and of the photographs' pixels, including those of the weights
+    they started from: set.
+    """
     before = record.get("started_from")
-    return {*record.get("data_sha256", {}).values(), *(learned_from(before) if before else ())}
+    return {*record.get("data_sha256", {}).values(), *record.get("pixels_sha256", {}).values(),
+            *(learned_from(before) if before else ())}
+
+
+def knows_pixels(record):
+    """Whether `learned_from` includes the pixels of all photographs."""
+    before = record.get("started_from")
+    return "pixels_sha256" in record and (not before or knows_pixels(before))
 
 
 def read_start(weights, variant):
@@ -170,8 +179,8 @@ def read_start(weights, variant):
         raise UserError(f"{weights}: belongs to {record['variant']}, not {variant}; give --variant {record['variant']}")
     if "data_sha256" not in record:
         raise UserError(f"{record_path(weights)}: does not say what {weights.name} was trained on; restore it")
-    return {"file": weights.name, **{key: record[key] for key in ("sha256", "data_sha256", "started_from")
-                                     if key in record}}
+    keys = ("sha256", "data_sha256", "pixels_sha256", "started_from")
+    return {"file": weights.name, **{key: record[key] for key in keys if key in record}}
 
 
 def known_widths(weights, record, remedy="name other weights"):

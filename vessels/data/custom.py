@@ -13,6 +13,8 @@ import dataclasses
 import functools
 import io
 import os
+import re
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -26,7 +28,8 @@ from vessels.data.published import DATASETS
 from vessels.files import read_bytes
 
 REQUIRED, OPTIONAL = ("image", "label"), ("fov", "second", "split")
-SPLITS = ("train", "validation", "test")
+SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+          "test": "test", "": ""}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +133,8 @@ def read(path):
     lines = cells(path)
     _, header = next(lines, (1, []))
     columns = [column.strip().lower() for column in header]
+    while columns and not columns[-1]:
+        columns.pop()
     for column in (*columns, *REQUIRED):
         if column not in (*REQUIRED, *OPTIONAL) or columns.count(column) != 1:
             problem = "more than one" if columns.count(column) > 1 else "no" if column in REQUIRED else "an unknown"
@@ -138,6 +143,8 @@ def read(path):
     places, rows = [], []
     for number, values in lines:
         place = f"{path}, line {number}"
+        while len(values) > len(columns) and not values[-1].strip():
+            values.pop()
         if len(values) != len(columns):
             raise UserError(f"{place}: {len(values)} cells where the first line has {len(columns)}; "
                             "correct the line (a name with a separator in it needs quotes)")
@@ -162,7 +169,9 @@ def cells(path):
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8").lstrip("\ufeff")
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not text in UTF-8; save it as 'CSV UTF-8'") from None
-    delimiter = max(",;\t", key=text.lstrip().partition("\n")[0].count)
+    if first := re.match(r'"?sep=(.)[^\n]*', text):  # for a spreadsheet
+        text = text[first.end():]
+    delimiter = first[1] if first else max(",;\t", key=text.lstrip().partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
         for values in reader:
@@ -175,13 +184,20 @@ def cells(path):
 def read_row(place, folder, values):
     """`(split, {kind: path})` of a line; UserError if a cell or a file is missing."""
     split = values.pop("split", "").lower()
-    if split not in ("", *SPLITS):
-        raise UserError(f"{place}: split is '{split}'; it must be one of {', '.join(SPLITS)}")
+    if split not in SPLITS:
+        raise UserError(f"{place}: split is '{split}'; it must be train, validation or test")
     for kind in REQUIRED:
         if not values[kind]:
             raise UserError(f"{place}: {kind} is empty; fill it in or remove the line")
-    paths = {kind: Path(value.replace("\\", "/")) for kind, value in values.items() if value}  # as Windows writes them
-    return split, {kind: folder / path.expanduser() for kind, path in paths.items()}
+    return SPLITS[split], {kind: located(folder, value) for kind, value in values.items() if value}
+
+
+def located(folder, value):
+    """Path of a file; letters with accents may be composed in the CSV, and decomposed in the file's name."""
+    value = value.replace("\\", "/")  # as Windows separates folders
+    spellings = [folder / Path(spelling).expanduser() for spelling in (
+        value, unicodedata.normalize("NFC", value), unicodedata.normalize("NFD", value))]
+    return next((path for path in spellings if path.exists()), spellings[0])
 
 
 def names(paths):
