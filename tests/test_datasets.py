@@ -19,6 +19,7 @@ from vessels.data import custom, published, sources, synthetic
 from vessels.data.fov import estimate_fov
 from vessels.data.images import read_mask
 from vessels.data.published import CHASEDB1, DRIVE, HRF
+from vessels.training import config
 
 SETS = pytest.mark.parametrize("dataset", [DRIVE, CHASEDB1], ids=lambda dataset: dataset.name)
 
@@ -100,6 +101,12 @@ def test_hrf_is_the_third_set(data_root, capsys):
     example = HRF.at(data_root).photographs("validation")[0].load()
     assert example.image.shape == (2336, 3504, 3) and example.fov.mean() > 0.8
     assert max(cv2.boundingRect(estimate_fov(example.image).astype("uint8"))[2:]) == pytest.approx(HRF.diameter, abs=9)
+
+
+def test_only_sets_with_a_padded_size_are_learned_from_as_the_authors_did(capsys):
+    with pytest.raises(SystemExit):
+        config.parse(HRF, config.Recipe(patch_size=64, keep_prob=0.9), {}, "help", ["--recipe", "authors"])
+    assert "--recipe authors learns from whole padded images, for which HRF has no size" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", [

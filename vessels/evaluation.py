@@ -27,7 +27,8 @@ def parse(dataset, description, argv=None):
     general = dataset.general
     if general:
         parser.add_argument("sources", nargs="*", default=list(dataset.sources), metavar="SET", help="data to score: "
-                            f"CSVs of your own photographs, DRIVE, CHASEDB1 (default: {' '.join(dataset.sources)})")
+                            "CSVs of your own photographs, DRIVE, CHASEDB1, HRF (default: "
+                            f"{' '.join(dataset.sources)})")
     several = {"action": "append"} if general else {"nargs": "*"}  # --weights must not swallow the sources
     parser.add_argument("--weights" if general else "weights", **several, type=Path, metavar="WEIGHTS", default=[],
                         help="weights files, folders of them, or names of released ones (drive). The JSON beside each "

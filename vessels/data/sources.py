@@ -9,6 +9,8 @@ from vessels.data import custom, published
 from vessels.data.examples import Source
 from vessels.data.fov import Widths
 
+LEARNED = (published.DRIVE, published.CHASEDB1)  # by the general network, unless other sources are named
+SOURCES = tuple(dataset.name for dataset in LEARNED)
 WIDTHS = Widths((800, 1250))
 
 
@@ -16,12 +18,12 @@ WIDTHS = Widths((800, 1250))
 class Several(Source):
     """The data on which the general network is trained.
 
-    `sources`: names of data sets and paths of CSVs. `parts`: what was read from them, see `read`. `widths`: the
+    `sources`: names of data sets and paths of CSVs. `parts`: what was read from them, see `for_training`. `widths`: the
     `Widths` at which the network sees a field of view; validation uses the first alone.
     """
 
-    sources: tuple[str, ...] = ("DRIVE", "CHASEDB1")
-    parts: tuple[Source, ...] = (published.DRIVE, published.CHASEDB1)
+    sources: tuple[str, ...] = SOURCES
+    parts: tuple[Source, ...] = LEARNED
     widths: Widths = WIDTHS
     size: tuple[int, int] = published.DRIVE.size  # of procedural photographs
 
@@ -36,7 +38,7 @@ class Several(Source):
     def key(self):
         """Start of a run's name: "any" for the data of the general network, else "any-" and the sources."""
         names = [Path(source).stem.lower() for source in self.sources]
-        return "any" if self.sources == Several.sources else "any-" + "-".join(names)
+        return "any" if self.sources == SOURCES else "any-" + "-".join(names)
 
     def at(self, data_dir):
         return dataclasses.replace(self, parts=tuple(part.at(data_dir) for part in self.parts))
@@ -81,7 +83,7 @@ class Several(Source):
             task = "validate" if split == "validation" else "learn from"
             more = ", and another that validates" if split == "train" else ""
             raise UserError(f"{', '.join(self.sources)}: photographs to {task}: {len(photographs)}, at least {least} "
-                            f"needed{more}; add some, or give DRIVE or CHASEDB1 with them")
+                            f"needed{more}; add some, or give DRIVE, CHASEDB1 or HRF with them")
         return photographs
 
     def check(self, split):

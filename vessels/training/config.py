@@ -92,6 +92,8 @@ def parse(dataset, recipe, authors, description, argv=None):
             parser.error(f"--{flag} must be at least {least}, got {getattr(recipe, field.name)}")
     if recipe.patch_size % 8:
         parser.error(f"--patch-size must be a multiple of 8, got {recipe.patch_size}")
+    if recipe.whole_images and not dataset.padded:
+        parser.error(f"--recipe {kind} learns from whole padded images, for which {dataset.title} has no size: omit it")
     if not 0 < recipe.keep_prob <= 1:
         parser.error(f"--keep-prob must be in (0, 1], got {recipe.keep_prob}")
     own = recipe.network if recipe.network not in (default, recipe.variant) else ""
@@ -103,8 +105,8 @@ def parse(dataset, recipe, authors, description, argv=None):
 def flags(dataset, recipe, authors, description):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if dataset.general:
-        parser.add_argument("sources", nargs="*", help="training data: CSVs of your own photographs, DRIVE, CHASEDB1 "
-                            f"(default: {' '.join(dataset.sources)})")
+        parser.add_argument("sources", nargs="*", help="training data: CSVs of your own photographs, DRIVE, CHASEDB1, "
+                            f"HRF (default: {' '.join(dataset.sources)})")
     for field in dataclasses.fields(Recipe):
         if dataset.general and field.name == "recipe":
             continue
