@@ -28,11 +28,12 @@ class Shown(examples.Photograph):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """`stand_in(examples, files)`: makes them the photographs of all published sets; `files`: their paths by kind."""
+    """`stand_in(examples, files)`: makes them the photographs of all sets, procedural too; `files`: paths by kind."""
     def show(examples, files=None):
         photographs = [Shown(example.name, paths, example)
                        for example, paths in zip(examples, files or [{}] * len(examples), strict=True)]
-        monkeypatch.setattr(published.Dataset, "photographs", lambda *_: photographs)
+        for source in (published.Dataset, synthetic.Procedural):
+            monkeypatch.setattr(source, "photographs", lambda *_: photographs)
         monkeypatch.setattr(published.Dataset, "check", lambda *_: None)
 
     return show

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_evaluation import example
+from test_metrics import example
 from test_report import measured
 
+from vessels.metrics import to_16_bit
 from vessels.prediction.measures import measure
 from vessels.report import bland_altman
 
@@ -77,14 +78,14 @@ def test_results_without_measures_or_of_two_images_are_left_out():
 @pytest.mark.parametrize("second", [False, True])
 def test_measures_of_an_image(second):
     one = example("01_test", 1, second=second)
-    found = bland_altman.measures(one, one.label.astype("float32") * 0.6, 0.55)
+    found = bland_altman.measures(one, to_16_bit(one.label * np.float32(0.6)), 0.55)
     assert list(found) == ["map", "label", *["second_observer"] * second]
     assert found["map"] == found["label"] == pytest.approx(measure(one.label, one.fov), rel=1e-4, nan_ok=True)
 
 
 def test_a_map_without_vessels_is_measured_and_compared():
     one = example("01_test", 1)
-    found = bland_altman.measures(one, np.zeros(one.label.shape, "float32"), 0.5)
+    found = bland_altman.measures(one, np.zeros(one.label.shape, "uint16"), 0.5)
     assert found["map"]["density"] == 0 and found["map"]["width_px"] is None
     json.dumps(found, allow_nan=False)
     compared = bland_altman.pairs([measured(per_image=[{"measures": found}] * 3)])

@@ -2,206 +2,20 @@ import dataclasses
 import hashlib
 import json
 import sys
-import time
 from pathlib import Path
 
+import conftest
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn import metrics as sk
+from test_metrics import example, maps
 
 from vessels import UserError, evaluation, files, jobs, network, record, release
-from vessels.data import published, synthetic
-from vessels.data.examples import Example
-from vessels.metrics import METRICS, PROTOCOLS, best_threshold, centreline_dice, evaluate, score
+from vessels.data import published
+from vessels.metrics import PROTOCOLS
 from vessels.report import comparison
 
 import pretrained
-
-
-def example(name, seed, second=True, size=(64, 72)):
-    """A disc with a few straight vessels, some of them outside the field of view."""
-    rng = np.random.default_rng(seed)
-    y, x = np.indices(size)
-    fov = np.hypot(y - size[0] / 2, x - size[1] / 2) < size[0] / 2 - 4
-    label = np.zeros(size, bool)
-    for column in rng.integers(5, size[1] - 5, 4):
-        label[:, column : column + 3] = True
-    observer = np.roll(label, 1, axis=1) if second else None
-    return Example(name, rng.integers(0, 256, (*size, 3), "uint8"), label, fov, observer)
-
-
-def maps(examples, noise=0.8):
-    rng = np.random.default_rng(1)
-    return [(1 / (1 + np.exp(-(4 * one.label - 2 + rng.normal(0, noise, one.label.shape))))).astype("float32")
-            for one in examples]
-
-
-@pytest.mark.filterwarnings("ignore:A single label was found")
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=60), st.integers(0, 6))
-def test_score_equals_scikit_learn_with_ties(pixels, threshold):
-    probability = np.array([value / 6 for value, _ in pixels], "float32")
-    label = np.array([vessel for _, vessel in pixels])
-    found = probability >= threshold / 6
-    scores = score(probability, label, threshold=threshold / 6)
-    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(label, found), abs=1e-12)
-    assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(label, found), abs=1e-12)
-    if (label | found).any():
-        assert scores["f1"] == pytest.approx(sk.f1_score(label, found), abs=1e-12)
-    if 0 < label.sum() < label.size:
-        assert scores["auc"] == pytest.approx(sk.roc_auc_score(label, probability), abs=1e-12)
-        assert scores["average_precision"] == pytest.approx(
-            sk.average_precision_score(label, probability), abs=1e-12)
-        assert scores["sensitivity"] == pytest.approx(sk.recall_score(label, found), abs=1e-12)
-        assert scores["specificity"] == pytest.approx(sk.recall_score(~label, ~found), abs=1e-12)
-    else:
-        assert scores["auc"] is scores["average_precision"] is None
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["float32", "float64"]))
-def test_areas_do_not_depend_on_order_or_monotone_rescaling(seed, dtype):
-    rng = np.random.default_rng(seed)
-    probability, label = rng.integers(0, 64, 200).astype(dtype) / 64, rng.random(200) < 0.3
-    scores, order = score(probability, label), rng.permutation(200)
-    for same in (score(probability[order], label[order]), score(probability / 4, label)):
-        assert (same["auc"], same["average_precision"]) == (scores["auc"], scores["average_precision"])
-    if scores["auc"] is not None:
-        assert score(1 - probability, label)["auc"] == pytest.approx(1 - scores["auc"], abs=1e-12)
-
-
-def test_score_by_hand():
-    probability = np.array([0.9, 0.8, 0.5, 0.4, 0.3, 0.1], "float32")
-    label = np.array([1, 0, 1, 1, 0, 0], bool)
-    scores = score(probability, label)  # two true positives, one false negative, one false positive, two true negatives
-    assert scores == pytest.approx({
-        "auc": 7 / 9, "average_precision": (1 + 2 / 3 + 3 / 4) / 3, "accuracy": 4 / 6, "sensitivity": 2 / 3,
-        "specificity": 2 / 3, "f1": 2 / 3, "mcc": 1 / 3})
-    assert all(type(value) is float for value in scores.values())
-    inside = np.array([1, 1, 0, 0, 0, 1], bool)
-    assert score(probability, label, inside) == score(probability[inside], label[inside])
-    stacked = score(probability.reshape(2, 3), label.reshape(2, 3), inside.reshape(2, 3))
-    assert stacked == score(probability, label, inside)
-
-
-@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_constant_predictions(value):
-    label = np.arange(10) < 3
-    scores = score(np.full(10, value, "float32"), label)
-    assert (scores["auc"], scores["mcc"]) == (0.5, 0)
-    assert scores["average_precision"] == pytest.approx(0.3)
-
-
-@pytest.mark.parametrize("vessel", [False, True])
-def test_single_class_has_no_areas(vessel):
-    scores = score(np.linspace(0, 1, 9), np.full(9, vessel))
-    assert scores["auc"] is scores["average_precision"] is None
-    assert scores["specificity" if vessel else "sensitivity"] is None
-
-
-@pytest.mark.parametrize(("probability", "label", "where"), [
-    ([0.1, 0.9], [0, 1], np.array([1, 0], "uint8")),
-    ([0.1, np.nan], [0, 1], None),
-    ([0.1, 0.9], [0.0, np.nan], None),
-])
-def test_what_would_be_scored_wrongly_is_refused(probability, label, where):
-    with pytest.raises(ValueError, match=r"where must be bool|holds NaN"):
-        score(np.array(probability), np.array(label), where)
-
-
-def test_observer_has_no_areas():
-    label = np.arange(8) < 4
-    scores = score(np.arange(8) < 3, label)
-    assert scores["auc"] is scores["average_precision"] is None
-    assert (scores["sensitivity"], scores["specificity"], scores["accuracy"]) == (0.75, 1, 0.875)
-
-
-def test_no_overflow_and_fast_on_all_pixels_of_drive():
-    rng = np.random.default_rng(0)
-    label = rng.random(20 * 584 * 565) < 0.0876
-    probability = np.clip(rng.normal(0.3 + 0.4 * label, 0.15), 0, 1).astype("float32")
-    began = time.process_time()
-    scores = score(probability, label)
-    assert time.process_time() - began < 3
-    assert scores["auc"] == pytest.approx(sk.roc_auc_score(label, probability), abs=1e-12)
-    assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(label, probability >= 0.5), abs=1e-9)
-
-
-def line(*columns, height=40, width=60):
-    """A horizontal vessel three pixels thick, in the given ranges of columns."""
-    found = np.zeros((height, width), bool)
-    for start, stop in columns:
-        found[18:21, start:stop] = True
-    return found
-
-
-def test_centreline_dice_by_hand():
-    whole, half, elsewhere = line((5, 55)), line((5, 30)), np.roll(line((5, 55)), 12, axis=0)
-    empty = np.zeros_like(whole)
-    assert centreline_dice(whole, whole) == 1
-    # One pixel thick, it keeps the centreline except for the bent ends, but loses most pixels.
-    thin = np.zeros_like(whole)
-    thin[19, 5:55] = True
-    assert centreline_dice(thin, whole) > 0.98 and score(thin, whole)["f1"] == pytest.approx(0.5)
-    # Half the line: its whole skeleton is on the label, and half of the label's skeleton is on it.
-    assert centreline_dice(half, whole) == pytest.approx(2 / 3, abs=0.02)
-    assert centreline_dice(half, whole) == centreline_dice(whole, half)
-    for prediction, label in ((elsewhere, whole), (empty, whole), (whole, empty)):
-        assert centreline_dice(prediction, label) == 0
-    assert centreline_dice(empty, empty) is None
-    inside = np.zeros_like(whole)
-    inside[:, :30] = True
-    assert centreline_dice(half, whole, inside) == 1
-
-
-def test_evaluate():
-    examples = [example("a", 1), example("b", 2)]
-    probabilities = maps(examples)
-    result = evaluate(examples, probabilities)
-    assert set(result) == {*PROTOCOLS, "per_image", "mean", "std", "second_observer"}
-    pooled = np.concatenate([one[e.fov] for one, e in zip(probabilities, examples, strict=True)])
-    labels = np.concatenate([e.label[e.fov] for e in examples])
-    assert result["inside_fov"]["auc"] == pytest.approx(sk.roc_auc_score(labels, pooled), abs=1e-6)
-    assert result["whole_image"]["auc"] == pytest.approx(
-        sk.roc_auc_score(np.ravel([e.label for e in examples]), np.ravel(probabilities)), abs=1e-6)
-    assert [one["image"] for one in result["per_image"]] == ["a", "b"]
-    for protocol in PROTOCOLS:
-        assert tuple(result[protocol]) == METRICS
-        each = [one[protocol]["f1"] for one in result["per_image"]]
-        assert result["mean"][protocol]["f1"] == pytest.approx(np.mean(each), abs=1e-6)
-        assert result["std"][protocol]["f1"] == pytest.approx(np.std(each), abs=1e-6)
-        assert result["second_observer"][protocol]["auc"] is None
-        assert 0 < result["second_observer"][protocol]["f1"] < 1
-        cldice = [centreline_dice(found >= 0.5, e.label, e.fov if protocol == "inside_fov" else None)
-                  for found, e in zip(probabilities, examples, strict=True)]
-        assert [one[protocol]["cldice"] for one in result["per_image"]] == pytest.approx(cldice, abs=1e-6)
-        assert min(cldice) <= result[protocol]["cldice"] <= max(cldice)
-    assert result == evaluate(examples, probabilities)
-    assert json.loads(json.dumps(result)) == result
-
-
-def test_pixels_outside_the_field_of_view_change_only_the_whole_image():
-    examples = [example("a", 1)]
-    before = maps(examples)
-    after = [np.where(examples[0].fov, before[0], 0).astype("float32")]
-    found = evaluate(examples, before), evaluate(examples, after)
-    for key in set(METRICS) - {"cldice"}:  # its skeletons are those of the whole map
-        assert found[0]["inside_fov"][key] == found[1]["inside_fov"][key]
-    assert found[0]["whole_image"]["sensitivity"] > found[1]["whole_image"]["sensitivity"]
-
-
-def test_evaluate_without_observer_and_with_bad_maps():
-    examples = [example("a", 1), example("b", 2, second=False)]
-    good = maps(examples)
-    assert evaluate(examples, good)["second_observer"] is None
-    for bad, message in ((good[1] * np.nan, "outside"), (good[1] + 1, "outside"), (good[1][1:], "not")):
-        with pytest.raises(ValueError, match=f"map of b .*{message}"):
-            evaluate(examples, [good[0], bad])
-    with pytest.raises(ValueError, match="zip"):
-        evaluate(examples, good[:1])
 
 
 def test_environment_does_not_import_tensorflow(monkeypatch):
@@ -234,7 +48,6 @@ def command(tmp_path, monkeypatch, stand_in):
     for module in (jobs, release, comparison):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     stand_in(examples)
-    monkeypatch.setattr(synthetic.Procedural, "load", lambda *_: examples)
     monkeypatch.setattr(evaluation.maps, "predict_image", lambda model, image, side: predicted[image.tobytes()])
 
     def build(filters, variant):
@@ -510,7 +323,7 @@ def test_a_network_that_predicts_no_probabilities_is_not_scored(command, tmp_pat
 def test_data_errors_come_before_the_network_is_built(command, tmp_path, capsys, monkeypatch):
     save(tmp_path / "weights")
     missing = UserError("data/DRIVE: no such folder; get it")
-    monkeypatch.setattr(published.Dataset, "load", lambda *_: (_ for _ in ()).throw(missing))
+    monkeypatch.setattr(conftest.Shown, "load", lambda *_: (_ for _ in ()).throw(missing))
     monkeypatch.setattr(FakeModel, "__init__", lambda self: pytest.fail("built"), raising=False)
     assert command() == 2
     assert capsys.readouterr().err == "error: data/DRIVE: no such folder; get it\n"
@@ -524,16 +337,16 @@ def test_flips_are_averaged_and_marked(command, tmp_path, capsys, trained_on):
         photograph = np.frombuffer(image, "uint8").reshape(*found.shape, 3)
         for axes in ((0,), (1,), (0, 1)):  # the replacement finds nothing in mirror images
             command.predicted[np.flip(photograph, axes).tobytes()] = found * 0
-    assert command(weights, "--flips") == 0
-    assert "flips averaged" in capsys.readouterr().out
+    assert command(weights, "--tta") == 0
+    assert "TTA" in capsys.readouterr().out
     other = "" if trained_on == "DRIVE" else "_of_CHASEDB1"
-    results = tmp_path / "results" / "DRIVE" / f"rsan{other}_flips"
+    results = tmp_path / "results" / "DRIVE" / f"rsan{other}_tta"
     assert json.loads((results / "metrics.json").read_text())["tta"] is True
     saved = cv2.imread(str(results / "probabilities" / "01_test.png"), cv2.IMREAD_UNCHANGED)
     expected = next(iter(command.predicted.values())) / 4
     assert abs(saved / 65535 - expected).max() < 1 / 65535
     assert command(weights) == 0
-    assert "flips averaged" not in capsys.readouterr().out
+    assert "TTA" not in capsys.readouterr().out
     assert "tta" not in json.loads((results.with_name(f"rsan{other}") / "metrics.json").read_text())
 
 
@@ -552,35 +365,3 @@ def test_help_names_the_defaults(command, capsys):
         command("--help")
     shown = " ".join(capsys.readouterr().out.split())
     assert "weights/drive_rsan.weights.h5" in shown and "results/<set>/<name of the weights>" in shown
-
-
-@pytest.mark.parametrize("threshold", [0.3, 0.7])
-def test_maps_are_scored_at_the_threshold_asked_for(threshold):
-    examples = [example("one", 1), example("two", 2)]
-    probabilities = maps(examples)
-    result = evaluate(examples, probabilities, threshold)
-    labels, found, fovs = (np.stack(arrays) for arrays in (
-        [one.label for one in examples], probabilities, [one.fov for one in examples]))
-    assert result["inside_fov"]["f1"] == pytest.approx(sk.f1_score(labels[fovs], found[fovs] >= threshold), abs=1e-6)
-    observers = np.stack([one.second for one in examples])
-    wanted = sk.f1_score(labels[fovs], observers[fovs])
-    assert result["second_observer"]["inside_fov"]["f1"] == pytest.approx(wanted, abs=1e-6)
-
-
-def test_the_best_threshold_does_not_depend_on_pixels_outside_the_field_of_view():
-    one = example("one", 1)
-    (probability,) = maps([one])
-    best = best_threshold([one], [probability])
-    vessels_outside = dataclasses.replace(one, label=one.label | ~one.fov)
-    assert best_threshold([vessels_outside], [np.where(one.fov, probability, 0.1)]) == best > 0.1
-
-
-def test_the_best_threshold_is_where_the_mean_f1_of_the_images_is_highest():
-    def of(values, label, fov):
-        fields = np.array([label]), np.array([fov])
-        return Example("one", None, *(field.astype(bool) for field in fields)), np.array([values])
-
-    pairs = [of([0.1, 0.62, 0.72, 0.9, 0.99], [0, 0, 1, 1, 0], [1, 1, 1, 1, 0]),
-             of([0.2, 0.66] * 50, [0, 1] * 50, [1, 1] * 50)]
-    assert best_threshold(*zip(*pairs, strict=True)) == 0.65
-    assert best_threshold(*zip(*pairs[:1], strict=True)) == 0.65

@@ -9,12 +9,12 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
-from test_evaluation import example, maps
+from test_metrics import example, maps, scored
 from test_report import measured
 
 from vessels import UserError
 from vessels.data import published
-from vessels.metrics import evaluate
+from vessels.metrics import to_16_bit
 from vessels.report import bland_altman, page, plots
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -31,10 +31,11 @@ def results(tmp_path):
         for variant in page.NETWORKS:
             folder = tmp_path / dataset.name / variant
             (folder / "probabilities").mkdir(parents=True)
-            scores = evaluate(examples, probabilities)
-            metrics = {**measured(variant, dataset.name, n_images=3), **scores}
+            scores = scored(examples, probabilities)
+            metrics = {**measured(variant, dataset.name, n_images=3), **scores.result()}
             (folder / "metrics.json").write_text(json.dumps(metrics))
-            for name, content in plots.curves(examples, probabilities, metrics).items():
+            histograms = {protocol: counts.histogram for protocol, counts in scores.pooled.items()}
+            for name, content in plots.curves(histograms, metrics).items():
                 (folder / name).write_bytes(content)
             for one, probability in zip(examples, probabilities, strict=True):
                 sixteen = np.round(probability * 65535).astype("uint16")
@@ -100,7 +101,7 @@ def test_measures_are_shown_of_sets_that_have_them(results):
     path = folder / dataset.name / "rsan" / "metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8"))
     for image, one, found in zip(metrics["per_image"], examples, maps(examples), strict=True):
-        image["measures"] = bland_altman.measures(one, found, metrics["threshold"])
+        image["measures"] = bland_altman.measures(one, to_16_bit(found), metrics["threshold"])
     path.write_text(json.dumps(metrics))
     page.write_page(folder, loaded)
     page.write_page_of(path.parent, dataset, metrics, examples)

@@ -4,10 +4,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_evaluation import example, maps
+from test_metrics import example, maps, scored
 
 from vessels.data import published
-from vessels.metrics import evaluate
+from vessels.metrics import to_16_bit
 from vessels.report import plots, tables
 
 import rsan_model
@@ -17,7 +17,7 @@ def measured(variant="rsan", dataset="DRIVE", seed=0, recipe="patches", **change
     examples = [example("01_test", 1), example("02_test", 2)]
     return {"dataset": dataset, "variant": variant, "trained_on": dataset,
             "weights": {"file": "w.h5", "recipe": {"recipe": recipe, "seed": seed, "epochs": 60}},
-            "threshold": 0.5, "n_images": 2, **evaluate(examples, maps(examples)),
+            "threshold": 0.5, "n_images": 2, **scored(examples, maps(examples)).result(),
             "published": {"method": "RSAN (paper)", "scored": "whole_image", "auc": 0.9855}, **changes}
 
 
@@ -53,17 +53,21 @@ def test_markdown_rows_have_equal_widths():
 
 def test_curves_are_the_same_bytes_each_time():
     examples = [example("01_test", 1), example("02_test", 2)]
-    first, second = (plots.curves(examples, maps(examples), measured()) for _ in range(2))
+    first, second = (curves(examples, maps(examples)) for _ in range(2))
     assert first == second and set(first) == {"roc.png", "pr.png", "reliability.png"}
     assert Image.open(io.BytesIO(first["roc.png"])).size == (600, 540)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.2, 1.0])
-def test_curves_of_a_network_that_has_learned_nothing(value):
+def curves(examples, probabilities):
+    scores = scored(examples, probabilities)
+    histograms = {protocol: counts.histogram for protocol, counts in scores.pooled.items()}
+    return plots.curves(histograms, {"threshold": 0.5, **scores.result()})
+
+
+@pytest.mark.parametrize(("value", "count"), [(0.2, 3), (0, 0), (1, 0)])
+def test_curves_of_a_network_that_has_learned_nothing(value, count):
     examples = [example("01_test", 1, second=False)]
-    probabilities = [np.full(examples[0].label.shape, value, "float32")]
-    scores = evaluate(examples, probabilities)
-    assert len(plots.curves(examples, probabilities, scores)) == 3
+    assert len(curves(examples, [np.full(examples[0].label.shape, value, "float32")])) == count
 
 
 def test_agreement_colours():
@@ -71,7 +75,7 @@ def test_agreement_colours():
     everything = np.ones(one.label.shape, "float32")
     for probability, colours in ((one.label, {plots.FOUND}), (everything * 0, {plots.MISSED}),
                                  (everything, {plots.FOUND, plots.FALSE})):
-        shown = plots.agreement(one, probability.astype("float32"))
+        shown = plots.agreement(one, to_16_bit(probability))
         assert {tuple(map(int, pixel)) for pixel in shown[one.fov]} - {(25, 25, 25)} == colours
         assert not shown[~one.fov].any()
 
@@ -79,7 +83,7 @@ def test_agreement_colours():
 @pytest.mark.parametrize("dataset", published.DATASETS, ids=lambda dataset: dataset.key)
 def test_panel_shows_four_tiles_wide_enough_for_a_readme(dataset):
     one = example("01_test", 1, size=dataset.size)
-    picture = Image.open(io.BytesIO(plots.panel(one, one.label.astype("float32"))))
+    picture = Image.open(io.BytesIO(plots.panel(one, to_16_bit(one.label))))
     assert picture.mode == "RGB" and picture.width >= 900
     pixels = np.asarray(picture)
     tile = min(dataset.size[1], 640)
@@ -91,7 +95,7 @@ def test_panel_shows_four_tiles_wide_enough_for_a_readme(dataset):
 
 def test_panel_of_a_small_or_empty_map():
     one = example("01_test", 1)
-    panels = (plots.panel(one, np.full(one.label.shape, value, "float32")) for value in (0, 1))
+    panels = (plots.panel(one, np.full(one.label.shape, value, "uint16")) for value in (0, 65535))
     empty, full = (np.asarray(Image.open(io.BytesIO(panel))) for panel in panels)
     assert empty.shape == full.shape and (empty != full).any()
     assert [(picture == plots.FALSE).all(-1).any() for picture in (empty, full)] == [False, True]

@@ -1,20 +1,22 @@
 """The command behind eval_*.py: predicts maps with given weights, scores them, and writes tables and pictures."""
 
 import argparse
+import contextlib
+import functools
 import json
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from vessels import UserError, add_threshold, exit_code, network
+from vessels import Renamed, UserError, add_threshold, exit_code, network
 from vessels.files import write_atomically
 from vessels.jobs import plan
-from vessels.metrics import evaluate
+from vessels.metrics import Scores, to_16_bit
 from vessels.prediction import external_maps, maps
 from vessels.prediction.flips import average_flips
+from vessels.prediction.precision import with_precision
 from vessels.record import environment, known_widths
 from vessels.report import bland_altman, comparison, page, plots, tables
 
@@ -46,8 +48,12 @@ def parse(dataset, description, argv=None):
                         "that contains it (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="folder for metrics, table, curves, panels and maps (default: "
                         "results/<set>/<name of the weights> for files in weights/, else results/ beside the weights)")
-    parser.add_argument("--flips", action="store_true", help="average the maps of each photograph and its three mirror "
-                        "images: takes four times as long; default folders then end in _flips, and tables say so")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation: average the maps of each "
+                        "photograph and its three mirror images; takes four times as long; default folders then end in "
+                        "_tta")
+    parser.add_argument("--flips", action=Renamed, dest="--tta", help=argparse.SUPPRESS)
+    parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16, which is faster where the "
+                        "processor or GPU has it (default: float32); metrics.json says so")
     parser.add_argument("--synthetic", action="store_true", help="score the weights that "
                         f"`train_{dataset.key}.py --synthetic` wrote, on procedural images; write beside them")
     parser.add_argument("--allow-modified", action="store_true",
@@ -55,8 +61,8 @@ def parse(dataset, description, argv=None):
     parser.add_argument("--allow-seen", action="store_true",
                         help="also score photographs on which the network was trained; every table says so")
     arguments = parser.parse_args(argv)
-    if arguments.maps and (arguments.weights or arguments.synthetic or arguments.flips):
-        parser.error("--maps scores no network: leave WEIGHTS, --flips and --synthetic out")
+    if arguments.maps and (arguments.weights or arguments.synthetic or arguments.tta or arguments.mixed_precision):
+        parser.error("--maps scores no network: leave WEIGHTS, --tta, --mixed-precision and --synthetic out")
     named = general and arguments.sources != list(dataset.sources)
     if arguments.synthetic and (named or arguments.weights or arguments.data_dir):
         parser.error("--synthetic uses its own weights and images: omit any SET, WEIGHTS and --data-dir")
@@ -77,97 +83,58 @@ def main(dataset, default, description, argv=None):
     arguments = parse(dataset, description, argv)
 
     def command():
-        source = None
+        checked = None
         for job in plan(dataset, default, arguments):
-            if job.source != source:
-                source = job.source
-                source.check("test")
-                examples = source.load("test")
-            made = (score_weights(job, examples, arguments.flips) if job.weights
-                    else score_maps(arguments.maps, examples))
-            threshold = arguments.threshold or job.record.get("threshold", 0.5)
-            run_evaluation(job, made, examples, threshold)
+            if job.source != checked:
+                checked = job.source
+                checked.check("test")
+            run(job)
         return 0
 
     return exit_code(command)
 
 
-def score_maps(folder, examples):
-    """Reads maps of any program: `(maps, entries for metrics.json, line to print, seconds)`."""
-    began = time.time()
-    probabilities = external_maps.read_maps(folder, examples)
-    facts = {"variant": folder.resolve().name, "trained_on": "", "maps": folder.resolve().name,
+def from_maps(folder):
+    """The same as `from_network`, for maps of any program in `folder`, a `Path`."""
+    name = folder.resolve().name
+    facts = {"name": f"maps of {name}", "variant": name, "trained_on": "", "maps": name,
              "weights": {"file": None, "sha256": None, "parameters": None, "recipe": {"seed": 0}}}
-    if probabilities[0].dtype == bool:
-        print(f"{folder}: the maps are black and white, so there is no AUC and no curve")
-    return probabilities, facts, f"maps      {folder}", time.time() - began
+    return functools.partial(external_maps.read_map, folder), facts
 
 
-def score_weights(job, examples, flips):
-    """Predicts the maps with the network that the record describes; returns the same as `score_maps`."""
-    dataset, weights, record = job.source, job.weights, job.record
+def from_network(job):
+    """Loads the network that the record of a `Job` describes.
+
+    Returns:
+        `(predict, facts)`. `predict(example)` is the map of an `Example`, float32 `(height, width)` in [0, 1]; `facts`
+        are entries of metrics.json.
+    """
+    record = job.record
     if "network_sha256" in record:
         print(f"network   {network.find(job.network)}", flush=True)
     module = network.load(job.network)
-    model = load_network(module.build, module.load_weights, weights, record)
-    began = time.time()
-    probabilities = predict(dataset, model, examples, weights, record, flips)
+    model = load_network(module.build, module.load_weights, job.weights, record)
+    if job.mixed_precision:
+        model = with_precision(model, True)[0]
+    widths = widths_for(job.source, job.weights, record)
     facts = {
-        "name": record["name"],
+        "name": f"{record['name']}, TTA" if job.tta else record["name"],
         "variant": record["variant"],
         "trained_on": record["dataset"],
         **{key: record[key] for key in ("unfinished",) if key in record},
-        **({"tta": True} if flips else {}),
-        **({"widths": widths.as_record()} if (widths := widths_for(dataset, weights, record)) else {}),
+        **({"tta": True} if job.tta else {}),
+        **({"precision": "bfloat16"} if job.mixed_precision else {}),
+        **({"widths": widths.as_record()} if widths else {}),
         **({"started_from": record["started_from"]["file"]} if "started_from" in record else {}),
-        "weights": {"file": weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
+        "weights": {"file": job.weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
                     "recipe": {**record["recipe"],
                                **{key: record[key] for key in ("loss", "augmentation") if key in record}}},
     }
-    return probabilities, facts, f"weights   {weights}", time.time() - began
 
-
-def run_evaluation(job, made, examples, threshold):
-    """Scores the maps in `made`, writes the results (complete once `metrics.json` exists), and prints the table."""
-    dataset, record, output, seen = job.source, job.record, job.output, job.seen
-    probabilities, facts, source, seconds = made
-    began = time.time()
-    try:
-        scores = evaluate(examples, probabilities, threshold)
-        for one, example, found in zip(scores["per_image"], examples, probabilities, strict=True):
-            one["measures"] = bland_altman.measures(example, found, threshold)
-    except ValueError as error:
-        raise UserError(f"{source.split(maxsplit=1)[1]}: {error}; these cannot be scored, name others") from None
-    scored = time.time()
-    metrics = {
-        "dataset": dataset.name,
-        **facts,
-        **({"seen_in_training": seen} if seen else {}),
-        "threshold": threshold,
-        "n_images": len(examples),
-        **scores,
-        **({"photographs": {photograph.name: photograph.digests["image"] for photograph in dataset.photographs("test")}}
-           if dataset.own else {}),
-        "published": comparison.paper(dataset.name),
-        "environment": environment(predicting=True),
-        "seconds": {"predicting": round(seconds, 2), "scoring": round(scored - began, 2)},
-    }
-    pictures = write_results(output, examples, probabilities, metrics, record)
-    if dataset.own:
-        page.write_page_of(output, dataset, metrics, examples)
-        pictures["index.html"] = b""
-    print(f"{source}\nwritten   {output}/: metrics.json, table.md,\n"
-          f"          {', '.join([*pictures, 'panels/', 'probabilities/'])}\n"
-          f"seconds   {seconds / len(examples):.2f} to predict an image, "
-          f"{scored - began:.2f} to score all {len(examples)}")
-    ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
-    for word, one in (("worst", ranked[0]), ("best", ranked[-1])):
-        print(f"{word:9} {one['image']}: F1 {tables.cell(one['inside_fov']['f1'])} inside the field of view")
-    if dataset.name == "synthetic":
-        print(f"\nSYNTHETIC IMAGES: these scores say nothing about {dataset.title}.")
-    if seen:
-        print(f"\nSEEN IN TRAINING: {', '.join(seen)}; these scores say nothing about other photographs.")
-    print(tables.table(metrics))
+    see = functools.partial(predict, model, job.source, widths)
+    if job.tta:
+        see = functools.partial(average_flips, see)
+    return lambda example: see(example.image, example.fov), facts
 
 
 def widths_for(dataset, weights, record):
@@ -176,40 +143,100 @@ def widths_for(dataset, weights, record):
     return None if as_it_is else known_widths(weights, record)
 
 
-def predict(dataset, model, examples, weights, record, flips=False):
-    """The maps of all examples: list of float32 `(height, width)`; with `flips`, averages over mirror images.
+def predict(model, source, widths, image, fov):
+    """The map of a photograph: float32 `(height, width)`.
 
-    If the network was trained on unscaled images of this set (or synthetic ones of its size), images are padded as in
-    training. Otherwise they are scaled to the size on which the network was trained.
+    Without `widths`, the network was trained on unscaled images of this set (or synthetic ones of its size): the image
+    is padded as in training. Otherwise it is scaled to the `widths` on which the network was trained.
     """
-    widths = widths_for(dataset, weights, record)
+    if not widths:
+        return maps.predict_image(model, image, source.padded)
+    return maps.predict_photograph(model, image, widths, fov=fov).probability
 
-    def see(image, fov):
-        if not widths:
-            return maps.predict_image(model, image, dataset.padded)
-        return maps.predict_photograph(model, image, widths, fov=fov).probability
 
-    probabilities = []
-    for i, example in enumerate(examples):
-        print(f"\rpredicting {i + 1}/{len(examples)} ", end="", file=sys.stderr, flush=True)
-        seen = example.image, example.fov
-        probabilities.append(average_flips(see, *seen) if flips else see(*seen))
+def run(job):
+    """Scores one photograph after the other, writes the results (complete once metrics.json exists), prints the table.
+
+    Nothing of a photograph is kept but counts and scores.
+    """
+    photographs = job.source.photographs("test")
+    photographs[0].load()  # wrong data are said before a network is built
+    predict, facts = from_network(job) if job.weights else from_maps(job.maps)
+    scores = Scores(job.threshold)
+    seconds = {"predicting": 0.0, "scoring": 0.0}
+    for i, photograph in enumerate(photographs, 1):
+        print(f"\rphotograph {i}/{len(photographs)} ", end="", file=sys.stderr, flush=True)
+        example = photograph.load()
+        began = time.time()
+        try:
+            values = to_16_bit(predict(example))
+            predicted = time.time()
+            scored = scores.add(example, values)
+        except ValueError as error:
+            raise UserError(f"{job.weights or job.maps}: the map of {example.name} {error}; it cannot be scored, "
+                            "name others") from None
+        scored["measures"] = bland_altman.measures(example, values, job.threshold)
+        seconds["predicting"] += predicted - began
+        seconds["scoring"] += time.time() - predicted
+        for folder, picture in (("probabilities", plots.png(Image.fromarray(values))),
+                                ("panels", plots.panel(example, values, job.threshold))):
+            write_atomically(job.output / folder / f"{example.name}.png", picture)
     print(file=sys.stderr)
-    return probabilities
+    metrics = {
+        "dataset": job.source.name,
+        **facts,
+        **({"seen_in_training": job.seen} if job.seen else {}),
+        "threshold": job.threshold,
+        "n_images": len(scores.per_image),
+        **scores.result(),
+        **({"photographs": {one.name: one.digests["image"] for one in photographs}} if job.source.own else {}),
+        "published": comparison.paper(job.source.name),
+        "environment": environment(predicting=True),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+    }
+    write_results(job, metrics, scores.pooled)
+    report(job, metrics)
 
 
-def write_results(output, examples, probabilities, metrics, record):
-    """Writes maps, panels, curves and tables, then `metrics.json`. Returns the curves: dict of PNG bytes by name."""
-    for example, probability in zip(examples, probabilities, strict=True):
-        sixteen = Image.fromarray(np.round(probability * 65535.0).astype("uint16"))
-        for folder, picture in (("probabilities", plots.png(sixteen)),
-                                ("panels", plots.panel(example, probability, metrics["threshold"]))):
-            write_atomically(output / folder / f"{example.name}.png", picture)
-    pictures = plots.curves(examples, probabilities, metrics) if probabilities[0].dtype != bool else {}
-    if record.get("history"):
-        pictures["history.png"] = plots.history_plot(record["history"], record["validation"]["epoch"])
+def report(job, metrics):
+    """Prints where the results are, what they took, and the table."""
+    count, seconds = metrics["n_images"], metrics["seconds"]
+    if metrics["whole_image"]["auc"] is None:
+        print("the maps are black and white, so there is no AUC and no curve")
+    print(f"scored    {job.weights or job.maps}\nwritten   {job.output}/: metrics.json, table.md, curves,\n"
+          f"          panels/, probabilities/\n"
+          f"seconds   {seconds['predicting'] / count:.2f} to predict an image, {seconds['scoring'] / count:.2f} to "
+          "score it")
+    ranked = sorted(metrics["per_image"], key=lambda image: image["inside_fov"]["f1"] or 0)
+    for word, image in (("worst", ranked[0]), ("best", ranked[-1])):
+        print(f"{word:9} {image['image']}: F1 {tables.cell(image['inside_fov']['f1'])} inside the field of view")
+    if job.source.name == "synthetic":
+        print(f"\nSYNTHETIC IMAGES: these scores say nothing about {job.source.title}.")
+    if job.seen:
+        print(f"\nSEEN IN TRAINING: {', '.join(job.seen)}; these scores say nothing about other photographs.")
+    print(tables.table(metrics))
+
+
+def write_results(job, metrics, pooled):
+    """Writes curves, tables and, for photographs of a CSV, a page; then metrics.json."""
+    pictures = plots.curves({protocol: counts.histogram for protocol, counts in pooled.items()}, metrics)
+    if job.record.get("history"):
+        pictures["history.png"] = plots.history_plot(job.record["history"], job.record["validation"]["epoch"])
     for name, picture in pictures.items():
-        write_atomically(output / name, picture)
-    write_atomically(output / "table.md", tables.table_markdown(metrics))
-    write_atomically(output / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    return pictures
+        write_atomically(job.output / name, picture)
+    write_atomically(job.output / "table.md", tables.table_markdown(metrics))
+    if job.source.own:
+        page.write_page_of(job.output, job.source, metrics, job.source.load("test"))
+    write_metrics(job.output / "metrics.json", metrics)
+
+
+def write_metrics(path, metrics):
+    """Writes metrics.json, unless it holds the same outcome already: all but the environment and the seconds."""
+    def outcome(text):
+        return {key: value for key, value in json.loads(text).items() if key not in ("environment", "seconds")}
+
+    text = json.dumps(metrics, indent=1) + "\n"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if outcome(path.read_text(encoding="utf-8")) == outcome(text):
+            return
+    write_atomically(path, text)

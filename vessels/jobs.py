@@ -16,18 +16,24 @@ from pretrained import read_record
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One evaluation: maps by `weights`, whose `network` is a module, or (without weights) by another program.
+    """One evaluation: of `weights`, or of the `maps` that another program has written to a folder.
 
-    `source`: the photographs, of its split "test". `record`: the JSON beside the weights; without weights, only
-    "dataset". `output`: folder for the results. `seen`: names of photographs that the network has seen in training.
+    `source`: the photographs, of its split "test". `output`: folder for the results. `threshold`: probability from
+    which a pixel counts as vessel. For weights, `record`: the JSON beside them; `network`: the module that defines the
+    network; `seen`: names of photographs that it has seen in training; `tta`: whether maps are averaged over mirror
+    images; `mixed_precision`: whether it computes in bfloat16.
     """
 
     source: Source
-    weights: Path | None
-    network: str | None
-    record: dict
     output: Path
-    seen: list[str]
+    threshold: float
+    maps: Path | None = None
+    weights: Path | None = None
+    record: dict = dataclasses.field(default_factory=dict)
+    network: str | None = None
+    seen: tuple[str, ...] = ()
+    tta: bool = False
+    mixed_precision: bool = False
 
 
 def plan(dataset, default, arguments):
@@ -39,7 +45,7 @@ def plan(dataset, default, arguments):
     for part in [part.at(arguments.data_dir) for part in parts]:
         if arguments.maps:
             output = arguments.output_dir or arguments.maps / "results" / part.name
-            jobs.append(Job(part, None, None, {"dataset": part.name}, output, []))
+            jobs.append(Job(part, output, arguments.threshold or 0.5, arguments.maps))
         else:
             jobs += weights_plan(dataset, part, default, arguments)
     for i, job in enumerate(jobs):
@@ -85,8 +91,10 @@ def weights_plan(dataset, part, default, arguments):
             raise UserError(f"{weights}: trained on {len(seen)} of the {len(photographs)} photographs of {part.title} "
                             f"({', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''}); score others, or use "
                             "--allow-seen, which marks the scores")
-        output = arguments.output_dir or results_folder(part, weights, record, arguments.flips)
-        jobs.append(Job(synthetic.Procedural(part) if drawn else part, weights, name, record, output, seen))
+        output = arguments.output_dir or results_folder(part, weights, record, arguments.tta)
+        threshold = arguments.threshold or record.get("threshold", 0.5)
+        jobs.append(Job(synthetic.Procedural(part) if drawn else part, output, threshold, None, weights, record, name,
+                        seen, arguments.tta, arguments.mixed_precision))
     return jobs
 
 
@@ -99,13 +107,13 @@ def photographs_seen(photographs, weights, record):
             if photograph.digests["image"] in learned or (known and photograph.pixels in learned)]
 
 
-def results_folder(dataset, weights, record, flips=False):
+def results_folder(dataset, weights, record, tta=False):
     """Output folder for `weights` scored on `dataset`: in the repository's results/, or beside the weights."""
     if weights.parent.resolve() != (ROOT / "weights").resolve():
         known = record["dataset"] in (dataset.name, "synthetic")
-        return weights.parent / ("results" + "_flips" * flips) / ("" if known else dataset.name)
+        return weights.parent / ("results_tta" if tta else "results") / ("" if known else dataset.name)
     name = weights.name.removesuffix(".h5").removesuffix(".weights")
     for one in published.DATASETS:
         if one.name == record["dataset"]:
             name = name.removeprefix(f"{one.key}_") + f"_of_{one.name}" * (one.name != dataset.name)
-    return ROOT / "results" / dataset.name / (name + "_flips" * flips)
+    return ROOT / "results" / dataset.name / (f"{name}_tta" if tta else name)

@@ -8,29 +8,22 @@ from vessels.data.images import decode
 ENDINGS = (".png", ".tif", ".tiff", "_probability.png")  # the last as predict.py writes them
 
 
-def read_maps(folder, examples):
-    """The maps of `examples` in `folder`, named as the photographs: PNG or TIFF, 8 or 16 bit or floating point.
+def read_map(folder, example):
+    """The map of `example` in `folder`, named as the photograph: PNG or TIFF, 8 or 16 bit or floating point.
 
     The folder into which predict.py wrote its maps will do as well.
 
     Args:
         folder: A `Path`.
-        examples: list of `Example`.
+        example: An `Example`.
 
     Returns:
-        list of float32 `(height, width)` in [0, 1]; the largest value of an integer type becomes 1. If all maps are
-        black and white, and so do not rank the pixels, list of bool.
+        float32 `(height, width)` in [0, 1], the largest value of an integer type becomes 1; or bool if the map is black
+        and white, and so does not rank the pixels.
 
     Raises:
-        UserError: A map is missing, has another size or several channels, or holds values outside [0, 1].
+        UserError: The map is missing, has another size or several channels, or holds values outside [0, 1].
     """
-    maps = [read_map(folder, example) for example in examples]
-    if all(np.isin(found, (0, found.max())).all() for found in maps):
-        return [found > 0 for found in maps]
-    return maps
-
-
-def read_map(folder, example):
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the folder of the maps")
     place = (folder / example.name).parent
@@ -48,6 +41,8 @@ def read_map(folder, example):
     if found.shape != example.label.shape:
         sizes = ["x".join(map(str, array.shape[::-1])) for array in (found, example.label)]
         raise UserError(f"{path}: {sizes[0]} pixels, not {sizes[1]} as the photograph; save it in that size")
+    if np.isin(found, (0, found.max())).all():
+        return found > 0
     if found.dtype in (np.uint8, np.uint16):
         return (found / np.float32(np.iinfo(found.dtype).max)).astype("float32")
     if not (found.min() >= 0 and found.max() <= 1):  # NaN is neither

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vessels.data import published
-from vessels.metrics import binary
+from vessels.metrics import level
 from vessels.prediction.measures import measure
 from vessels.report import tables
 from vessels.report.plots import COLOURS, picture
@@ -40,13 +40,13 @@ STYLES = ({"color": COLOURS["whole_image"], "marker": "o", "markersize": 5},
           {"color": COLOURS["inside_fov"], "marker": "X", "markersize": 6})
 
 
-def measures(example, probability, threshold):
+def measures(example, values, threshold):
     """Measures of one image for `metrics.json`, to five significant digits; what needs a vessel is None
     without one.
 
     Args:
         example: An `Example`.
-        probability: float `(height, width)` in [0, 1], or a bool map.
+        values: uint16 `(height, width)`, the map.
         threshold: A pixel counts as vessel if `probability >= threshold`.
 
     Returns:
@@ -55,7 +55,7 @@ def measures(example, probability, threshold):
     def short(value):
         return value if isinstance(value, int) else None if np.isnan(value) else float(f"{value:.5g}")
 
-    masks = {"map": binary(probability, threshold), "label": example.label, "second_observer": example.second}
+    masks = {"map": values >= level(threshold), "label": example.label, "second_observer": example.second}
     return {who: {name: short(value) for name, value in measure(mask, example.fov, example.diameter).items()}
             for who, mask in masks.items() if mask is not None}
 

@@ -29,7 +29,7 @@ FIGURE = ("(a) photograph", *NETWORKS.values(), "(e) label")
 
 
 def probability_map(folder, example):
-    """The map that evaluation wrote to `folder`, float32 `(height, width)` in [0, 1]; UserError if it is missing."""
+    """The map that evaluation wrote to `folder`, uint16 `(height, width)`; UserError if it is missing."""
     path = folder / "probabilities" / f"{example.name}.png"
     found = None
     if path.exists():  # on Windows, cv2.imread cannot open paths with other than the system's letters
@@ -38,7 +38,7 @@ def probability_map(folder, example):
         dataset = next(dataset for dataset in published.DATASETS if dataset.name == folder.parent.name)
         command = dataset.eval_command(f"weights/{dataset.key}_{folder.name}.weights.h5")
         raise UserError(f"{path}: missing or not of this image; make it with `python {command}`")
-    return found.astype("float32") / 65535
+    return found
 
 
 def data_uri(content, kind):
@@ -73,13 +73,13 @@ def scores_table(all_metrics, protocol):
                   for name, scores in tables.all_rows(all_metrics, protocol)])
 
 
-def case(example, probability, scores, word, threshold=0.5):
+def case(example, values, scores, word, threshold=0.5):
     """HTML of one test image: left of the slider the photograph, right of it the layer that the reader chooses."""
     name = html.escape(example.name, quote=True)
-    grey = Image.fromarray((255 * probability).astype("uint8"))
+    grey = Image.fromarray((values >> 8).astype("uint8"))
     layers = {
         "probability": embed(grey, "jpeg", quality=80),
-        "agreement": embed(Image.fromarray(plots.agreement(example, probability, threshold)), "webp", quality=85),
+        "agreement": embed(Image.fromarray(plots.agreement(example, values, threshold)), "webp", quality=85),
         "label": embed(Image.fromarray(255 * example.label.astype("uint8")), "webp", quality=60),
     }
     over = "".join(f"<img class={layer} src='{source}' alt='{layer} of {name}'>" for layer, source in layers.items())
@@ -240,7 +240,8 @@ def write_figure(results_dir, loaded, width=300):
         if not all((results_dir / dataset.name / variant / "metrics.json").exists() for variant in NETWORKS):
             continue
         maps = [probability_map(results_dir / dataset.name / variant, example) for variant in NETWORKS]
-        grey = [np.repeat((255 * plane).astype("uint8")[..., None], 3, 2) for plane in (*maps, example.label)]
+        planes = *((values >> 8).astype("uint8") for values in maps), 255 * example.label.astype("uint8")
+        grey = [np.repeat(plane[..., None], 3, 2) for plane in planes]
         rows.append([example.image, *grey])
     if not rows:
         raise UserError(f"{results_dir}: no set has results of {', '.join(NETWORKS)}")

@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
-from sklearn.calibration import calibration_curve
 
-from vessels.metrics import curve, score
+from vessels.metrics import calibration, curve, histogram, level, score
 from vessels.report.tables import SCORED, cell
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish too.
@@ -23,35 +22,35 @@ def picture(figure):
     return buffer.getvalue()
 
 
-def curves(examples, probabilities, metrics):
+def curves(histograms, metrics):
     """Curves over all pixels for both protocols, with the second observer and the threshold marked.
 
     Args:
-        examples, probabilities: As for `metrics.evaluate`, each label with vessels and background.
-        metrics: The content of metrics.json: the result of `metrics.evaluate`, with `threshold`.
+        histograms: `{protocol: counts}`, see `metrics.histogram`.
+        metrics: The content of metrics.json.
 
     Returns:
-        dict of PNG bytes: "roc.png", "pr.png", "reliability.png".
+        dict of PNG bytes: "roc.png", "pr.png", "reliability.png"; empty without an AUC, as for black and white maps.
     """
+    if metrics["whole_image"]["auc"] is None or metrics["inside_fov"]["auc"] is None:
+        return {}
     figures = [Figure(figsize=(5, 4.5), layout="constrained") for _ in range(3)]
     roc, pr, reliability = (figure.add_subplot() for figure in figures)
     corner = True
     for protocol, colour, line in zip(SCORED, COLOURS.values(), ("-", "--"), strict=True):
-        inside = [example.fov if protocol == "inside_fov" else ... for example in examples]
-        pixels = np.concatenate([one[where] for one, where in zip(probabilities, inside, strict=True)], None)
-        labels = np.concatenate([one.label[where] for one, where in zip(examples, inside, strict=True)], None)
+        counts = histograms[protocol]
         style = {"color": colour, "linestyle": line}
-        draw_curves(roc, pr, pixels, labels, metrics[protocol], SCORED[protocol], style)
-        measured, predicted = calibration_curve(labels, pixels, n_bins=15)
-        reliability.plot(predicted, measured, "o", **style, label=SCORED[protocol])
-        points = {f"threshold {metrics.get('threshold', 0.5):g}": ("o", metrics[protocol])}
+        draw_curves(roc, pr, counts, f"{SCORED[protocol]}, {{}} {{:.4f}}", metrics[protocol], style)
+        pixels, predicted, vessels = calibration(counts)[:, calibration(counts)[0] > 0]
+        reliability.plot(predicted / pixels, vessels / pixels, "o", **style, label=SCORED[protocol])
+        points = {f"threshold {metrics['threshold']:g}": ("o", metrics[protocol])}
         if metrics["second_observer"]:
             points["second observer"] = ("X", metrics["second_observer"][protocol])
         for name, (marker, point) in points.items():
             corner &= point["sensitivity"] > 0.6 and 1 - point["specificity"] < 0.2
             mark = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8,
                     "label": f"{name}, {SCORED[protocol]}", "markeredgecolor": "white"}
-            draw_point(roc, pr, point, labels.mean(), mark)
+            draw_point(roc, pr, point, counts[1].sum() / counts.sum(), mark)
     roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, upper left corner" if corner else "ROC",
             xlim=(0, 0.2 if corner else 1), ylim=(0.6 if corner else 0, 1))
     pr.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision and recall",
@@ -66,15 +65,15 @@ def curves(examples, probabilities, metrics):
     return {name: picture(figure) for name, figure in zip(names, figures, strict=True)}
 
 
-def draw_curves(roc, pr, pixels, labels, scores, scored, style):
-    fps, tps, _ = curve(pixels, labels)
+def draw_curves(roc, pr, counts, label, scores, style):
+    fps, tps = curve(counts)
     # More points than the picture has pixels would only make drawing slower.
     thin = np.unique(np.r_[np.searchsorted(tps, np.linspace(0, tps[-1], 1000)),
                            np.searchsorted(fps, np.linspace(0, fps[-1], 1000)), len(fps) - 1])
     fps, tps = fps[thin], tps[thin]
-    roc.plot(fps / fps[-1], tps / tps[-1], **style, label=f"{scored}, AUC {cell(scores['auc'])}")
+    roc.plot(fps / fps[-1], tps / tps[-1], **style, label=label.format("AUC", scores["auc"]))
     pr.plot(tps / tps[-1], tps / (tps + fps), **style,
-            label=f"{scored}, average precision {cell(scores['average_precision'])}")
+            label=label.format("average precision", scores["average_precision"]))
 
 
 def draw_point(roc, pr, point, share, mark):
@@ -107,21 +106,21 @@ def history_plot(history, exported=None):
     return picture(figure)
 
 
-def agreement(example, probability, threshold=0.5):
+def agreement(example, values, threshold=0.5):
     """uint8 `(height, width, 3)`: vessel pixels inside the field of view in the colours FOUND, MISSED and FALSE."""
-    vessel, label = (probability >= threshold) & example.fov, example.label & example.fov
+    vessel, label = (values >= level(threshold)) & example.fov, example.label & example.fov
     shown = np.zeros((*label.shape, 3), "uint8")
     shown[example.fov] = 25
     shown[vessel & label], shown[label & ~vessel], shown[vessel & ~label] = FOUND, MISSED, FALSE
     return shown
 
 
-def panel(example, probability, threshold=0.5):
+def panel(example, values, threshold=0.5):
     """Photograph, label, probability map and agreement side by side, with the image's scores.
 
     Args:
         example: An `Example`.
-        probability: float `(height, width)` in [0, 1].
+        values: uint16 `(height, width)`, the map.
         threshold: A pixel counts as vessel if `probability >= threshold`.
 
     Returns:
@@ -129,9 +128,9 @@ def panel(example, probability, threshold=0.5):
     """
     height, width = example.label.shape
     size = min(width, 640), round(height * min(1, 640 / width))
-    grey = [cv2.cvtColor((255 * plane).astype("uint8"), cv2.COLOR_GRAY2RGB)
-            for plane in (example.label, probability)]
-    tiles = [example.image, *grey, agreement(example, probability, threshold)]
+    grey = [cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB)
+            for plane in (255 * example.label.astype("uint8"), (values >> 8).astype("uint8"))]
+    tiles = [example.image, *grey, agreement(example, values, threshold)]
     gap, strip = 10, 34
     canvas = Image.new("RGB", (2 * size[0] + gap, 2 * (strip + size[1]) + strip), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=22)
@@ -145,7 +144,7 @@ def panel(example, probability, threshold=0.5):
         draw.rectangle((x, y + 9, x + 16, y + 25), fill=colour)
         draw.text((x + 24, y + strip / 2), word, "black", font, anchor="lm")
         x += 125
-    scores = score(probability, example.label, example.fov, threshold)
+    scores = score(histogram(values, example.label, example.fov), threshold)
     named = {"F1": "f1", "sensitivity": "sensitivity", "specificity": "specificity", "AUC": "auc"}
     caption = "   ".join(["Inside the field of view:", *(f"{k} {cell(scores[v])}" for k, v in named.items())])
     draw.text((4, canvas.height - strip / 2), caption, "black", font, anchor="lm")

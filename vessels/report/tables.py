@@ -48,7 +48,7 @@ def network(metrics):
     else:
         name += {"patches": "", "authors": ", authors' recipe"}.get(recipe, f", {recipe} recipe")
         name += ", all training images" * (options.get("train_on") == "train+validation")
-    name += ", flips averaged" * bool(metrics.get("tta")) + ", unfinished" * metrics.get("unfinished", False)
+    name += ", TTA" * bool(metrics.get("tta")) + ", unfinished" * metrics.get("unfinished", False)
     of = "" if own(metrics) else f"{', trained on' * ('any camera' in name) or ' of'} {title(metrics['trained_on'])}"
     return name + of + marks(metrics)
 

@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from vessels import UserError
 from vessels.data import augmentation, whole_images
 from vessels.data.examples import Example, Source
 from vessels.files import write_atomically
-from vessels.metrics import best_threshold, score
+from vessels.metrics import best_threshold, histogram, score, to_16_bit
 from vessels.prediction.maps import predict_image, predict_photograph
 from vessels.record import finished, write_record
 from vessels.report import plots
@@ -54,11 +53,18 @@ class Run:
         return self.folder / "final.weights.h5"
 
     def maps(self, model):
-        """The probability maps of the validation photographs, as an evaluation predicts them."""
-        if self.source.general:
-            return [predict_photograph(model, example.image, self.source.widths, fov=example.fov).probability
-                    for example in self.validation]
-        return [predict_image(model, example.image, self.source.padded) for example in self.validation]
+        """The maps of the validation photographs, as an evaluation predicts them: list of uint16."""
+        def predict(example):
+            if self.source.general:
+                return predict_photograph(model, example.image, self.source.widths, fov=example.fov).probability
+            return predict_image(model, example.image, self.source.padded)
+
+        return [to_16_bit(predict(example)) for example in self.validation]
+
+    def histograms(self, maps):
+        """Those of `maps` inside the fields of view: list, see `metrics.histogram`."""
+        return [histogram(values, example.label, example.fov)
+                for values, example in zip(maps, self.validation, strict=True)]
 
 
 def train(source, network, recipe, data, run_dir, strategy=None):
@@ -190,8 +196,7 @@ class EpochCallback(keras.callbacks.Callback):
         maps, result = None, {"auc": None, "f1": None}
         if last or not run.source.general or number % 10 == 0:
             maps = run.maps(self.network)
-            labels, fovs = ([getattr(example, name) for example in run.validation] for name in ("label", "fov"))
-            result = score(*(np.concatenate([plane.ravel() for plane in planes]) for planes in (maps, labels, fovs)))
+            result = score(sum(run.histograms(maps)))
             print(f"epoch {number}, validation inside the field of view: AUC {result['auc']:.4f}  "
                   f"F1 {result['f1']:.4f}", flush=True)
         run.history.append({
@@ -220,7 +225,7 @@ def finish(run, model):
     """
     if not finished(run.weights):
         write_history(run.folder, run.history)
-        threshold = best_threshold(run.validation, run.maps(model)) if run.source.general else None
+        threshold = best_threshold(run.histograms(run.maps(model))) if run.source.general else None
         write_record(run.weights, run.description, run.history, True, threshold)
     print(f"weights of epoch {run.history[-1]['epoch']} in {run.weights}\n"
           f"score them: python {run.source.eval_command(run.weights)}")
