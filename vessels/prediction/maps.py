@@ -16,8 +16,9 @@ from vessels.record import full_float32
 HALO = 168
 TILE = 1304  # a field of view 1,250 pixels wide fits into one tile
 MARGIN = 16  # width of the black border around the field of view, in pixels of the network's input
-# Diameters of the whole disc to try if no rim is visible, as multiples of the photograph's longer side.
-NO_RIM = (1.0, 1.25, 1.6)
+# Diameters of the whole disc to try if no rim is visible, as multiples of the photograph's longer side. The first is for
+# ultra-wide fields, whose vessels are finer than a disc of that width would have them.
+NO_RIM = (0.65, 1.0, 1.25, 1.6)
 
 
 def predict_image(model, image, side=None):
