@@ -50,6 +50,9 @@ class SpatialAttention(layers.Layer):
     def build(self, input_shape):
         self.conv.build((*input_shape[:-1], 2))
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def attention(self, inputs, training=False):
         """Attention map that multiplies every channel of `inputs`: float `(batch, height, width, 1)` in [0, 1]."""
         return self.conv((compiled_mean_and_maximum if training else mean_and_maximum)(inputs))

@@ -1,99 +1,25 @@
 """DropBlock (Ghiasi et al., NeurIPS 2018, arXiv:1810.12890), as RSAN uses it after each 3x3 convolution."""
 
-import math
-
-from fused import Setting, compiled  # first: sets what TensorFlow reads on import
+import fused  # first: sets what TensorFlow reads on import
 
 # isort: split
 import keras
 from keras import layers, ops
 
-# The masks of this many channels share one int32. A bit is 1 where a value is dropped.
-PACKED = 16
-# TensorFlow keeps int32 in the host's memory, also between kernels of a GPU.
-STORED = "uint32" if keras.config.backend() == "tensorflow" else "int32"
 
-
-def unpack(dropped, channels):
-    """Mask of `blocks` -> int32 `(batch, height, width, channels)`, 1 where a value is dropped."""
-    dropped = ops.cast(dropped, "int32")
-    bits = ops.bitwise_and(ops.right_shift(ops.expand_dims(dropped, -1), ops.arange(PACKED, dtype="int32")), 1)
-    return ops.reshape(bits, (-1, *ops.shape(dropped)[1:3], dropped.shape[3] * PACKED))[..., :channels]
-
-
-def dilate(seeds, size):
-    """Grows each seed into a block of `size` x `size` bits; removes the padding of `size - 1` rows and columns."""
-    reach = 1
-    while reach < size:
-        step = min(reach, size - reach)
-        seeds = ops.bitwise_or(seeds[:, step:], seeds[:, :-step])
-        seeds = ops.bitwise_or(seeds[:, :, step:], seeds[:, :, :-step])
-        reach += step
-    return seeds
-
-
-@compiled
-def blocks(gaps, height, width, channels, size):
-    """Mask of the dropped values: integers `(batch, height, width, words)`, one bit for each channel.
+def blocks(seeds, size):
+    """Grows each seed into a block.
 
     Args:
-        gaps: float `(batch, count)`, distance from each seed to the next, counted in positions where a block fits.
-        height, width, channels: Shape of the feature map.
+        seeds: bool `(batch, height - size + 1, width - size + 1, channels)`, the upper left corners of the blocks.
         size: Side of a block.
+
+    Returns:
+        float32 `(batch, height, width, channels)`: 1 inside a block, else 0.
     """
-    rows, columns = height - size + 1, width - size + 1
-    words = -(-channels // PACKED)
-    batch = ops.shape(gaps)[0]
-    place = ops.cumsum(ops.cast(gaps, "int32"), axis=1) - 1
-    # Beyond the map, the integer sum may wrap around; the float one is only rounded.
-    inside = (place < rows * columns * channels) & (ops.cumsum(gaps, axis=1) < 2**30)
-    channel = place % channels
-    column = place // channels % columns + size - 1
-    row = place // (channels * columns) + size - 1
-    h, w = height + size - 1, width + size - 1
-    sample = ops.expand_dims(ops.arange(batch, dtype="int32"), 1)
-    index = ((sample * h + row) * w + column) * words + channel // PACKED
-    index = ops.where(inside, index, 0)
-    bit = ops.where(inside, ops.left_shift(ops.ones_like(channel), channel % PACKED), 0)
-    seeds = ops.segment_sum(ops.reshape(bit, (-1,)), ops.reshape(index, (-1,)), batch * h * w * words)
-    return ops.cast(dilate(ops.reshape(seeds, (-1, h, w, words)), size), STORED)
-
-
-@compiled
-def count_dropped(dropped):
-    """Number of the dropped values, float32 `()`."""
-    dropped = ops.cast(dropped, "int32")
-    count = ops.sum(sum(ops.bitwise_and(ops.right_shift(dropped, i), 1) for i in range(PACKED)))
-    return ops.cast(count, "float32")
-
-
-@compiled
-def scale_kept(x, dropped, scale, channels):
-    return x * (ops.cast(1 - unpack(dropped, channels), x.dtype) * ops.cast(scale, x.dtype))
-
-
-def either(some, yes, no):
-    """`yes()` if the tensor `some` is true, else `no()`."""
-    if keras.config.backend() == "jax":  # computes both: for a branch, a GPU waits until the host has read `some`
-        return keras.tree.map_structure(lambda a, b: ops.where(some, a, b), yes(), no())
-    return ops.cond(some, yes, no)
-
-
-def multiply(x, by):
-    """`by(x)`; its gradient is `by` of the upstream gradient.
-
-    The backward pass unpacks the bits again, because a stored float mask would take as much memory as `x`.
-    """
-    @ops.custom_gradient
-    def multiplied(x):
-        def gradient(*args, upstream=None):
-            if upstream is None:
-                (upstream,) = args
-            return by(upstream)
-
-        return by(x), gradient
-
-    return multiplied(x)
+    around = (size - 1, size - 1)
+    seeds = ops.pad(ops.cast(seeds, "float32"), ((0, 0), around, around, (0, 0)))
+    return ops.max_pool(seeds, size, strides=1, padding="valid", data_format="channels_last")
 
 
 @keras.saving.register_keras_serializable(package="rsan")
@@ -142,73 +68,32 @@ class DropBlock2D(layers.Layer):
         if not 0 < value <= 1:
             raise ValueError(f"keep_prob must be in (0, 1], got {value}")
         if self.setting is None:
-            self.setting = Setting(value)
+            self.setting = fused.Setting(value)
         self.setting.assign(value)
 
     def call(self, inputs, training=False):
-        changes = self.setting.variable is not None
-        if not training or (self.keep_prob == 1 and not changes):
+        if not training or (self.keep_prob == 1 and self.setting.variable is None):
             return inputs
-        keep_prob = self.setting.read()
-        batch, height, width = ops.shape(inputs)[:3]
-        height = self._checked(height, width)
-        shape = batch, height, width, 1 if self.sync_channels else inputs.shape[-1]
-        u, gamma = self._draw(keep_prob, *shape)
-        if not changes:
-            dropped, scale = self._dropped(u, gamma, shape)
-            return multiply(inputs, lambda x: scale_kept(x, dropped, scale, shape[3]))
-        some = keep_prob < 1
-        none = ops.zeros((*shape[:3], -(-shape[3] // PACKED)), STORED), ops.ones(())
-        dropped, scale = either(some, lambda: self._dropped(u, gamma, shape), lambda: none)
-        return multiply(inputs, lambda x: either(some, lambda: scale_kept(x, dropped, scale, shape[3]), lambda: x))
-
-    def _checked(self, height, width):
-        """`height`, once both sides are known to hold a block."""
-        message = f"DropBlock's blocks of {self.block_size} are larger than the map: train on larger images"
-        if not isinstance(height * width, int):
-            import tensorflow as tf
-
-            # TensorFlow orders only stateful operations: the draw must wait for this check.
-            check = tf.debugging.assert_greater_equal(ops.minimum(height, width), self.block_size, message)
-            with tf.control_dependencies([check]):
-                return tf.identity(height)
-        if min(height, width) < self.block_size:
-            raise ValueError(f"{message}, or with a smaller block_size; got {height}x{width}")
-        return height
-
-    def _draw(self, keep_prob, batch, height, width, channels):
-        """`(u, gamma)`: a random number in [0, 1) for each possible seed, `(batch, count)`, and their probability."""
-        b = self.block_size
-        area, places = height * width, (height - b + 1) * (width - b + 1)
-        ceil = math.ceil
-        if not isinstance(area, int):  # a tensor: the size is known only when the layer runs
-            ceil = lambda x: ops.cast(ops.ceil(x), "int32")  # noqa: E731
-            area, places = ops.cast(area, "float32"), ops.cast(places, "float32")
+        size = self.block_size
+        batch, height, width, channels = fused.shape_with_sides_of_at_least(size, inputs)
+        if self.sync_channels:
+            channels = 1
+        rows, columns = height - size + 1, width - size + 1  # where a whole block fits
 
         def gamma(keep_prob):
-            return (1 - keep_prob) / b**2 * area / places
+            return (1 - keep_prob) / size**2 * fused.number(height * width) / fused.number(rows * columns)
 
-        # The number of seeds practically never exceeds its mean by more than six standard deviations.
-        expected = places * channels * gamma(self.setting.least if self.setting.variable is not None else keep_prob)
-        count = ceil(expected + 6 * expected**0.5 + 6)
-        return keras.random.uniform((batch, count), seed=self.seed_generator), gamma(keep_prob)
+        if fused.FUSED:
+            most = gamma(self.setting.least if self.setting.variable is not None else self.keep_prob)
+            count = fused.enough_seeds(fused.number(rows * columns) * channels * most)
+            u = keras.random.uniform((batch, count), seed=self.seed_generator)
+            return fused.drop_blocks(inputs, u, gamma(self.setting.read()), size, (height, width, channels))
+        u = keras.random.uniform((batch, rows, columns, channels), seed=self.seed_generator)
+        mask = 1 - blocks(u < gamma(self.setting.read()), size)
+        return inputs * ops.cast(mask / ops.maximum(ops.mean(mask), 1e-7), inputs.dtype)
 
-    def _dropped(self, u, gamma, shape):
-        """`(dropped, scale)`: the mask as `blocks` returns it, and the factor for the values that are kept."""
-        batch, height, width, channels = shape
-        b = self.block_size
-        trials = (height - b + 1) * (width - b + 1) * channels
-        # Clipped so that the logarithm is finite and not zero in float32.
-        if isinstance(gamma, float):
-            log = math.log1p(-min(gamma, 1 - 2**-24))
-        else:
-            log = ops.log1p(-ops.clip(gamma, 2**-60, 1 - 2**-24))
-        # The gaps between successes of Bernoulli trials are geometrically distributed. Drawing gaps makes the cost
-        # proportional to the number of seeds, not of positions. Longer gaps than the map are cut.
-        gaps = ops.minimum(ops.floor(ops.log1p(-u) / log), trials) + 1
-        dropped = blocks(gaps, height, width, channels, b)
-        count = ops.cast(batch, "float32") * ops.cast(height * width * channels, "float32")
-        return dropped, count / ops.maximum(count - count_dropped(dropped), 1)
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def get_config(self):
         return {

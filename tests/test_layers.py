@@ -13,13 +13,20 @@ from conftest import ROOT
 from keras import layers, ops
 from keras.src.testing import TestCase
 
+import fused
 from attention_module import SpatialAttention
-from dropblock import DropBlock2D
+from dropblock import DropBlock2D, blocks
 from fused import BatchNormalization, Conv2DTranspose, NarrowConv2D
 from rsan_model import residual_block, rsab, set_stage
 
 BACKEND = keras.backend.backend()
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow alone")
+
+
+
+@pytest.fixture(params=[True, False], ids=["kernels", "plain"])
+def either_way(request, monkeypatch):
+    monkeypatch.setattr(fused, "FUSED", request.param)
 
 
 def some(*shape, seed=0):
@@ -61,6 +68,19 @@ def test_layers_conform_to_keras(layer, arguments, channels, weights):
         expected_num_trainable_weights=weights[0], expected_num_non_trainable_weights=weights[1],
         expected_num_seed_generators=int(layer is DropBlock2D),
     )
+
+
+@on_tensorflow
+@pytest.mark.parametrize("layer", [SpatialAttention(), DropBlock2D(0.9), BatchNormalization(), NarrowConv2D(2, 3),
+                                   Conv2DTranspose(2, 3, 2)], ids=lambda layer: layer.name)
+def test_layers_see_each_frame_of_a_film(layer):
+    frames = some(2, 3, 16, 24, 4)
+    model = keras.Sequential([keras.Input(frames.shape[1:]), layers.TimeDistributed(layer)])
+    y = model.predict(frames, verbose=0)
+    assert model.output_shape == (None, *y.shape[1:])
+    np.testing.assert_allclose(y[:, 2], layer(frames[:, 2]), atol=1e-6)
+    model.compile("sgd", "mse")
+    assert np.isfinite(model.train_on_batch(frames, y))
 
 
 @pytest.mark.parametrize("saved_under", ["float32", "mixed_bfloat16"])
@@ -153,7 +173,7 @@ def test_transposed_convolution_learns_what_keras_does(case):
 
 
 @pytest.mark.parametrize(("block_size", "channels", "sync"), [(5, 20, False), (1, 3, False), (3, 4, True)])
-def test_gradient_of_dropblock_is_what_it_multiplied_by(block_size, channels, sync):
+def test_gradient_of_dropblock_is_what_it_multiplied_by(block_size, channels, sync, either_way):
     x, upstream = some(2, 16, 24, channels) + 1, some(2, 16, 24, channels, seed=1)
     layer = DropBlock2D(0.8, block_size, sync_channels=sync, seed=3)
 
@@ -167,8 +187,17 @@ def test_gradient_of_dropblock_is_what_it_multiplied_by(block_size, channels, sy
     np.testing.assert_allclose(found, upstream * y / x, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "channels"), [(7, 20), (4, 3), (1, 16)])
+def test_the_kernel_grows_the_same_seeds_into_the_same_blocks(size, channels):
+    gaps = fused.gaps(some(2, 200), 0.01, size, (24, 33, channels))
+    seeds, mask = (fused.unpack(fused.packed_blocks(gaps, 24 - less, 33 - less, channels, grown), channels)
+                   for less, grown in ((size - 1, 1), (0, size)))
+    assert 0.005 < array_of(seeds).mean() < 0.015
+    np.testing.assert_array_equal(array_of(mask), array_of(blocks(seeds, size)))
+
+
 @pytest.mark.parametrize("keep_prob", [1 - 1e-9, 1 - 1e-16, 1e-20])
-def test_dropblock_accepts_extreme_keep_probs(keep_prob):
+def test_dropblock_accepts_extreme_keep_probs(keep_prob, either_way):
     y = array_of(DropBlock2D(keep_prob, seed=1)(np.ones((2, 64, 64, 16), "float32"), training=True))
     # The number of blocks that may cover a position, each with probability 64 ** 2 / 58 ** 2 / 49.
     blocks = np.convolve(np.ones(58), np.ones(7))
@@ -177,12 +206,12 @@ def test_dropblock_accepts_extreme_keep_probs(keep_prob):
 
 
 @pytest.mark.parametrize("keep_prob", [0.9, 0.5, 0.2])
-def test_blocks_of_one_drop_just_the_share_in_each_channel(keep_prob):
+def test_blocks_of_one_drop_just_the_share_in_each_channel(keep_prob, either_way):
     y = array_of(DropBlock2D(keep_prob, 1, seed=1)(np.ones((4, 64, 64, 20), "float32"), training=True))
     np.testing.assert_allclose((y > 0).mean((0, 1, 2)), keep_prob, atol=0.016)  # four standard deviations
 
 
-def test_dropblock_refuses_maps_smaller_than_a_block_only_where_it_drops():
+def test_dropblock_refuses_maps_smaller_than_a_block_only_where_it_drops(either_way):
     for height, width in ((6, 9), (9, 3), (1, 1)):
         x = some(1, height, width, 2)
         with pytest.raises(ValueError, match=f"blocks of 7 are larger than the map.*got {height}x{width}"):
