@@ -1,13 +1,7 @@
 """Trains the general network, for photographs from any camera, on DRIVE and CHASE DB1, or on your own photographs.
 
-    python train_any.py              two hours on one core with AMX, 3 GB of memory
-    python train_any.py --train-on train+validation
-    python train_any.py --train-on train+validation --start runs/any-rsan-0 --patch-size 192 --epochs 12 \\
-        --learning-rate 5e-4 --output-dir runs/any-192
-    python train_any.py --train-on train+validation --start runs/any-192 --patch-size 256 --epochs 16 \\
-        --steps-per-epoch 400 --learning-rate 1e-3 --output-dir runs/any-256
-                                     all three: how weights/any_rsan was trained, but the first two with a
-                                     vessel_weight of 1.5 and 1.2 for DRIVE (see results/README.md)
+    python train_any.py              two and a half hours on one core with AMX, 3 GB of memory
+    python train_any.py --seed 1
     python train_any.py mine.csv DRIVE CHASEDB1
     python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4 \\
         --output-dir runs/mine
@@ -24,7 +18,7 @@ import sys
 from vessels.data.sources import Several
 from vessels.training.config import Recipe, main
 
-RECIPE = Recipe(network="rsan_model", recipe="any", epochs=120, steps_per_epoch=200, batch_size=4, patch_size=128,
+RECIPE = Recipe(network="rsan_model", recipe="any", epochs=60, steps_per_epoch=130, batch_size=4, patch_size=256,
                 keep_prob=0.96, mixed_precision=True)
 
 

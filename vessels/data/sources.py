@@ -11,7 +11,7 @@ from vessels.data.fov import Widths
 
 LEARNED = (published.DRIVE, published.CHASEDB1)  # by the general network, unless other sources are named
 SOURCES = tuple(dataset.name for dataset in LEARNED)
-WIDTHS = Widths((800, 1250))
+WIDTHS = Widths((800, 1250), own_width=(0.5, 0.8), largest=2800)
 
 
 @dataclasses.dataclass(frozen=True)

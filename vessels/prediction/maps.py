@@ -16,8 +16,8 @@ from vessels.record import full_float32
 HALO = 168
 TILE = 1304  # a field of view 1,250 pixels wide fits into one tile
 MARGIN = 16  # width of the black border around the field of view, in pixels of the network's input
-# Diameters of the whole disc to try if no rim is visible, as multiples of the photograph's longer side. The first is for
-# ultra-wide fields, whose vessels are finer than a disc of that width would have them.
+# Diameters of the whole disc to try if no rim is visible, as multiples of the photograph's longer side. The first is
+# for ultra-wide fields, whose vessels are finer than in an ordinary field of that width.
 NO_RIM = (0.65, 1.0, 1.25, 1.6)
 
 
