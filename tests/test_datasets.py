@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+import train_drive
 from vessels import UserError, evaluation
 from vessels.data import custom, published, sources, synthetic
 from vessels.data.fov import estimate_fov
@@ -105,7 +106,7 @@ def test_hrf_is_the_third_set(data_root, capsys):
 
 def test_only_sets_with_a_padded_size_are_learned_from_as_the_authors_did(capsys):
     with pytest.raises(SystemExit):
-        config.parse(HRF, config.Recipe(patch_size=64, keep_prob=0.9), {}, "help", ["--recipe", "authors"])
+        config.parse(HRF, train_drive.RECIPE, {}, "help", ["--recipe", "authors"])
     assert "--recipe authors learns from whole padded images, for which HRF has no size" in capsys.readouterr().err
 
 
