@@ -1,11 +1,8 @@
 """ONNX Runtime instead of Keras: the same maps, only from files that belong to their record."""
 
 import csv
-import functools
 import json
-import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -89,17 +86,3 @@ def test_onnx_runtime_is_chosen_only_where_keras_cannot_be_meant(installed, back
     if backend:
         monkeypatch.setenv("KERAS_BACKEND", backend)
     assert runtimes.only_onnx() is only
-
-
-@pytest.mark.slow
-def test_an_environment_without_keras_predicts(tmp_path):
-    run = functools.partial(subprocess.run, check=True, text=True, capture_output=True)
-    python = tmp_path / ("Scripts" if os.name == "nt" else "bin") / "python"
-    run([sys.executable, "-m", "venv", tmp_path])
-    run([python, "-m", "pip", "install", "--no-compile", "-r", ROOT / "requirements-predict.txt"])
-    installed = {line.split("==")[0].lower() for line in run([python, "-m", "pip", "freeze"]).stdout.splitlines()}
-    assert not installed & {"keras", "tensorflow", "jax", "torch", "matplotlib", "h5py", "scikit-learn"}
-    done = run([python, ROOT / "predict.py", "-o", tmp_path / "out"])
-    assert "as Keras is not installed" in done.stderr and "1 of 1 photographs" in done.stdout
-    refused = subprocess.run([python, ROOT / "predict.py", "--weights", "drive"], capture_output=True, text=True)
-    assert refused.returncode == 2 and "pip install -r requirements.txt" in refused.stderr

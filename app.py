@@ -1,0 +1,158 @@
+"""A page to drop photographs of the retina on, which shows and measures their vessels.
+
+    pip install -r requirements-app.txt
+    python app.py                              # then open http://127.0.0.1:7860
+    GRADIO_SERVER_PORT=8000 python app.py      # another port; GRADIO_SERVER_NAME=0.0.0.0 lets other computers in
+
+ONNX Runtime runs the general network, and everything is done as by predict.py. No other host is asked for anything.
+One photograph is predicted at a time, while others wait. Photographs and results are deleted when their page is closed.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image
+from starlette.middleware import Middleware
+
+from vessels import exit_code
+from vessels.data.fov import Widths
+from vessels.prediction import load_onnx, photographs
+from vessels.prediction.command import SCALES
+from vessels.prediction.maps import resize
+from vessels.prediction.measures import UNITS
+from vessels.prediction.session import Session
+
+WEIGHTS = Path(__file__).parent / "weights/any_rsan.onnx"
+SHOWN = 1600  # longer side in pixels of the pictures on the page; its files have the photograph's own size
+MOST = 50  # photographs at once
+PROGRESS = gr.Progress()
+POLICY = (b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+          b"img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:")
+
+
+def same_host(app):
+    """Middleware that forbids browsers to ask any other host than `app`."""
+    async def answer(scope, receive, send):
+        async def send_policy(message):
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
+            await send(message)
+
+        await app(scope, receive, send_policy)
+
+    return answer
+
+
+def text_of(lines):
+    return gr.update(value="\n".join(map(str, lines)), visible=bool(lines))
+
+
+class Desk:
+    """Answers pages; their files are in `root`, a folder."""
+
+    def __init__(self, root):
+        network = load_onnx(WEIGHTS)
+        self.root, self.sessions, self.network = root, {}, photographs.OneAtATime(network)
+        self.record, self.threshold = network.record, network.threshold
+
+    def close(self, request: gr.Request):
+        if session := self.sessions.pop(request.session_hash, None):
+            session.close()
+
+    def take(self, request: gr.Request, uploads):
+        """Takes uploaded files instead of those that the page had."""
+        self.close(request)
+        if len(uploads) > MOST:
+            raise gr.Error(f"more than {MOST} photographs: drop fewer, or use predict.py", print_exception=False)
+        self.sessions[request.session_hash] = Session(uploads, self.root)
+
+    def session(self, request):
+        if request.session_hash not in self.sessions:
+            raise gr.Error("no photographs: drop some (they are deleted when the connection breaks)")
+        return self.sessions[request.session_hash]
+
+    def options(self, threshold, scale="", size=None):
+        try:
+            given = {scale: SCALES[scale](str(size or 0))} if scale else {}
+        except argparse.ArgumentTypeError as error:
+            raise gr.Error(f"{scale.replace('_', ' ')} {error}", print_exception=False) from None
+        return photographs.Options(Widths.of_record(self.record), threshold, **given)
+
+    def predict(self, request: gr.Request, progress=PROGRESS):
+        """Predicts the photographs of a page. Returns what `drop`, `chosen` and `errors` become."""
+        session, names, errors = self.session(request), [], []
+        for name, error in session.predict(self.network, self.options(self.threshold)):
+            (errors if error else names).append(error or name)
+            progress((len(names) + len(errors), session.count), unit="photographs")
+        return None, gr.update(choices=names, value=(names or [None])[0], visible=len(names) > 1), text_of(errors)
+
+    def show(self, request: gr.Request, chosen, *settings):
+        """What `pictures`, `warnings` and `table` become."""
+        if chosen is None:
+            return None, text_of([]), None
+        session = self.session(request)
+        path, image, result = session.result(session.predicted()[chosen], self.options(*settings))
+        size = [round(min(SHOWN / max(image.shape), 1) * side) for side in image.shape[1::-1]]
+        folder = Path(tempfile.mkdtemp(dir=path.parent))  # a new name, as browsers keep pictures
+        pictures = folder / "photograph.jpg", folder / "vessels.jpg"
+        for picture, array in zip(pictures, (image, result.overlay), strict=True):
+            Image.fromarray(resize(array, *size)).save(picture, quality=90)
+        rows = [f"| {name} | {result.row[name]} | {unit} |" for name, unit in UNITS.items() if name in result.row]
+        return pictures, text_of(result.warnings), "\n".join(["| measure | value | unit |", "| - | - | - |", *rows])
+
+    def write(self, request: gr.Request, threshold, scale, size, progress=PROGRESS):
+        options = self.options(threshold, scale, size)
+        files = self.session(request).write(options, options.made(WEIGHTS, self.record), progress.tqdm)
+        return [str(file) for file in files]
+
+
+def build(desk):
+    """The page, a `gr.Blocks`."""
+    with gr.Blocks(title="Vessels of the retina", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown("# Vessels in photographs of the retina\nFor research, not for diagnosis. Photographs stay on the "
+                    "computer that runs this page, and are deleted when the page is closed. JPEG, PNG, TIFF, GIF, BMP "
+                    "or PPM, of any bit depth, up to 40 megapixels.")
+        with gr.Row():
+            with gr.Column(min_width=320):
+                drop = gr.File(label="Photographs", file_count="multiple", height=160)
+                errors = gr.Textbox(label="Errors", visible=False)
+                chosen = gr.Dropdown(label="Photograph", type="index", visible=False)
+                threshold = gr.Slider(0.01, 0.99, desk.threshold, step=0.01, label="Threshold",
+                                      info="probability from which a pixel counts as vessel")
+                scale = gr.Radio([("unknown", ""), ("degrees across the field of view", "degrees"),
+                                  ("micrometres a pixel", "microns_per_pixel")], value="", label="Scale",
+                                 info="adds lengths in millimetres and widths in micrometres")
+                size = gr.Number(45, label="Degrees, or micrometres a pixel")
+            with gr.Column(min_width=320, scale=2):
+                pictures = gr.ImageSlider(label="Photograph and vessels", interactive=False)
+                warnings = gr.Textbox(label="Warnings", visible=False)
+                table = gr.Markdown()
+                write = gr.Button("Make files: maps, masks, overlays, table")
+                files = gr.File(label="Files", interactive=False, height=260)
+        settings, private = [threshold, scale, size], {"api_visibility": "private"}
+        show = {"fn": desk.show, "inputs": [chosen, *settings], "outputs": [pictures, warnings, table],
+                "show_progress": "hidden", "concurrency_limit": 2, **private}
+        drop.upload(desk.take, drop, None, queue=False, **private).success(
+            desk.predict, None, [drop, chosen, errors], concurrency_limit=1, **private).then(**show)
+        gr.on([chosen.input, threshold.change, scale.input, size.submit, size.blur], trigger_mode="always_last", **show)
+        write.click(desk.write, settings, files, concurrency_limit=1, **private)
+        page.unload(desk.close)
+    return page.queue(max_size=20)
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="rsan-") as root:
+        os.environ |= {"GRADIO_TEMP_DIR": root, "GRADIO_ANALYTICS_ENABLED": "False"}
+        build(Desk(root)).launch(share=False, ssr_mode=False, max_file_size="256mb", footer_links=[],
+                                 app_kwargs={"middleware": [Middleware(same_host)]})
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is deleted
+    sys.exit(exit_code(main))

@@ -1,0 +1,89 @@
+"""Photographs that are predicted once, and then shown, measured and written at any threshold: for app.py."""
+
+import pickle
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from vessels import UserError
+from vessels.data.images import read_photograph
+from vessels.prediction import folders, photographs
+from vessels.prediction.maps import predict_photograph
+
+
+class Session:
+    """Photographs in a folder of their own, and what is predicted of them.
+
+    Args:
+        uploads: Files, which are moved into the folder.
+        root: Where the folder is made.
+
+    Attributes:
+        count: Number of uploads.
+    """
+
+    def __init__(self, uploads, root):
+        self.count, self.folder = len(uploads), Path(tempfile.mkdtemp(dir=root))
+        for number, upload in enumerate(uploads):  # a folder for each, as two may have one name
+            (self.folder / f"{number:04}").mkdir()
+            shutil.move(upload, self.folder / f"{number:04}")
+
+    def close(self):
+        """Deletes all files. A prediction under way ends, as it finds no more photographs."""
+        shutil.rmtree(self.folder)
+
+    def predict(self, model, options):
+        """Yields `(name, error)` of each photograph: a str, and None or the error as predict.py prints it.
+
+        `options` is a `photographs.Options`.
+        """
+        def answer(path):
+            try:
+                with photographs.opencv_errors(path):
+                    image = read_photograph(path)
+                    prediction = predict_photograph(model, image, options.widths, threshold=options.threshold)
+            except UserError as error:
+                return path.name, self.public(error)
+            if path.exists():
+                path.parent.with_suffix(".pickle").write_bytes(pickle.dumps((path, image, prediction)))
+            return path.name, None
+
+        try:
+            yield from folders.in_order(answer, folders.collect(sorted(self.folder.glob("????/*"))))
+        except UserError as error:  # two have one name
+            yield "", self.public(error)
+
+    def public(self, error):
+        """The message of an error, without the folders of this computer: str."""
+        return re.sub(rf"{re.escape(str(self.folder))}.\d{{4}}.", "", str(error))
+
+    def predicted(self):
+        """The photographs without an error, in order: files for `result`."""
+        return sorted(self.folder.glob("*.pickle"))
+
+    def result(self, file, options):
+        """`(path, photograph, photographs.Result)` of one of `predicted`."""
+        path, image, prediction = pickle.loads(file.read_bytes())
+        return path, image, photographs.result_of(image, prediction, options)
+
+    def write(self, options, made, progress=iter):
+        """Writes what predict.py writes into a new folder.
+
+        Args:
+            options: A `photographs.Options`.
+            made: As in `folders.Table`.
+            progress: Function of the files of `predicted`, over whose result is iterated.
+
+        Returns:
+            list of `Path`: the table and the images, of several photographs in one ZIP file.
+        """
+        folder = Path(tempfile.mkdtemp(dir=self.folder)) / "vessels"
+        table = folders.Table(folder, photographs.HEADER, made)
+        writer = photographs.Writer(None, options, table)
+        for file in progress(self.predicted()):
+            path, image, result = self.result(file, options)
+            table.append(writer.write(path, folders.identity(image), result) | {"file": path.name})
+        if len(self.predicted()) == 1:
+            return sorted(folder.iterdir())
+        return [table.path, Path(shutil.make_archive(str(folder), "zip", folder))]
