@@ -64,3 +64,10 @@ def test_only_networks_on_the_published_sets_are_in_the_card(tmp_path):
 
 def test_without_results_the_card_is_still_yaml(tmp_path):
     assert yaml.safe_load(card.model_index(tmp_path)) == {"model-index": []}
+
+
+def test_training_hours_are_those_of_the_records(tmp_path):
+    (tmp_path / "weights").mkdir()
+    record = {"dataset": "DRIVE", "history": [{}] * 60, "wall_time_s": 5400, "environment": {"device": "two cores"}}
+    (tmp_path / "weights" / "drive_rsan.json").write_text(json.dumps(record), encoding="utf-8")
+    assert card.training(tmp_path / "results").splitlines()[2:] == ["| drive_rsan | DRIVE | 60 | 1.5 | two cores |"]

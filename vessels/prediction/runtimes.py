@@ -27,8 +27,8 @@ def load_onnx(path):
     """The network in an .onnx file, for `segment`: an `OnnxNetwork` as the JSON beside the file describes it.
 
     Raises:
-        UserError: A file is missing or broken, or was not exported from the weights that the JSON describes; or ONNX
-            Runtime is missing.
+        WeightsError: A file is missing, or was not exported from the weights that the JSON describes.
+        UserError: The file is broken, or ONNX Runtime is missing.
     """
     from pretrained import read_record  # slow
 

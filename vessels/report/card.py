@@ -1,4 +1,4 @@
-"""The scores in the model card weights/README.md, from results/*/*/metrics.json."""
+"""The tables of the model card weights/README.md, from results/*/*/metrics.json and the records of the weights."""
 
 import json
 
@@ -18,6 +18,17 @@ def by_weights(results_dir):
         if not metrics.get("tta") and "maps" not in metrics:
             found.setdefault(metrics["weights"]["file"].removesuffix(".weights.h5"), []).append(metrics)
     return dict(sorted(found.items()))
+
+
+def training(results_dir):
+    """Markdown table of how long each released network was trained: str; from the JSON files beside `results_dir`."""
+    head = ("weights", "trained on", "epochs", "hours", "processor")
+    lines = [markdown_row(*head), markdown_row(*["---"] * len(head))]
+    for path in sorted((results_dir.parent / "weights").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        lines.append(markdown_row(path.stem, title(record["dataset"]), str(len(record["history"])),
+                                  f"{record['wall_time_s'] / 3600:.1f}", record["environment"]["device"]))
+    return "\n".join(lines) + "\n"
 
 
 def model_index(results_dir):

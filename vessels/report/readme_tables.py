@@ -10,7 +10,7 @@ DOCUMENTS = {
     "results/README.md": {"networks": tables.readme_table, "where this stands": comparison.markdown,
                           "measures": bland_altman.markdown},
     "results/ablation.md": {"ablation": ablation.markdown},
-    "weights/README.md": {"model-index": card.model_index, "figures": card.figures},
+    "weights/README.md": {"model-index": card.model_index, "training": card.training, "figures": card.figures},
 }
 
 
