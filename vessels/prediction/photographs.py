@@ -19,8 +19,8 @@ from vessels.prediction.quality import doubts
 from vessels.record import record_path
 
 SKY_BLUE = np.array([86, 180, 233])  # of Okabe and Ito: colour-blind readers can tell it from a red retina
-# Fields of view that are wider, in pixels, are measured at this width or, if that is more, about as large as the network
-# saw them: their maps hold no finer detail.
+# Fields of view that are wider, in pixels, are measured at this width or, if that is more, about as large as the
+# network saw them: their maps hold no finer detail.
 MEASURED = 1500
 KINDS = ("probability", "mask", "overlay")
 HEADER = ("file", "width", "height", "scale", "confidence", "seconds", "warning", *UNITS, *folders.MADE, "photograph")
