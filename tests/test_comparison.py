@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from test_report import measured
+from conftest import ROOT
+from test_report import measured, write
 
 from vessels.data import published
 from vessels.report import comparison
@@ -15,9 +16,7 @@ from vessels.report import comparison
 def results(tmp_path):
     """RSAN and its backbone on DRIVE."""
     for variant in ("rsan", "backbone"):
-        folder = tmp_path / "DRIVE" / variant
-        folder.mkdir(parents=True)
-        (folder / "metrics.json").write_text(json.dumps(measured(variant)))
+        write(tmp_path, variant, measured(variant))
     return tmp_path
 
 
@@ -41,45 +40,55 @@ def test_quoted_figures_are_the_references():
     assert [(name, {**row, **reference}) for (name, row), (_, reference) in zip(ours, quoted, strict=True)] == ours
 
 
+def rows_of(results, **options):
+    return [(kind, dict(zip(comparison.HEAD, cells, strict=True)))
+            for kind, cells in comparison.methods(results, **options)]
+
+
 def test_published_rows_stand_below_ours_scored_alike(results):
     metrics = measured()
-    for scored, found in comparison.blocks(published.DRIVE, results).items():
-        rows = [dict(zip(comparison.HEAD, cells, strict=True)) for _, cells in found]
-        own = [row for row in rows if row["comparable"] == "ours"]
-        assert [(row["pooling"], row["F1"]) for row in own] == [
-            ("pooled", f"{metrics[scored]['f1']:.4f}"), ("mean over images", f"{metrics['mean'][scored]['f1']:.4f}")]
-        above = None
-        for row in rows:
-            above = row if row["comparable"] == "ours" else above
-            assert row["comparable"] != "yes" or row["pooling"] == above["pooling"], row["network"]
-        assert len(rows) > 4
-
-
-def test_what_is_not_comparable_is_marked(results):
-    found = comparison.blocks(published.DRIVE, results)["whole_image"]
-    kind, cells = next(row for row in found if row[1][0].startswith("FR-UNet"))
-    assert kind == "no" and "no" in cells and "0.8316" in cells and "double threshold" in cells[-1]
-
-
-def test_training_on_validation_images_and_flips_are_said(results):
-    metrics = measured(tta=True)
-    metrics["weights"]["recipe"]["train_on"] = "train+validation"
-    (results / "DRIVE" / "rsan" / "metrics.json").write_text(json.dumps(metrics))
-    kind, cells = comparison.blocks(published.DRIVE, results)["whole_image"][0]
-    assert kind == "ours" and "averaging flips; images 20 training, 0 validation, 20 test" in cells[-2]
-
-
-def test_markdown_has_a_table_for_each_set_with_results(results):
-    text = comparison.markdown(results)
-    assert "### DRIVE, whole image" in text and "### CHASE DB1" not in text and "arXiv:2111.03853" in text
-    tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in tables}) == 1
-    assert comparison.markdown(results / "none") == comparison.short_table(results / "none") == ""
+    found = rows_of(results)
+    mine = [row for kind, row in found if kind == "ours"]
+    assert [(row["pooling"], row["F1"]) for row in mine[:2]] == [
+        ("pooled", f"{metrics['whole_image']['f1']:.4f}"),
+        ("mean over images", f"{metrics['mean']['whole_image']['f1']:.4f}")]
+    above = None
+    for kind, row in found:
+        above = row if kind == "ours" else above
+        assert kind != "yes" or [row[key] for key in ("scored", "pooling")] == [above["scored"], above["pooling"]]
+    other = next(row for kind, row in found if row["network"].startswith("FR-UNet"))
+    assert other["comparable"] == "no" and other["F1"] == "0.8316" and "double threshold" in other["caveat"]
+    assert {kind for kind, _ in rows_of(results, only_comparable=True)} == {"ours", "yes"}
 
 
 def test_short_table_has_four_rows_a_set(results):
     lines = comparison.short_table(results).splitlines()
     names = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines[2:]]
-    assert names == [("DRIVE", "whole image", "rsan (here)"), ("DRIVE", "whole image", "RSAN (paper)"),
-                     ("DRIVE", "inside the field of view", "rsan (here)"),
+    assert names == [("DRIVE", "whole image", "rsan"), ("DRIVE", "whole image", "RSAN (paper)"),
+                     ("DRIVE", "inside the field of view", "rsan"),
                      ("DRIVE", "inside the field of view", "second observer")]
+
+
+def test_reproduction_and_cameras_give_means_over_trainings(results):
+    write(results, "rsan_seed1", measured(seed=1))
+    write(results, "any_rsan", measured(dataset="les_av", trained_on="DRIVE+CHASEDB1", name="general"))
+    names = [line.split(" | ")[1:3] for line in comparison.reproduction(results).splitlines()[2:]]
+    assert names == [["rsan", "2"], ["backbone", "1"], ["RSAN (paper)", ""], ["second observer", ""]]
+    (row,) = comparison.general(results).splitlines()[2:]
+    assert row.startswith("| LES-AV | general | 1 | 2 | ")
+
+
+def test_hrfs_eyes_are_grouped_by_their_names(results):
+    metrics = measured(dataset="HRF", name="general")
+    for image, name, f1 in zip(metrics["per_image"], ("06_h", "06_dr"), (0.9, 0.7), strict=True):
+        image["image"], image["inside_fov"]["f1"] = name, f1
+    write(results, "any_rsan", metrics)
+    rows = [line.split(" | ")[2:4] for line in comparison.groups(results).splitlines() if "| HRF | general" in line]
+    assert rows[1:] == [["healthy eyes: 1, mean", "0.9000"], ["diabetic retinopathy: 1, mean", "0.7000"],
+                        ["glaucoma: 0, mean", "-"]]
+
+
+@pytest.mark.parametrize("make", [comparison.reproduction, comparison.cameras, comparison.methods_table,
+                                  comparison.groups, comparison.short_table])
+def test_tables_are_short_and_empty_without_results(make, tmp_path):
+    assert make(tmp_path) == "" and 0 < len(make(ROOT / "results").splitlines()) - 2 <= 14

@@ -258,7 +258,7 @@ def test_results_that_would_overwrite_others_are_refused(command, tmp_path, caps
 def test_weights_of_an_unfinished_run_are_scored_and_marked(command, tmp_path, capsys):
     assert command(save(tmp_path / "run", "final", unfinished=True)) == 0
     assert "rsan, unfinished" in capsys.readouterr().out
-    assert "| rsan, unfinished (here) |" in (tmp_path / "run" / "results" / "table.md").read_text(encoding="utf-8")
+    assert "| rsan, unfinished |" in (tmp_path / "run" / "results" / "table.md").read_text(encoding="utf-8")
 
 
 def test_another_data_set_is_one_more_instance(command, tmp_path, monkeypatch, capsys):

@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 
@@ -8,14 +9,14 @@ from test_metrics import example, maps, scored
 
 from vessels.data import published
 from vessels.metrics import to_16_bit
-from vessels.report import plots, tables
+from vessels.report import plots, scores, tables
 
 import rsan_model
 
 
 def measured(variant="rsan", dataset="DRIVE", seed=0, recipe="patches", **changes):
     examples = [example("01_test", 1), example("02_test", 2)]
-    return {"dataset": dataset, "variant": variant, "trained_on": dataset,
+    return {"name": variant, "dataset": dataset, "variant": variant, "trained_on": dataset,
             "weights": {"file": "w.h5", "recipe": {"recipe": recipe, "seed": seed, "epochs": 60}},
             "threshold": 0.5, "n_images": 2, **scored(examples, maps(examples)).result(),
             "published": {"method": "RSAN (paper)", "scored": "whole_image", "auc": 0.9855}, **changes}
@@ -108,60 +109,60 @@ def test_history_plot():
     assert plain != marked and Image.open(io.BytesIO(marked)).size == (720, 600)
 
 
-def test_table_of_all_networks(tmp_path):
-    assert tables.readme_table(tmp_path) == ""
-    for dataset, variant in (("CHASEDB1", "rsan"), ("DRIVE", "backbone"), ("DRIVE", "rsan")):
-        folder = tmp_path / dataset / variant
-        folder.mkdir(parents=True)
-        (folder / "metrics.json").write_text(json.dumps(measured(variant, dataset)))
-    lines = tables.readme_table(tmp_path).splitlines()
-    names = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines]
-    assert names[2:6] == [("DRIVE", "whole image", name) for name in
-                          ("rsan (here)", "backbone (here)", "RSAN (paper)", "second observer")]
-    assert len(names) == 2 + 2 * 4 + 2 * 3
+def write(results, folder, metrics):
+    """Writes `metrics` to `results/<set>/<folder>/metrics.json`."""
+    (results / metrics["dataset"] / folder).mkdir(parents=True)
+    (results / metrics["dataset"] / folder / "metrics.json").write_text(json.dumps(metrics))
 
 
-def names_of(networks):
-    return [name for name, _ in tables.all_rows(networks, "inside_fov")][:-2]  # the paper, the second observer
+@pytest.mark.parametrize(("changes", "name"), [
+    ({}, "rsan"),
+    ({"name": "my net"}, "my net"),
+    ({"trained_on": "CHASEDB1"}, "rsan of CHASE DB1"),
+    ({"trained_on": "DRIVE+CHASEDB1", "threshold": 0.55}, "rsan, threshold 0.55"),
+    ({"unfinished": True, "seen_in_training": ["a", "b"]},
+     "rsan, unfinished, 2 of the photographs SEEN IN TRAINING"),
+    ({"trained_on": "", "name": "maps of x"}, "maps of x"),
+])
+def test_a_row_has_the_name_that_is_said_and_what_is_unusual(changes, name):
+    assert tables.label(measured(**changes)) == name
 
 
-def test_seeds_become_a_mean_and_another_set_a_row():
-    networks = [measured(), measured(seed=1), measured("backbone"), measured(trained_on="CHASEDB1"),
-                measured(trained_on="DRIVE+CHASEDB1"), measured("backbone", trained_on="mine", unfinished=True)]
-    networks[1]["inside_fov"] = {**networks[0]["inside_fov"], "f1": networks[0]["inside_fov"]["f1"] - 0.02}
-    assert names_of(networks) == ["rsan (here)", "rsan, mean ± std of 2 seeds", "backbone (here)",
-                                  "rsan of CHASE DB1", "rsan, any camera (here)", "backbone, unfinished of mine"]
-    rows = tables.all_rows(networks, "inside_fov")
-    assert rows[1][1]["f1"] == f"{networks[0]['inside_fov']['f1'] - 0.01:.4f} ± 0.0141"
-    assert rows[1][1]["auc"].endswith("± 0.0000")
+def test_results_of_older_versions_are_called_as_their_folders(tmp_path):
+    metrics = measured()
+    del metrics["name"], metrics["trained_on"]
+    write(tmp_path, "rsan_authors", metrics)
+    assert tables.label(tables.results_of("DRIVE", tmp_path)["rsan_authors"]) == "rsan_authors"
 
 
-def test_no_two_recipes_share_a_name_or_a_mean():
-    networks = [measured(), measured(seed=1), measured(recipe="authors"), measured(recipe="authors", seed=1),
-                measured(seed=2), measured(), measured()]
-    networks[4]["weights"]["recipe"]["epochs"] = 7
-    networks[5]["weights"]["file"] = "copy.h5"
-    networks[6]["weights"]["recipe"]["train_on"] = "train+validation"
-    assert names_of(networks) == [
-        "rsan (here)", "rsan, mean ± std of 2 seeds", "rsan, authors' recipe (here)",
-        "rsan, authors' recipe, mean ± std of 2 seeds", "rsan, epochs 7, seed 2 (here)", "rsan, copy.h5 (here)",
-        "rsan, all training images (here)"]
-    # A key that an older version did not write does not make a different recipe.
-    networks[1]["weights"]["recipe"]["augmentation"] = {"noise": 0.02}
-    assert names_of(networks[:2]) == ["rsan (here)", "rsan, mean ± std of 2 seeds"]
-    networks[0]["weights"]["recipe"]["augmentation"] = {"noise": 0.05}
-    assert names_of(networks[:2]) == ["rsan (here)", "rsan, other augmentation, seed 1 (here)"]
+def test_trainings_of_one_network_are_together_and_have_a_mean(tmp_path):
+    for folder in ("rsan", "rsan_seed1", "rsan_seed2", "rsan_authors", "rsan_seed1_of_CHASEDB1", "rsan_of_CHASEDB1"):
+        write(tmp_path, folder, measured())
+    groups = tables.trainings(tables.results_of("DRIVE", tmp_path))
+    assert {folder: len(seeds) for folder, seeds in groups.items()} == {
+        "rsan": 3, "rsan_authors": 1, "rsan_of_CHASEDB1": 2}
+    seeds = [{"inside_fov": {"f1": value}} for value in (0.8, 0.82)]
+    assert tables.spread(seeds, "inside_fov", "f1") == "0.8100 ± 0.0141"
+    assert tables.spread(seeds[:1], "inside_fov", "f1") == "0.8000"
+    assert tables.spread(seeds, "inside_fov", "a newer metric") == "-"
 
 
-def test_results_of_other_versions_can_be_read(tmp_path, monkeypatch):
-    for folder, metrics in (("new", measured("attention_u_net")), ("authors", measured(recipe="authors")),
-                            ("rsan_seed1", measured(seed=1)), ("rsan", measured())):
-        (tmp_path / "DRIVE" / folder).mkdir(parents=True)
-        (tmp_path / "DRIVE" / folder / "metrics.json").write_text(json.dumps(metrics))
-    found = [metrics for _, metrics in tables.results_of(published.DRIVE, tmp_path)]
-    assert names_of(found) == ["rsan (here)", "rsan, mean ± std of 2 seeds", "attention_u_net (here)",
-                               "rsan, authors' recipe (here)"]
-    monkeypatch.setitem(tables.COLUMNS, "topology", "topology")  # a metric that older results lack
-    assert tables.readme_table(tmp_path).splitlines()[2].endswith("| - |")
-    assert "topology" in tables.table_markdown(found[0]) and "- ± -" in tables.table_markdown(found[0])
-    assert tables.table({**found[0], "dataset": "STARE"}).startswith("\nSTARE, 2 test images")
+def test_scores_csv_has_each_network_set_and_protocol_with_intervals(tmp_path):
+    write(tmp_path, "rsan", measured())
+    write(tmp_path, "any_rsan", older := measured(dataset="CHASEDB1"))
+    del older["whole_image"]["ece"]
+    (tmp_path / "CHASEDB1/any_rsan/metrics.json").write_text(json.dumps(older))
+    rows = list(csv.DictReader(io.StringIO(scores.csv_text(tmp_path))))
+    assert [(row["set"], row["folder"], row["scored"]) for row in rows] == [
+        (name, folder, protocol) for name, folder in (("DRIVE", "rsan"), ("CHASEDB1", "any_rsan"))
+        for protocol in tables.SCORED]
+    assert rows[2]["ece"] == "" and float(rows[0]["ece"]) == measured()["whole_image"]["ece"]
+    for row in rows:
+        assert 0 < float(row["f1_low"]) < float(row["f1_mean"]) < float(row["f1_high"]) < 1
+
+
+def test_interval_of_a_mean_is_that_of_the_normal_distribution():
+    values = np.random.default_rng(1).normal(0.3, 1, (1, 1000))
+    low, high = scores.interval(values)[:, 0] - values.mean()
+    assert (-low, high) == pytest.approx([1.96 * values.std() / 1000**0.5] * 2, rel=0.05)
+    assert np.isnan(scores.interval(np.array([[1, np.nan]]))).all()

@@ -226,7 +226,7 @@ def write_results(job, metrics, pooled):
         write_atomically(job.output / name, picture)
     write_atomically(job.output / "table.md", tables.table_markdown(metrics))
     if job.source.own:
-        page.write_page_of(job.output, job.source, metrics, job.source.load("test"))
+        page.write_page_of(job.output, job.source, metrics)
     write_metrics(job.output / "metrics.json", metrics)
 
 

@@ -8,27 +8,23 @@ from vessels.data import published
 from vessels.report import tables
 
 KEYS = {"f1": "F1", "auc": "AUC"}
-RECIPES = {"patches": "default", "authors": "authors'", "augmented": "augmented"}
+RECIPES = {"": "default", "_authors": "authors'", "_augmented": "augmented"}  # by the ends of folders' names
 HEAD = ("network", "minus", "set", "recipe", *KEYS.values(), "trainings", "trainings of the other")
 
 
-def groups(all_metrics):
-    """The networks of one set that may be compared: `[{variant: [metrics of each seed]}]`, one dict per recipe.
+def groups(results):
+    """The networks of one set that may be compared: `{recipe: {variant: [metrics of each training]}}`.
 
-    Networks trained on another set, averages over flips, unfinished runs, and recipes without a backbone are left out.
+    `results` is that of `tables.results_of`; folders are named after variant and recipe, as rsan_authors.
     """
-    found = []
-    for metrics in all_metrics:
-        if metrics["trained_on"] != metrics["dataset"] or metrics.get("tta") or metrics.get("unfinished"):
-            continue
-        recipe = metrics["weights"]["recipe"]
-        same = (group for group in found
-                if not tables.differences(next(iter(group.values()))[0]["weights"]["recipe"], recipe))
-        group = next(same, None)
-        if group is None:
-            found.append(group := {})
-        group.setdefault(metrics["variant"], []).append(metrics)
-    return [group for group in found if len(group) > 1 and "backbone" in group]
+    trainings = tables.trainings(results)
+    found = {}
+    for recipe in RECIPES:
+        group = {seeds[0]["variant"]: seeds for folder, seeds in trainings.items()
+                 if folder == seeds[0]["variant"] + recipe}
+        if len(group) > 1 and "backbone" in group:
+            found[recipe] = dict(sorted(group.items(), reverse=True))
+    return found
 
 
 def scores_of_images(seeds, key):
@@ -73,7 +69,7 @@ def comparisons(results_dir):
     """
     found = []
     for dataset in published.DATASETS:
-        for group in groups([metrics for _, metrics in tables.results_of(dataset, results_dir)]):
+        for recipe, group in groups(tables.results_of(dataset.name, results_dir)).items():
             pairs = [(variant, reference) for variant in group for reference in group
                      if variant != reference and (variant == "rsan" or reference == "backbone")]
             for variant, reference in pairs:
@@ -82,8 +78,7 @@ def comparisons(results_dir):
                 if len(images) > 1:
                     raise UserError(f"{results_dir / dataset.name}: {variant} and {reference} were scored on different "
                                     "images; evaluate both again")
-                name = seeds[0]["weights"]["recipe"].get("recipe", "patches")
-                found.append({"recipe": RECIPES.get(name, name), "set": dataset.title, "network": variant,
+                found.append({"recipe": RECIPES[recipe], "set": dataset.title, "network": variant,
                               "reference": reference, "trainings": (len(seeds), len(others)), "images": len(*images),
                               **{key: difference(scores_of_images(seeds, key), scores_of_images(others, key))
                                  for key in KEYS}})
@@ -121,6 +116,5 @@ def markdown(results_dir):
     compared = comparisons(results_dir)
     if not compared:
         return ""
-    rows = [HEAD, ["---"] * len(HEAD), *map(cells, compared)]
-    lines = [tables.markdown_row(*row) for row in rows]
-    return "\n".join([*lines, "", *(f"- {text}" for text in conclusions(compared))]) + "\n"
+    texts = "\n".join(f"- {text}" for text in conclusions(compared))
+    return f"{tables.markdown(HEAD, [cells(one) for one in compared])}\n{texts}\n"

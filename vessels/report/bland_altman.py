@@ -26,16 +26,12 @@ SHOWN = {
     "tortuosity": ("tortuosity", 3),
     "fractal_dimension": ("fractal dimension", 3),
 }
-HOW = (
-    "Each measure of the map, at the network's threshold, minus the same measure of the first observer's label, inside "
-    "the field of view: the mean difference over the images and, in brackets, its 95 % limits of agreement, between "
-    "which 95 of 100 such differences are expected (Bland and Altman 1986); r is Pearson's correlation. The columns of "
-    "the second observer show how far two people agree.",
-    "Limits of agreement from few images are uncertain: from 20 images by ±0.8 standard deviations of the differences, "
-    "from 8 by ±1.4. The two eyes of a person count as two images: the eight of CHASE DB1 are of four children. Labels "
-    "are drawn by people, so the differences do not show the error against the eye itself. A network trained on the "
-    "same observer's labels of other images has an advantage over the second observer.",
-)
+HOW = ("Each measure of a map, at the network's threshold, minus that of the first observer's label, inside the field "
+       "of view: the mean difference over the images and, in brackets, its 95 % limits of agreement (Bland and Altman "
+       "1986); r is Pearson's correlation. The second observer shows how far two people agree. From few images, the "
+       "limits are uncertain: by ±0.8 standard deviations for 20, by ±1.4 for 8 (of CHASE DB1: the eyes of four "
+       "children).")
+NETWORK = "any_rsan"  # whose maps predict.py writes
 STYLES = ({"color": COLOURS["whole_image"], "marker": "o", "markersize": 5},
           {"color": COLOURS["inside_fov"], "marker": "X", "markersize": 6})
 
@@ -60,30 +56,25 @@ def measures(example, values, threshold):
             for who, mask in masks.items() if mask is not None}
 
 
-def networks(dataset, results_dir):
-    """Metrics of the RSANs that were trained on this set, alone or with others: list."""
-    found = [metrics for _, metrics in tables.results_of(dataset, results_dir)]
-    return [metrics for metrics in found if tables.own(metrics) and metrics["variant"] == "rsan"]
-
-
 def pairs(all_metrics):
     """Measures to be compared: of the maps of each network of one set, and of the second observer's labels.
 
     Args:
-        all_metrics: list of contents of `metrics.json`. Left out are results without measures, all trainings of a
-            recipe except the first, and comparisons on fewer than three images.
+        all_metrics: list of contents of `metrics.json`. Left out are results without measures, and comparisons on fewer
+            than three images.
 
     Returns:
         dict by name, each `{measure: float (2, images)}`: the first observer's measures, then those compared with them.
     """
     measured = [metrics for metrics in all_metrics if "measures" in metrics["per_image"][0]]
-    sides = [(name, "map", seeds[0]) for name, seeds in tables.grouped(measured)]
+    sides = [(tables.label(metrics), "map", metrics) for metrics in measured]
     sides += [("second observer", "second_observer", metrics) for metrics in measured[:1]]
     found = {}
     for name, who, metrics in sides:
-        images = [one["measures"] for one in metrics["per_image"] if who in one["measures"]]
+        images = [image["measures"] for image in metrics["per_image"] if who in image["measures"]]
         if len(images) >= 3:
-            both = {key: np.array([[one["label"][key], one[who][key]] for one in images], float).T for key in SHOWN}
+            both = {key: np.array([[image["label"][key], image[who][key]] for image in images], float).T
+                    for key in SHOWN}
             found[name] = {key: values[:, ~np.isnan(values).any(axis=0)] for key, values in both.items()}
     return found
 
@@ -100,20 +91,20 @@ def bland_altman(first, other):
 
 
 def table(compared):
-    """`(head, rows)`, lists of str, from the result of `pairs`: a row for each measure, two columns for each name."""
+    """`(head, rows)`, lists of str, from the result of `pairs`: a row for each measure, a column for each name."""
     def number(value, form):
         return "-" if np.isnan(value) else format(value, form)
 
-    head = ["measure", "first observer", *(title for name in compared for title in (name, "r"))]
     rows = []
     for key, (title, decimals) in SHOWN.items():
         first = next(iter(compared.values()))[key][0]
         cells = [title, number(first.mean() if first.size else np.nan, f".{decimals}f")]
         for both in compared.values():
             *span, r = bland_altman(*both[key])
-            cells += ["{} [{}, {}]".format(*(number(value, f"+.{decimals}f") for value in span)), number(r, ".2f")]
+            span = "{} [{}, {}]".format(*(number(value, f"+.{decimals}f") for value in span))
+            cells.append(f"{span}, r {number(r, '.2f')}")
         rows.append(cells)
-    return head, rows
+    return ["measure", "first observer", *compared], rows
 
 
 def conclusions(compared):
@@ -128,20 +119,20 @@ def conclusions(compared):
         biased = [title.split(",")[0] for title, one, other in both if abs(one[0]) > abs(other[0])]
         texts.append(f"{name}, compared with the second observer: narrower limits of agreement in {narrower} of "
                      f"{len(both)} measures, a higher correlation in {closer}, and a larger mean difference in "
-                     f"{len(biased)}{': ' * bool(biased)}{', '.join(biased)}.")
+                     f"{len(biased)}{': ' if biased else ''}{', '.join(biased)}.")
     return texts
 
 
 def markdown(results_dir):
-    """The tables and conclusions of all sets in Markdown: str, empty if nothing was measured."""
-    lines = []
-    for dataset in published.DATASETS:
-        if compared := pairs(networks(dataset, results_dir)):
-            head, rows = table(compared)
-            lines += [f"### {dataset.title}", "",
-                      *(tables.markdown_row(*row) for row in (head, ["---"] * len(head), *rows)), "",
-                      *(f"- {text}" for text in conclusions(compared)), ""]
-    return "\n".join([*lines, *(f"- {text}" for text in HOW)]) + "\n" if lines else ""
+    """Markdown: the measures of the general network's maps on DRIVE and CHASE DB1; empty if nothing was measured."""
+    head, body = ["measure"], [[title] for title, _ in SHOWN.values()]
+    for dataset in published.DATASETS[:2]:
+        results = tables.results_of(dataset.name, results_dir)
+        if compared := pairs([results[NETWORK]] if NETWORK in results else []):
+            (_, *titles), rows = table(compared)
+            head += [f"{dataset.title}: {title}" for title in titles]
+            body = [[*cells, *row[1:]] for cells, row in zip(body, rows, strict=True)]
+    return f"{tables.markdown(head, body)}\n{HOW}\n" if len(head) > 1 else ""
 
 
 def pictures(compared):

@@ -3,7 +3,7 @@
 import json
 
 from vessels.data import published
-from vessels.report.tables import COLUMNS, cell, markdown_row, marks, title
+from vessels.report.tables import COLUMNS, cell, markdown, title
 
 # The names that model hubs use.
 METRICS = {"auc": "roc_auc", "accuracy": "accuracy", "sensitivity": "recall", "specificity": "specificity", "f1": "f1"}
@@ -23,12 +23,12 @@ def by_weights(results_dir):
 def training(results_dir):
     """Markdown table of how long each released network was trained: str; from the JSON files beside `results_dir`."""
     head = ("weights", "trained on", "epochs", "hours", "processor")
-    lines = [markdown_row(*head), markdown_row(*["---"] * len(head))]
+    body = []
     for path in sorted((results_dir.parent / "weights").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        lines.append(markdown_row(path.stem, title(record["dataset"]), str(len(record["history"])),
-                                  f"{record['wall_time_s'] / 3600:.1f}", record["environment"]["device"]))
-    return "\n".join(lines) + "\n"
+        body.append([path.stem, title(record["dataset"]), str(len(record["history"])),
+                     f"{record['wall_time_s'] / 3600:.1f}", record["environment"]["device"]])
+    return markdown(head, body)
 
 
 def model_index(results_dir):
@@ -42,7 +42,7 @@ def model_index(results_dir):
             dataset = metrics["dataset"]
             lines += ["  - task: {type: image-segmentation}",
                       f"    dataset: {{name: {title(dataset)}, type: {dataset.lower()}, split: test}}",
-                      f"    # threshold {metrics['threshold']:g}{', mean of two widths' * ('widths' in metrics)}",
+                      f"    # threshold {metrics['threshold']:g}",
                       "    metrics:"]
             scores = metrics["inside_fov"]
             lines += [f"    - {{type: {kind}, value: {cell(scores[key])}, name: {key} inside the field of view}}"
@@ -52,14 +52,14 @@ def model_index(results_dir):
 
 def figures(results_dir):
     """Markdown table of every weights file on each set: scores inside the field of view, and the worst image. str."""
-    head = ("weights", "scored on", *(COLUMNS[key] for key in METRICS), "F1, mean ± std of images", "worst image, F1")
-    lines = [markdown_row(*head), markdown_row(*["---"] * len(head))]
+    head = ("weights", "scored on", "threshold", *(COLUMNS[key] for key in METRICS), "F1, mean ± std of images",
+            "worst image, F1")
+    body = []
     for name, all_metrics in by_weights(results_dir).items():
         for metrics in all_metrics:
             worst = min(metrics["per_image"], key=lambda image: image["inside_fov"]["f1"])
             mean, std = (metrics[key]["inside_fov"]["f1"] for key in ("mean", "std"))
-            scores = (cell(metrics["inside_fov"][key]) for key in METRICS)
-            lines.append(markdown_row(
-                name + marks(metrics), title(metrics["dataset"]), *scores,
-                f"{cell(mean)} ± {cell(std)}", f"{worst['image']}: {cell(worst['inside_fov']['f1'])}"))
-    return "\n".join(lines) + "\n"
+            body.append([name, title(metrics["dataset"]), f"{metrics['threshold']:g}",
+                         *(cell(metrics["inside_fov"][key]) for key in METRICS), f"{cell(mean)} ± {cell(std)}",
+                         f"{worst['image']}: {cell(worst['inside_fov']['f1'])}"])
+    return markdown(head, body)

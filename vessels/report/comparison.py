@@ -1,14 +1,23 @@
-"""Compares the released networks with published ones, in eight rows and in full, and says how each was scored."""
+"""Tables that compare the released networks: with the paper, on other cameras, with published methods, in groups."""
 
 import json
+
+import numpy as np
 
 from vessels.data import published
 from vessels.files import ROOT
 from vessels.report import tables
 
 FIGURES = ("auc", "accuracy", "sensitivity", "specificity", "f1")
+INSIDE = ("auc", "f1", "cldice")
+THIN = ("f1", "auc", "sensitivity_thin", "sensitivity_thick")
+# Folders in results/<set>/ of the networks in each table.
+REPRODUCTION = ("rsan", "backbone", "backbone_dropblock", "rsan_authors", "backbone_dropblock_authors")
+CAMERAS = ("any_rsan", "drive_chase_rsan", "rsan_of_DRIVE", "rsan_of_CHASEDB1")
+GENERAL = "any_rsan"
+EYES = {"h": "healthy eyes", "dr": "diabetic retinopathy", "g": "glaucoma"}  # by the ends of HRF's names
 HOW = ("pooling", "threshold", "test_time", "split", "comparable", "caveat")
-HEAD = ("network", *(tables.COLUMNS[key] for key in FIGURES), "pooling", "comparable", "how it was scored", "caveat")
+HEAD = ("set", "scored", "network", *(tables.COLUMNS[key] for key in FIGURES), "pooling", "comparable", "caveat")
 POOLINGS = ("pooled", "mean over images", "not stated")
 
 
@@ -23,71 +32,116 @@ def paper(name):
     return next((row for row in rows if row["method"] == "RSAN (paper)"), {})
 
 
+def networks(name, folders, results_dir):
+    """`{folder: [metrics of each training]}` of those `folders` that hold results on the set of this name."""
+    groups = tables.trainings(tables.results_of(name, results_dir))
+    return {folder: groups[folder] for folder in folders if folder in groups}
+
+
+def beside(found, protocol):
+    """Rows of the paper and of the second observer, `[(name, scores)]`, for networks as `networks` returns them."""
+    return [row for seeds in list(found.values())[:1] for row in tables.rows(seeds[0], protocol)[1:]]
+
+
+def reproduction(results_dir):
+    """Markdown: mean and standard deviation over trainings, with the paper and the second observer."""
+    body = []
+    for dataset in published.DATASETS:
+        found = networks(dataset.name, REPRODUCTION, results_dir)
+        for seeds in found.values():
+            body.append([dataset.title, tables.label(seeds[0]), str(len(seeds)),
+                         *(tables.spread(seeds, "whole_image", key) for key in FIGURES),
+                         *(tables.spread(seeds, "inside_fov", key) for key in INSIDE)])
+        for (name, whole), (_, inside) in zip(*(beside(found, protocol) for protocol in tables.SCORED), strict=True):
+            body.append([dataset.title, name, "", *(tables.cell(whole.get(key)) for key in FIGURES),
+                         *(tables.cell(inside.get(key)) for key in INSIDE)])
+    inside = (f"{tables.COLUMNS[key]}, field of view" for key in INSIDE)
+    return tables.markdown(["set", "network", "trainings", *(tables.COLUMNS[key] for key in FIGURES), *inside], body)
+
+
+def cameras(results_dir, folders=CAMERAS):
+    """Markdown: networks on photographs of cameras from which they did not learn, and the general network."""
+    body = [[title, tables.label(seeds[0]), str(len(seeds)), str(seeds[0]["n_images"]),
+             *(tables.spread(seeds, "inside_fov", key) for key in FIGURES)]
+            for name, title in tables.SETS.items() for seeds in networks(name, folders, results_dir).values()]
+    return tables.markdown(["set", "network", "trainings", "images", *(tables.COLUMNS[key] for key in FIGURES)], body)
+
+
+def general(results_dir):
+    """Markdown: the general network on each set."""
+    return cameras(results_dir, [GENERAL])
+
+
 def ours(dataset, results_dir):
-    """Rows, as in results/published.json, of RSAN trained on this set with seed 0, per recipe: pooled and means."""
+    """Rows of RSAN trained on this set with seed 0, as in results/published.json: pooled and means over images."""
     rows = []
-    for _, metrics in tables.results_of(dataset, results_dir):
-        recipe = metrics["weights"]["recipe"]
-        if metrics["variant"] != "rsan" or metrics["trained_on"] != dataset.name or recipe["seed"]:
-            continue
-        training, validation, test = (len(dataset.splits[split]) for split in ("train", "validation", "test"))
-        if recipe.get("train_on") == "train+validation":
-            training, validation = training + validation, 0
-        how = {"threshold": str(metrics["threshold"]), "test_time": "flips" if metrics.get("tta") else "none",
-               "split": f"{training} training, {validation} validation, {test} test",
-               "comparable": "ours", "caveat": ""}
+    for seeds in networks(dataset.name, ["rsan"], results_dir).values():
         for scored in tables.SCORED:
-            name, pooled = tables.rows(metrics, scored)[0]
-            for pooling, scores in zip(POOLINGS, (pooled, metrics["mean"][scored]), strict=False):
-                rows.append({"method": name, "scored": scored, "pooling": pooling, **how, **scores})
+            both = seeds[0][scored], seeds[0]["mean"][scored]
+            rows += [{"method": tables.label(seeds[0]), "scored": scored, "pooling": pooling, "comparable": "ours",
+                      "caveat": "", **scores} for pooling, scores in zip(POOLINGS, both, strict=False)]
     return rows
 
 
-def blocks(dataset, results_dir):
-    """The tables of one set: `{protocol: [(kind, cells)]}`, empty if we have no results.
+def methods(results_dir, only_comparable=False):
+    """`[(kind, cells)]`: our rows and published ones, by set, protocol and pooling; `cells` belong to `HEAD`.
 
-    A published row follows our row that was scored in the same way. `kind` is "ours", or whether the row is
-    comparable, "yes" or "no".
+    `kind` is "ours", or whether the row is comparable, "yes" or "no". With `only_comparable`, rows of ours that have
+    nothing to be compared with are left out, too.
     """
-    if not (found := ours(dataset, results_dir)):
-        return {}
-    words = {True: "yes", False: "no"}
-    found += [{**row, "comparable": words[row["comparable"]]} for row in published_figures().get(dataset.name, [])]
-    found.sort(key=lambda row: POOLINGS.index(row["pooling"]))
-    return {scored: [(row["comparable"], cells(row)) for row in found if row["scored"] == scored]
-            for scored in tables.SCORED}
-
-
-def cells(row):
-    name = ", ".join(str(row[key]) for key in ("method", "year") if key in row)
-    how = f"threshold {row['threshold']}; averaging {row['test_time']}; images {row['split']}"
-    figures = (tables.cell(row.get(key)) for key in FIGURES)
-    return [name, *figures, row["pooling"], row["comparable"], how, row["caveat"]]
-
-
-def markdown(results_dir):
-    """The tables of all sets and the general remarks, in Markdown: str, empty if there are no results."""
-    lines = []
+    found = []
     for dataset in published.DATASETS:
-        for scored, found in blocks(dataset, results_dir).items():
-            lines += [f"### {dataset.title}, {tables.SCORED[scored]}", "", tables.markdown_row(*HEAD),
-                      tables.markdown_row(*["---"] * len(HEAD)), *(tables.markdown_row(*row) for _, row in found), ""]
-    return "\n".join([*lines, *(f"- {text}" for text in published_figures()["field"])]) + "\n" if lines else ""
+        mine = ours(dataset, results_dir)
+        theirs = [{**row, "comparable": "yes" if row["comparable"] else "no"}
+                  for row in published_figures().get(dataset.name, []) if row["comparable"] or not only_comparable]
+        for scored in tables.SCORED if mine else ():
+            for pooling in POOLINGS:
+                alike = [row for row in theirs if (row["scored"], row["pooling"]) == (scored, pooling)]
+                if alike or not only_comparable:
+                    alike = [row for row in mine if (row["scored"], row["pooling"]) == (scored, pooling)] + alike
+                found += [(row["comparable"], cells(dataset, row)) for row in alike]
+    return found
+
+
+def cells(dataset, row):
+    name = ", ".join(str(row[key]) for key in ("method", "year") if key in row)
+    figures = (tables.cell(row.get(key)) for key in FIGURES)
+    return [dataset.title, tables.SCORED[row["scored"]], name, *figures, row["pooling"], row["comparable"],
+            row["caveat"]]
+
+
+def methods_table(results_dir):
+    """Markdown: RSAN and the published methods that were scored alike."""
+    return tables.markdown(HEAD, [cells for _, cells in methods(results_dir, only_comparable=True)])
 
 
 def short_table(results_dir):
     """Markdown, four rows for each set: ours and the paper's, scored as in the paper, then ours and the second
-    observer's, scored as by most others. str, empty if there are no results.
+    observer's, scored as by most others.
     """
-    head = "set", "scored", "network", *(tables.COLUMNS[key] for key in FIGURES)
-    lines = [tables.markdown_row(*head), tables.markdown_row(*["---"] * len(head))]
-    beside = {"whole_image": "RSAN (paper)", "inside_fov": "second observer"}
+    body = []
     for dataset in published.DATASETS:
-        own = [metrics for _, metrics in tables.results_of(dataset, results_dir)
-               if metrics["variant"] == "rsan" and metrics["trained_on"] == dataset.name][:1]
-        for scored, other in beside.items():
-            found = [row for metrics in own for row in tables.rows(metrics, scored)]
-            for name, scores in [*found[:1], *(row for row in found if row[0] == other)]:
-                cells = (tables.cell(scores.get(key)) for key in FIGURES)
-                lines.append(tables.markdown_row(dataset.title, tables.SCORED[scored], name, *cells))
-    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+        for seeds in networks(dataset.name, ["rsan"], results_dir).values():
+            for scored, other in {"whole_image": "RSAN (paper)", "inside_fov": "second observer"}.items():
+                mine, *others = tables.rows(seeds[0], scored)
+                for name, scores in [mine, *(row for row in others if row[0] == other)]:
+                    figures = (tables.cell(scores.get(key)) for key in FIGURES)
+                    body.append([dataset.title, tables.SCORED[scored], name, *figures])
+    return tables.markdown(["set", "scored", "network", *(tables.COLUMNS[key] for key in FIGURES)], body)
+
+
+def groups(results_dir):
+    """Markdown: scores for thin and thick vessels, and for HRF's healthy and diseased eyes."""
+    body = []
+    for name, folder in (("DRIVE", "rsan"), ("CHASEDB1", "rsan"), ("HRF", GENERAL)):
+        for (metrics, *_) in networks(name, [folder], results_dir).values():
+            rows = [row for row in tables.rows(metrics, "inside_fov") if row[0] != "RSAN (paper)"]
+            body += [[tables.title(name), who, f"all {metrics['n_images']}, pooled",
+                      *(tables.cell(scores.get(key)) for key in THIN)] for who, scores in rows]
+            for end, words in EYES.items() if name == "HRF" else ():
+                images = [image["inside_fov"] for image in metrics["per_image"] if image["image"].endswith(f"_{end}")]
+                means = [np.mean([image[key] for image in images]) if images else None for key in THIN]
+                body.append([tables.title(name), rows[0][0], f"{words}: {len(images)}, mean",
+                             *map(tables.cell, means)])
+    head = ["set", "network", "images", "F1", "AUC", "sens., thin vessels", "sens., thick vessels"]
+    return tables.markdown(head, body)

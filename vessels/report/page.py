@@ -13,17 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from vessels import UserError
 from vessels.data import published
 from vessels.files import ROOT, write_atomically
-from vessels.report import ablation, bland_altman, comparison, plots, tables
+from vessels.report import ablation, bland_altman, comparison, plots, scores, tables
 from vessels.report.plots import FALSE, FOUND, MISSED
 
 WIDTH = 560  # width of a picture on the page, in pixels
-# Pictures in results/ that the page shows if they exist: file, heading, caption.
-PICTURES = (
-    ("retina.jpg", "A photograph on which no network here was trained",
-     "A photograph, its vessel probability map, and the vessels drawn on the photograph."),
-    ("retina_attention.jpg", "Spatial attention in the general network, on the same photograph",
-     "For each of the seven blocks: its attention map, and the mean of the features before and after."),
-)
+SHOWN = ("rsan", comparison.GENERAL)  # the first of these folders with results shows its maps
 NETWORKS = {"backbone": "(b) backbone", "backbone_dropblock": "(c) + DropBlock", "rsan": "(d) RSAN"}
 FIGURE = ("(a) photograph", *NETWORKS.values(), "(e) label")
 
@@ -31,14 +25,14 @@ FIGURE = ("(a) photograph", *NETWORKS.values(), "(e) label")
 def probability_map(folder, example):
     """The map that evaluation wrote to `folder`, uint16 `(height, width)`; UserError if it is missing."""
     path = folder / "probabilities" / f"{example.name}.png"
-    found = None
+    values = None
     if path.exists():  # on Windows, cv2.imread cannot open paths with other than the system's letters
-        found = cv2.imdecode(np.frombuffer(path.read_bytes(), "uint8"), cv2.IMREAD_UNCHANGED)
-    if found is None or found.dtype != np.uint16 or found.shape != example.label.shape:
+        values = cv2.imdecode(np.frombuffer(path.read_bytes(), "uint8"), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.shape != example.label.shape:
         dataset = next(dataset for dataset in published.DATASETS if dataset.name == folder.parent.name)
         command = dataset.eval_command(f"weights/{dataset.key}_{folder.name}.weights.h5")
         raise UserError(f"{path}: missing or not of this image; make it with `python {command}`")
-    return found
+    return values
 
 
 def data_uri(content, kind):
@@ -55,194 +49,196 @@ def embed(picture, kind, **options):
 
 
 def table(head, rows, sortable=False):
-    """HTML of a table; `rows` are `(class, cells)`, in plain text."""
+    """HTML of a table; `rows` are lists of cells, in plain text."""
     button = "<button>{}</button>" if sortable else "{}"
     lines = ["<div class=wide><table><thead><tr>"]
     lines += [f"<th scope=col>{button.format(html.escape(title))}</th>" for title in head]
     lines.append("</tr></thead><tbody>")
-    for kind, cells in rows:
+    for cells in rows:
         texts = (html.escape(cell).replace(" ±", "<br>±").replace(" [", "<br>[") for cell in cells)
-        lines.append(f"<tr class='{kind}'>" + "".join(f"<td>{text}</td>" for text in texts) + "</tr>")
+        lines.append(f"<tr>{''.join(f'<td>{text}</td>' for text in texts)}</tr>")
     return "".join(lines) + "</tbody></table></div>"
 
 
-def scores_table(all_metrics, protocol):
-    return table(("network", *tables.COLUMNS.values()),
-                 [("ours" if name.endswith("(here)") else "",
-                   (name, *(tables.cell(scores.get(key)) for key in tables.COLUMNS)))
-                  for name, scores in tables.all_rows(all_metrics, protocol)])
+def case(example, values, image, threshold):
+    """HTML of one photograph: left of the slider it, right of it the layer that the reader chooses.
 
-
-def case(example, values, scores, word, threshold=0.5):
-    """HTML of one test image: left of the slider the photograph, right of it the layer that the reader chooses."""
+    `values`: its map, uint16 `(height, width)`. `image`: its entry in metrics.json.
+    """
     name = html.escape(example.name, quote=True)
-    grey = Image.fromarray((values >> 8).astype("uint8"))
     layers = {
-        "probability": embed(grey, "jpeg", quality=80),
-        "agreement": embed(Image.fromarray(plots.agreement(example, values, threshold)), "webp", quality=85),
+        "probability": embed(Image.fromarray((values >> 8).astype("uint8")), "jpeg", quality=80),
+        "errors": embed(Image.fromarray(plots.agreement(example, values, threshold)), "webp", quality=85),
         "label": embed(Image.fromarray(255 * example.label.astype("uint8")), "webp", quality=60),
     }
     over = "".join(f"<img class={layer} src='{source}' alt='{layer} of {name}'>" for layer, source in layers.items())
     photograph = embed(Image.fromarray(example.image), "jpeg", quality=80)
-    figures = f"F1 {tables.cell(scores['f1'])}, AUC {tables.cell(scores['auc'])}"
+    figures = ", ".join(f"{tables.COLUMNS[key]} {tables.cell(image['inside_fov'][key])}" for key in ("f1", "auc"))
     return (f"<figure class=case id='{name}'><div class=compare><img src='{photograph}' "
             f"alt='photograph {name}'><div class=over>{over}</div><div class=line></div></div>"
             f"<input type=range min=0 max=100 value=50 aria-label='from photograph to prediction, {name}'>"
-            f"<figcaption><b>{name}</b>{word}: {figures} inside the field of view</figcaption></figure>")
+            f"<figcaption><b>{name}</b>: {figures}</figcaption></figure>")
 
 
-def section(found, examples):
-    """HTML of one data set: a table of all networks in `found`, `[(folder, metrics)]`; of the first network also the
-    curves, the scores of each image, and the images."""
-    folder, metrics = found[0]
-    all_metrics = [metrics for _, metrics in found]
-    parts = []
-    for protocol, scored in tables.SCORED.items():
-        parts.append(f"<h3>{metrics['n_images']} test images, {scored}</h3>{scores_table(all_metrics, protocol)}")
-    parts.append("<h3>Curves</h3><div class=curves>")
-    for path in sorted(folder.glob("*.png")):
-        alt = html.escape(f"{path.stem} of {tables.network(metrics)}", quote=True)
-        parts.append(f"<img src='{data_uri(path.read_bytes(), 'png')}' alt='{alt}'>")
-    parts.append("</div>")
-    ranked = sorted(metrics["per_image"], key=lambda one: one["inside_fov"]["f1"] or 0)
-    keys = sorted(tables.COLUMNS, key=lambda key: key != "f1")  # F1, by which the images are ranked, comes first
-    parts.append(f"<h3>Each image, {html.escape(tables.network(metrics))}, inside the field of view</h3>")
-    parts.append(table(("image", *(tables.COLUMNS[key] for key in keys)),
-                       [("", (one["image"], *(tables.cell(one["inside_fov"].get(key)) for key in keys)))
-                        for one in ranked], sortable=True))
-    order = {one["image"]: one["inside_fov"] for one in [*ranked[:2], *reversed(ranked[2:])]}
-    words = {ranked[0]["image"]: ", worst", ranked[-1]["image"]: ", best"}
-    by_name = {example.name: example for example in examples}
-    parts.append("<h3>The two worst images, then the others from best to worst</h3><div class=cases>")
-    parts += [case(by_name[name], probability_map(folder, by_name[name]), scores, words.get(name, ""),
-                   metrics.get("threshold", 0.5))
-              for name, scores in order.items()]
-    return "\n".join([*parts, "</div>"])
-
-
-def part(anchor, title, *content):
-    """A part of the page: `(link for the top of the page, HTML)`."""
-    link = f"<a href='#{anchor}'>{html.escape(title)}</a>"
-    return link, f"<h2 id='{anchor}'>{html.escape(title)}</h2>\n" + "\n".join(content)
+def folded(anchor, title, *content):
+    return f"<details id='{anchor}'><summary>{html.escape(title)}</summary>\n{''.join(content)}</details>"
 
 
 def paragraphs(texts):
     return "".join(f"<p>{html.escape(text)}</p>" for text in texts)
 
 
-def standing_part(results_dir):
-    """Tables of our and published scores, with how each row was scored."""
+def pictures(key, title, folder, metrics, examples):
+    """`(opening, others)`: HTML of the worst, the middle and the best photograph of a set; and of the others, folded.
+
+    `examples`: iterable of `Example`, of which only one at a time is kept.
+    """
+    images = {image["image"]: image for image in metrics["per_image"]}
+    cases = {example.name: case(example, probability_map(folder, example), images[example.name], metrics["threshold"])
+             for example in examples}
+    ranked = sorted(images, key=lambda name: images[name]["inside_fov"]["f1"] or 0)
+    chosen = list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
+    heading = html.escape(f"{title}: worst, middle and best photograph by F1, {tables.label(metrics)}")
+    opening = f"<h2 id='{key}'>{heading}</h2><div class=cases>{''.join(cases[name] for name in chosen)}</div>"
+    others = "".join(cases[name] for name in ranked if name not in chosen)
+    return opening, folded(f"{key}-photographs", f"{title}: the other photographs, from worst to best",
+                           f"<div class=cases>{others}</div>") if others else ""
+
+
+def score_tables(key, title, results):
+    """Folded: all networks on one set, in both protocols, and each photograph of the first of `SHOWN`."""
     content = []
-    for dataset in published.DATASETS:
-        for scored, found in comparison.blocks(dataset, results_dir).items():
-            rows = [(f"words {kind}", cells) for kind, cells in found]
-            content += [f"<h3>{dataset.title}, {tables.SCORED[scored]}</h3>", table(comparison.HEAD, rows)]
-    remarks = paragraphs(comparison.published_figures()["field"])
-    return part("standing", "Comparison with published methods", *content, remarks)
+    for protocol, scored in tables.SCORED.items():
+        rows = [[tables.label(seeds[0]), str(len(seeds)),
+                 *(tables.spread(seeds, protocol, name) for name in tables.COLUMNS)]
+                for seeds in tables.trainings(results).values()]
+        rows += [[name, "", *(tables.cell(scores.get(column)) for column in tables.COLUMNS)]
+                 for name, scores in tables.rows(results[shown(results)], protocol)[1:]]
+        content += [f"<h3>{scored}</h3>", table(("network", "trainings", *tables.COLUMNS.values()), rows)]
+    metrics = results[shown(results)]
+    columns = sorted(tables.COLUMNS, key=lambda name: name != "f1")  # F1, by which they are sorted, comes first
+    images = sorted(metrics["per_image"], key=lambda image: image["inside_fov"]["f1"] or 0)
+    content += [f"<h3>each photograph, {html.escape(tables.label(metrics))}, inside the field of view</h3>",
+                table(("image", *(tables.COLUMNS[name] for name in columns)),
+                      [[image["image"], *(tables.cell(image["inside_fov"].get(name)) for name in columns)]
+                       for image in images], sortable=True)]
+    return folded(f"{key}-scores", f"{title}: scores of all networks and photographs", *content)
+
+
+def shown(results):
+    """The folder whose maps are shown: the first of `SHOWN`, or the first that there is."""
+    return next((folder for folder in SHOWN if folder in results), next(iter(results)))
+
+
+def methods_part(results_dir):
+    return folded("methods", "Comparison with published methods",
+                  table(comparison.HEAD, [cells for _, cells in comparison.methods(results_dir)]),
+                  paragraphs(comparison.published_figures()["field"]))
 
 
 def ablation_part(results_dir):
-    """Networks minus those that lack DropBlock or attention, with intervals; None if there is nothing to compare."""
+    """Networks minus those that lack DropBlock or attention, with intervals; empty if there is nothing to compare."""
     compared = ablation.comparisons(results_dir)
-    if not compared:
-        return None
     how = ("Inside the field of view, in thousandths: mean difference over the test images and trainings and, in "
            "brackets, its 95 % interval, from paired images and, if there are several, from trainings.")
-    return part("ablation", "The effect of attention and DropBlock", paragraphs([how]),
-                table(ablation.HEAD, [("", ablation.cells(one)) for one in compared]),
-                paragraphs(ablation.conclusions(compared)))
+    return folded("ablation", "The effect of attention and DropBlock", paragraphs([how]),
+                  table(ablation.HEAD, [ablation.cells(one) for one in compared]),
+                  paragraphs(ablation.conclusions(compared))) if compared else ""
 
 
-def transfer_part(results_dir):
-    """Networks trained on other sets, or on several, below the set's own network; None if there are none."""
-    rows = []
-    for dataset in published.DATASETS:
-        found = [metrics for _, metrics in tables.results_of(dataset, results_dir)]
-        foreign = [metrics for metrics in found if metrics["trained_on"] != dataset.name]
-        for metrics in [*(one for one in found[:1] if one not in foreign), *foreign] if foreign else ():
-            name, scores = tables.rows(metrics, "inside_fov")[0]
-            rows.append(("" if metrics in foreign else "ours",
-                         (name, dataset.title, *(tables.cell(scores.get(key)) for key in tables.COLUMNS))))
-    how = ("Inside the field of view. The networks were not retrained: photographs are scaled so that the field of "
-           "view is as wide as in the network's training. The network trained on the set itself is in bold.")
-    return part("transfer", "Transfer to another set", paragraphs([how]),
-                table(("network", "set", *tables.COLUMNS.values()), rows)) if rows else None
-
-
-def measures_part(sets):
-    """Measures of maps compared with labels; `sets` is `[(title, metrics of its networks)]`; None without measures."""
-    shown = []
-    for title, all_metrics in sets:
-        if compared := bland_altman.pairs(all_metrics):
-            head, rows = bland_altman.table(compared)
-            shown += [f"<h3>{html.escape(title)}, {all_metrics[0]['n_images']} test images</h3>",
-                      table(head, [("", cells) for cells in rows]), paragraphs(bland_altman.conclusions(compared)),
-                      "<div class=curves>"]
-            shown += [f"<img src='{data_uri(content, 'png')}' alt='{name}: scatter and Bland-Altman plot'>"
-                      for name, content in bland_altman.pictures(compared).items()] + ["</div>"]
+def measures_part(key, title, all_metrics):
+    """Measures of maps compared with those of labels; empty without measures."""
+    if not (compared := bland_altman.pairs(all_metrics)):
+        return ""
+    plotted = "".join(f"<img src='{data_uri(content, 'png')}' alt='{name}: scatter and Bland-Altman plot'>"
+                      for name, content in bland_altman.pictures(compared).items())
     lines = ("In the plots, grey lines mark equality, solid lines mean differences, and dashed lines their limits of "
              "agreement.")
-    return part("measures", "Measures", paragraphs([*bland_altman.HOW, lines]), *shown) if shown else None
+    return folded(f"{key}-measures", f"{title}: measures of maps and of labels", table(*bland_altman.table(compared)),
+                  paragraphs([*bland_altman.conclusions(compared), bland_altman.HOW, lines]),
+                  f"<div class=curves>{plotted}</div>")
 
 
-def pictures_part(results_dir):
-    """The pictures in `PICTURES` that `results_dir` contains; None if there are none."""
-    shown = []
-    for name, title, caption in PICTURES:
-        if (path := results_dir / name).exists():
-            kind = path.suffix[1:].replace("jpg", "jpeg")
-            shown.append(f"<h3>{html.escape(title)}</h3><figure class=picture>"
-                         f"<img src='{data_uri(path.read_bytes(), kind)}' alt='{html.escape(title, quote=True)}'>"
-                         f"<figcaption>{html.escape(caption)}</figcaption></figure>")
-    return part("pictures", "Pictures", *shown) if shown else None
+def curves_part(key, title, folder):
+    plotted = "".join(f"<img src='{data_uri(path.read_bytes(), 'png')}' alt='{path.stem}'>"
+                      for path in sorted(folder.glob("*.png")))
+    return folded(f"{key}-curves", f"{title}: curves", f"<div class=curves>{plotted}</div>")
 
 
-def write_page(results_dir, loaded):
-    """Writes `<results_dir>/index.html`, self-contained; `loaded`: `[(dataset, its test examples)]`."""
-    measured = [(dataset.title, bland_altman.networks(dataset, results_dir)) for dataset, _ in loaded]
-    parts = [standing_part(results_dir), ablation_part(results_dir), transfer_part(results_dir),
-             measures_part(measured), pictures_part(results_dir)]
-    sets = [part(dataset.key, dataset.title, section(tables.results_of(dataset, results_dir), examples))
-            for dataset, examples in loaded]
-    about = ("This page was made from <code>results/*/*/metrics.json</code> and the probability maps beside them by "
-             "<code>python -m vessels.report</code>. It shows photographs of data sets that may not be redistributed: "
-             "do not publish it.")
-    fill(results_dir / "index.html", " and ".join(dataset.title for dataset, _ in loaded), about, parts, sets)
+def overview(results_dir, sources):
+    """The plot of F1 and AUC of all networks on the sets on which they were trained: HTML."""
+    drawn = {}
+    for source in sources:
+        results = {folder: metrics for folder, metrics in tables.results_of(source.name, results_dir).items()
+                   if tables.own(metrics) and "_seed" not in folder}
+        if results:
+            intervals = {tables.label(metrics): scores.mean_and_interval(metrics, "whole_image", plots.PLOTTED)
+                         for metrics in results.values()}
+            others = tables.rows(results[shown(results)], "whole_image")[1:]
+            drawn[source.title] = plots.Scored(intervals, dict(others))
+    how = ("F1 and AUC over whole images, as the paper scored: mean over the images with its 95 % interval. Lines: "
+           "the paper, and the second observer, whose label has no AUC.")
+    if not drawn:
+        return ""
+    source = data_uri(plots.overview(drawn), "png")
+    return (f"<figure class=picture><img src='{source}' alt='F1 and AUC of each network'>"
+            f"<figcaption>{how}</figcaption></figure>")
 
 
-def write_page_of(folder, dataset, metrics, examples):
+def write_page(results_dir, sources):
+    """Writes `<results_dir>/index.html`, self-contained, with the test photographs of `sources`."""
+    openings, details = [], []
+    for source in sources:
+        results = tables.results_of(source.name, results_dir)
+        folder = shown(results)
+        opening, others = pictures(source.key, source.title, results_dir / source.name / folder, results[folder],
+                                   loaded(source))
+        openings.append(opening)
+        details += [others, score_tables(source.key, source.title, results),
+                    measures_part(source.key, source.title, [results[name] for name in SHOWN if name in results]),
+                    curves_part(source.key, source.title, results_dir / source.name / folder)]
+    about = ("Made by <code>python -m vessels.report</code> from <code>results/*/*/metrics.json</code> and the maps "
+             "beside them. It shows photographs of data sets that may not be redistributed: do not publish "
+             "it.")
+    fill(results_dir / "index.html", " and ".join(source.title for source in sources), about,
+         [*openings, overview(results_dir, sources), methods_part(results_dir), ablation_part(results_dir), *details])
+
+
+def write_page_of(folder, source, metrics):
     """Writes `<folder>/index.html`, self-contained: this one evaluation, with its photographs."""
     about = "This page shows the photographs that were scored: publish it only where you may publish them."
-    fill(folder / "index.html", html.escape(dataset.title), about, [measures_part([(dataset.title, [metrics])])],
-         [part(dataset.key, dataset.title, section([(folder, metrics)], examples))])
+    opening, others = pictures(source.key, source.title, folder, metrics, loaded(source))
+    fill(folder / "index.html", html.escape(source.title), about,
+         [opening, others, score_tables(source.key, source.title, {folder.name: metrics}),
+          measures_part(source.key, source.title, [metrics]), curves_part(source.key, source.title, folder)])
 
 
-def fill(path, titles, about, parts, sets):
-    parts = [made for made in parts if made]
+def loaded(source):
+    """The test photographs of a source, one at a time."""
+    return (photograph.load() for photograph in source.photographs("test"))
+
+
+def fill(path, titles, about, parts):
     template = string.Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
     colours = {name: f"rgb{colour}" for name, colour in
                (("found", FOUND), ("missed", MISSED), ("false", FALSE))}
-    page = template.substitute(
-        titles=titles, about=about, **colours, links=" ".join(link for link, _ in parts + sets),
-        overview="\n".join(content for _, content in parts), sections="\n".join(content for _, content in sets),
-    )
-    write_atomically(path, page)
+    write_atomically(path, template.substitute(titles=titles, about=about, **colours, content="\n".join(parts)))
 
 
-def write_figure(results_dir, loaded, width=300):
+def write_figure(results_dir, sources, width=300):
     """Writes `<results_dir>/figure.png`, the paper's Results figure: a row for each set, with the columns of FIGURE.
 
     It shows the first test image of each set with results of all three networks. UserError if there is no such set, or
     if a map is missing.
     """
     rows = []
-    for dataset, (example, *_) in loaded:
-        if not all((results_dir / dataset.name / variant / "metrics.json").exists() for variant in NETWORKS):
+    for source in sources:
+        if not all((results_dir / source.name / variant / "metrics.json").exists() for variant in NETWORKS):
             continue
-        maps = [probability_map(results_dir / dataset.name / variant, example) for variant in NETWORKS]
+        example = next(loaded(source))
+        maps = [probability_map(results_dir / source.name / variant, example) for variant in NETWORKS]
         planes = *((values >> 8).astype("uint8") for values in maps), 255 * example.label.astype("uint8")
-        grey = [np.repeat(plane[..., None], 3, 2) for plane in planes]
-        rows.append([example.image, *grey])
+        rows.append([example.image, *(np.repeat(plane[..., None], 3, 2) for plane in planes)])
     if not rows:
         raise UserError(f"{results_dir}: no set has results of {', '.join(NETWORKS)}")
     heights = [round(row[0].shape[0] * width / row[0].shape[1]) for row in rows]
@@ -256,9 +252,7 @@ def write_figure(results_dir, loaded, width=300):
         top += height + gap
     for i, title in enumerate(FIGURE):
         draw.text((i * (width + gap) + width / 2, top + strip / 2), title, "black", font, anchor="mm")
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
-    write_atomically(results_dir / "figure.png", buffer.getvalue())
+    write_atomically(results_dir / "figure.png", plots.png(canvas))
 
 
 def write(results_dir=ROOT / "results"):
@@ -267,16 +261,17 @@ def write(results_dir=ROOT / "results"):
     Returns:
         list of str, a line for each: written, or left out and why.
     """
-    lines, loaded = [], []
+    lines, sources = [], []
     for dataset in published.DATASETS:
         if any((results_dir / dataset.name).glob("*/metrics.json")):
             try:
-                loaded.append((dataset, dataset.load("test")))
+                dataset.photographs("test")
+                sources.append(dataset)
             except UserError as error:
                 lines.append(f"left out {dataset.title}: {error}")
-    for name, make in (("index.html", write_page), ("figure.png", write_figure)) if loaded else ():
+    for name, make in (("index.html", write_page), ("figure.png", write_figure)) if sources else ():
         try:
-            make(results_dir, loaded)
+            make(results_dir, sources)
             lines.append(f"written {results_dir / name}")
         except UserError as error:
             lines.append(f"left out {name}: {error}")

@@ -1,5 +1,6 @@
 """Draws curves, panels and training histories."""
 
+import dataclasses
 import io
 
 import cv2
@@ -8,10 +9,11 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from vessels.metrics import calibration, curve, histogram, level, score
-from vessels.report.tables import SCORED, cell
+from vessels.report.tables import COLUMNS, SCORED, cell
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish too.
 FOUND, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (86, 180, 233)
+PLOTTED = ("f1", "auc")
 COLOURS = {"whole_image": "#0072B2", "inside_fov": "#D55E00"}
 
 
@@ -63,6 +65,39 @@ def curves(histograms, metrics):
         axes.grid(alpha=0.3)
     names = ("roc.png", "pr.png", "reliability.png")
     return {name: picture(figure) for name, figure in zip(names, figures, strict=True)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What `overview` draws of one set.
+
+    `networks`: `{name: (mean, low, high)}`, each `(metrics,)` for PLOTTED. `lines`: `{name: scores}`, drawn as lines.
+    """
+
+    networks: dict
+    lines: dict
+
+
+def overview(sets):
+    """F1 and AUC of networks, with intervals; PNG bytes. `sets`: `{title: Scored}`."""
+    rows = [len(scored.networks) for scored in sets.values()]
+    figure = Figure(figsize=(9, 0.9 * len(sets) + 0.3 * sum(rows)), layout="constrained")
+    grid = figure.subplots(len(sets), len(PLOTTED), squeeze=False, sharey="row", height_ratios=rows)
+    for axes, (title, scored) in zip(grid, sets.items(), strict=True):
+        for i, key in enumerate(PLOTTED):
+            mean, low, high = np.array(list(scored.networks.values()))[..., i].T
+            axes[i].errorbar(mean, list(scored.networks), xerr=[mean - low, high - mean], fmt="o",
+                             color=COLOURS["whole_image"])
+            for (name, scores), style in zip(scored.lines.items(), ("--", ":"), strict=False):
+                if scores.get(key) is not None:
+                    axes[i].axvline(scores[key], color=COLOURS["inside_fov"], linestyle=style, label=name)
+            axes[i].set_title(f"{title}, {COLUMNS[key]}", fontsize=10)
+            axes[i].grid(alpha=0.3)
+            axes[i].tick_params(labelsize=8)
+            axes[i].margins(y=0.15)
+        axes[0].invert_yaxis()
+        axes[0].legend(fontsize=8, loc="best")
+    return picture(figure)
 
 
 def draw_curves(roc, pr, counts, label, scores, style):

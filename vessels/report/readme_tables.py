@@ -1,15 +1,18 @@
-"""Updates the tables between markers in Markdown files, and finds those that are out of date."""
+"""Updates results/scores.csv and the tables between markers in Markdown files; finds those that are out of date."""
 
 from vessels import UserError
 from vessels.files import ROOT, write_atomically
-from vessels.report import ablation, bland_altman, card, comparison, tables
+from vessels.report import ablation, bland_altman, card, comparison, scores
 
-# For each file, what makes the text between `<!-- name: begin -->` and `<!-- name: end -->` from the results folder.
+# For each file, what makes it from the results folder, or what makes the text between `<!-- name: begin -->` and
+# `<!-- name: end -->`.
 DOCUMENTS = {
-    "README.md": {"results": comparison.short_table},
-    "results/README.md": {"networks": tables.readme_table, "where this stands": comparison.markdown,
-                          "measures": bland_altman.markdown},
+    "README.md": {"results": comparison.short_table, "general": comparison.general},
+    "results/README.md": {"reproduction": comparison.reproduction, "cameras": comparison.cameras,
+                          "methods": comparison.methods_table, "measures": bland_altman.markdown,
+                          "groups": comparison.groups},
     "results/ablation.md": {"ablation": ablation.markdown},
+    "results/scores.csv": scores.csv_text,
     "weights/README.md": {"model-index": card.model_index, "training": card.training, "figures": card.figures},
 }
 
@@ -39,7 +42,9 @@ def update(root=ROOT, check=False):
             old = new = (root / path).read_text(encoding="utf-8")
         except OSError as error:
             raise UserError(f"{root / path}: {error.strerror}; run this in a checkout of the project") from None
-        for name, make in contents.items():
+        if callable(contents):
+            new = contents(root / "results")
+        for name, make in () if callable(contents) else contents.items():
             new = filled(root / path, new, name, make(root / "results"))
         if new != old:
             stale.append(path)
