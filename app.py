@@ -31,6 +31,7 @@ WEIGHTS = Path(__file__).parent / "weights/any_rsan.onnx"
 SHOWN = 1600  # longer side in pixels of the pictures on the page; its files have the photograph's own size
 MOST = 50  # photographs at once
 PROGRESS = gr.Progress()
+NARROW = "td, th {padding: .4em !important; overflow-wrap: normal !important; word-break: normal !important}"
 POLICY = (b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
           b"img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:")
 
@@ -148,7 +149,7 @@ def build(desk):
 def main():
     with tempfile.TemporaryDirectory(prefix="rsan-") as root:
         os.environ |= {"GRADIO_TEMP_DIR": root, "GRADIO_ANALYTICS_ENABLED": "False"}
-        build(Desk(root)).launch(share=False, ssr_mode=False, max_file_size="256mb", footer_links=[],
+        build(Desk(root)).launch(share=False, ssr_mode=False, max_file_size="256mb", footer_links=[], css=NARROW,
                                  app_kwargs={"middleware": [Middleware(same_host)]})
     return 0
 
