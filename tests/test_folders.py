@@ -1,6 +1,7 @@
 """Large folders: interruptions, shards, the user's files, file names with any bytes."""
 
 import csv
+import gzip
 import os
 import subprocess
 import sys
@@ -50,6 +51,110 @@ def test_existing_photographs_are_skipped_and_no_row_is_lost(folder, tmp_path, c
     assert (output / "b_mask.png").stat().st_mtime_ns == before
     assert run(output, folder / "a.png") == 0
     assert names(output / "vessels.csv")[-1] == "a.png" and len(rows(output / "vessels.csv")) == 7
+
+
+@pytest.mark.parametrize(("flags", "skipped"), [
+    ([], True), (["--threshold", 0.3], False), (["--tta"], False), (["--degrees", 45], False), (["--fast"], False),
+    (["--diameter", 500], False), (["--no-mixed-precision"], True)])
+def test_only_what_the_same_settings_made_is_skipped(flags, skipped, folder, tmp_path, capsys):
+    options = [folder / "a.png", "--weights", "any", *flags, "--skip-existing"]
+    assert run(tmp_path, folder / "a.png", "--weights", "any") == 0
+    assert run(tmp_path, *options) == 0
+    assert ("1 skipped" in capsys.readouterr().out) == skipped
+    assert run(tmp_path, *options) == 0
+    assert "1 skipped" in capsys.readouterr().out
+
+
+def test_another_photograph_of_that_name_is_neither_skipped_nor_overwrites(folder, eye, tmp_path, capsys):
+    output, other = tmp_path / "out", tmp_path / "a.png"
+    Image.fromarray(eye[::-1]).save(other)
+    assert run(output, folder / "a.png") == 0
+    before = (output / "a_mask.png").read_bytes()
+    for flags in ([], ["--skip-existing"]):
+        assert run(output, other, *flags) == 1
+        assert "a_probability.png: exists and was made from another photograph" in capsys.readouterr().err
+    assert (output / "a_mask.png").read_bytes() == before and names(output / "vessels.csv") == ["a.png"]
+    Image.open(folder / "a.png").save(other, compress_level=1)  # a copy
+    assert run(output, other, "--skip-existing") == 0
+    assert "1 skipped" in capsys.readouterr().out
+
+
+def test_results_of_older_versions_are_not_overwritten(folder, tmp_path, capsys):
+    folders.write_png(tmp_path / "a_mask.png", np.zeros((9, 9), "uint8"), b"rsan predict.py")
+    assert run(tmp_path, folder / "a.png") == 1
+    assert "an older version" in capsys.readouterr().err
+
+
+def test_attention_does_not_overwrite_another_photographs(tmp_path):
+    folders.write_atomically(tmp_path / "a_attention.jpg", b"jpeg" + folders.mark("sha256:" + 16 * "0"))
+    with pytest.raises(UserError, match="another photograph"):
+        folders.made_from(tmp_path / "a_attention.jpg", "sha256:" + 16 * "1")
+
+
+def test_what_is_no_photograph_is_counted_and_left_out(folder, eye, tmp_path, capsys):
+    assert run(tmp_path / "out", folder / "a.png") == 0
+    results = [*(tmp_path / "out").iterdir()]
+    for file in results:
+        file.rename(folder / file.name)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "sub").mkdir()
+    (folder / "._b.png").write_text("what macOS leaves")
+    (folder / "im.ppm.gz").write_bytes(gzip.compress(cv2.imencode(".ppm", eye)[1]))
+    assert run(tmp_path / "again", folder) == 0
+    said = capsys.readouterr()
+    assert f"{folder}: skipped 4 predict.py results, 1 special file, 1 subfolder; to try one, name it" in said.err
+    assert "6 of 6" in said.out and (tmp_path / "again/im_mask.png").exists()
+    named = [*(folder / file.name for file in results), folder / "pipe.png", folder / "._b.png"]
+    assert run(tmp_path / "named", *named) == 2
+    assert capsys.readouterr().err.count("skipped, a ") == len(named)
+
+
+def test_names_are_no_formulas_in_a_spreadsheet(eye, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = ["@SUM(1).png", "=HYPERLINK(1).png", "+1.png", "\t1.png", "\uff1d1.png", "a.png", "\u773c.png"]
+    for name in files:
+        Image.fromarray(eye).save(name)
+    assert run(tmp_path / "out", *files) == 0
+    found = [row["file"] for row in rows(tmp_path / "out" / "vessels.csv")]
+    assert found == [f"./{name}" for name in files[:5]] + files[5:]
+    assert run(tmp_path / "out", *files, "--skip-existing") == 0 and len(rows(tmp_path / "out" / "vessels.csv")) == 7
+
+
+def test_a_name_that_is_too_long_fails_alone(folder, tmp_path, capsys):
+    for name in (76 * "\u773c", 80 * "\u773c", 230 * "z"):
+        (folder / f"{name}.png").write_bytes((folder / "a.png").read_bytes())
+    assert run(tmp_path / "out", folder) == 1
+    said = capsys.readouterr()
+    assert "7 of 8" in said.out and said.err.count("too long; rename the photograph") == 1
+
+
+def test_a_table_that_is_open_elsewhere_is_said_so(folder, tmp_path, capsys, monkeypatch):
+    usual = Path.open
+
+    def refuse(self, mode="r", **how):
+        if mode == "a":
+            raise PermissionError(13, "Permission denied")
+        return usual(self, mode, **how)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert run(tmp_path, folder / "a.png") == 2
+    assert "vessels.csv: may not be written; close the program that has it open" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda text: text.replace(",", ";"), "a spreadsheet saved it with other separators"),
+    (lambda text: text.replace(",weights", ""), "another version of predict.py began it"),
+    (lambda text: text.replace("drive_rsan", "other"), "was begun with the weights other"),
+    (lambda text: "\ufeff" + text.replace("\n", "\r\n"), None)])
+def test_tables_of_other_programs_versions_and_weights_are_not_continued(change, message, folder, tmp_path, capsys):
+    assert run(tmp_path, folder / "a.png") == 0
+    table = tmp_path / "vessels.csv"
+    table.write_bytes(change(table.read_text()).encode())
+    before = table.read_bytes()
+    assert run(tmp_path, folder / "a.png", "--skip-existing") == (2 if message else 0)
+    assert table.read_bytes() == before and (message or "") in capsys.readouterr().err
+    table.rename(tmp_path / "vessels_old.csv")
+    assert run(tmp_path, folder / "a.png", "--skip-existing") == 0 and names(table) == ["a.png"]
 
 
 def test_a_file_in_the_place_of_the_output_folder_is_said_so(folder, tmp_path, capsys):

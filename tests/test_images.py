@@ -1,5 +1,7 @@
 """Files of every format, also those that decoders may misread, give the photograph that was written."""
 
+import gzip
+
 import cv2
 import numpy as np
 import pytest
@@ -55,9 +57,20 @@ def planes(array):
     return np.ascontiguousarray(np.moveaxis(array, -1, 0))
 
 
-def pages(image, path):
-    tif(image, path, photometric="rgb")
-    tif(image[::-1], path, photometric="rgb", append=True)
+def after_thumbnail(image, path, reduced=0, within=False):
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.ascontiguousarray(image[::4, ::4]), subfiletype=reduced, subifds=int(within), **RGB)
+        file.write(image, **RGB)
+
+
+def pillow_pages(first, second, path):
+    first.save(path, compression="tiff_lzw", save_all=True, append_images=[second])
+
+
+def transparent(image, path):
+    picture = Image.fromarray(image)
+    picture.putalpha(0)
+    picture.save(path)
 
 
 def with_hole(array):
@@ -78,7 +91,17 @@ COLOUR = {
     "tiled": lambda eye, path: tif(twelve(eye), path, tile=(64, 64), **RGB),
     "LZW 16": lambda eye, path: opencv(sixteen(eye), path, cv2.IMWRITE_TIFF_COMPRESSION, 5),
     "LZW float": lambda eye, path: opencv((eye / 255).astype("float32"), path, cv2.IMWRITE_TIFF_COMPRESSION, 5),
-    "two pages": pages,
+    "thumbnail first": after_thumbnail,
+    "thumbnail first, marked": lambda eye, path: after_thumbnail(sixteen(eye), path, reduced=1),
+    "photograph within a page": lambda eye, path: after_thumbnail(eye, path, reduced=1, within=True),
+    "thumbnail first, LZW": lambda eye, path: pillow_pages(Image.fromarray(eye[::3, ::3]), Image.fromarray(eye), path),
+    "thumbnail first, LZW 16": lambda eye, path: cv2.imwritemulti(
+        str(path), [sixteen(image[..., ::-1]) for image in (eye[::4, ::4], eye)]),
+    "mask second": lambda eye, path: (tif(eye, path, **RGB), tif(eye[..., 1] > 9, path, append=True, subfiletype=4)),
+    "profile of 3 MB.png": lambda eye, path: Image.fromarray(eye).save(
+        path, icc_profile=np.random.default_rng(0).bytes(3_000_000)),
+    "alpha 0.png": transparent,
+    "zipped.ppm.gz": lambda eye, path: path.write_bytes(gzip.compress(cv2.imencode(".ppm", eye[..., ::-1])[1])),
     "alpha 8": lambda eye, path: tif(opaque(eye), path, extrasamples=["unassalpha"], **RGB),
     "alpha 16": lambda eye, path: tif(opaque(sixteen(eye)), path, extrasamples=["unassalpha"], **RGB),
     "no alpha but a fourth channel": lambda eye, path: tif(np.dstack([eye, eye[..., 0] * 0]), path,
@@ -106,8 +129,6 @@ GREY = {
     "white is zero 16": lambda eye, path: tif(65535 - sixteen(green(eye)), path, photometric="miniswhite"),
     "white is zero, 12 in 16": lambda eye, path: tif(4095 - twelve(green(eye)), path, photometric="miniswhite"),
     "turned 8": lambda eye, path: tif(TURNS[6](green(eye)), path, extratags=[(ORIENTATION, "H", 1, 6, True)]),
-    "three photographs": lambda eye, path: tif(np.stack([green(eye), 255 - green(eye), green(eye)]), path,
-                                               photometric="minisblack", metadata=None),
     "signed": lambda eye, path: tif(twelve(green(eye)).astype("int16"), path),
     "32 bits": lambda eye, path: tif(sixteen(green(eye)).astype("uint32"), path),
     **{f"float to {white}": lambda eye, path, white=white: tif((green(eye) * (white / 255)).astype("float32"), path)
@@ -154,6 +175,19 @@ def test_transparency_of_sixteen_bits_is_black(eye, tmp_path):
     ("a.jpg", lambda path: Image.new("L", (14000, 14000)).save(path), "more than 40 megapixels; scale it down"),
     ("a.tif", lambda path: tif(np.zeros((7000, 6000), "uint8"), path, compression="zlib"), "more than 40 megapixels"),
     ("a.tif", lambda path: path.write_bytes(b"II*\0" + b"\0" * 60), "cannot be decoded"),
+    ("a.tif", lambda path: tif(np.ones((3, 90, 99), "uint8"), path, metadata=None,
+                                     photometric="minisblack"), "holds 3 photographs; save each"),
+    ("a.tif", lambda path: tif(np.ones((2, 90, 99), "uint8"), path), "holds 2 photographs; save each"),
+    ("a.dng", lambda path: tif(np.ones((90, 99), "uint16"), path, photometric=32803), "raw file; export it as TIFF"),
+    ("a.gif", lambda path: Image.linear_gradient("L").save(path, save_all=True, append_images=[
+        Image.radial_gradient("L")]), "an animation of 2 images"),
+    ("a.ppm.gz", lambda path: path.write_bytes(gzip.compress(b"P6 99 99 255 ")[:9]), "cannot be decoded"),
+    *((name, lambda path, begin=begin: path.write_bytes(begin + bytes(99)), message) for name, begin, message in (
+        ("a.jpg", b"\0\0\0\x18ftypheic", "an HEIC photograph, whatever its name; export it as JPEG"),
+        ("a.cr3", b"\0\0\0\x18ftypcrx ", "raw file"), ("a.cr2", b"II*\0\x10\0\0\0CR", "raw file"),
+        ("a.raf", b"FUJIFILMCCD-RAW", "raw file"), ("a.pdf", b"%PDF-1.7", "a PDF; export"),
+        ("a.png", b"<!DOCTYPE html>", "a web page"), ("a.png", b"version https://git-lfs", "git lfs pull"),
+        ("a.png", b"PK\x03\x04", "archive; unpack"))),
 ])
 def test_what_cannot_be_read_is_said_so(name, write, message, tmp_path):
     write(tmp_path / name)

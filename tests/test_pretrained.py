@@ -17,8 +17,9 @@ from vessels import evaluation
 from vessels.data import published, synthetic
 from vessels.data.fov import Widths
 from vessels.metrics import PROTOCOLS
-from vessels.prediction import command, segment
+from vessels.prediction import command, precision, segment
 from vessels.prediction.maps import predict_photograph
+from vessels.prediction.precision import with_precision
 from vessels.record import may_round_to_tf32
 
 from pretrained import files_in, read_record, record_path, released, weights_file
@@ -139,6 +140,41 @@ def test_a_photograph_of_any_size_is_segmented_by_one_call(widths, seen):
     probability = segment(Darkness(), eye, widths)
     assert probability.shape == eye.shape[:2] and probability.dtype == np.float32
     np.testing.assert_array_equal(probability, predict_photograph(Darkness(), eye, seen).probability)
+
+
+@pytest.mark.parametrize("kind", [Image.fromarray, keras.ops.convert_to_tensor,
+                                  lambda eye: Image.fromarray(eye).convert("RGBA")])
+def test_images_of_other_libraries_are_segmented_too(kind):
+    eye = synthetic.make(published.DRIVE, "validation")[0].image
+    np.testing.assert_array_equal(segment(Darkness(), kind(eye)), segment(Darkness(), eye))
+
+
+@pytest.mark.parametrize(("image", "diameters", "message"), [
+    ("photo.jpg", None, "must be uint8"), (np.zeros((9, 9, 3)), None, "must be uint8"),
+    (np.zeros((1, 99, 99, 3), "uint8"), None, "must be uint8"), (np.zeros((99, 99), "uint8"), -1, "give diameters")])
+def test_what_cannot_be_segmented_is_one_sentence(image, diameters, message):
+    with pytest.raises(ValueError, match=message):
+        segment(Darkness(), image, diameters=diameters)
+
+
+def test_a_copy_in_bfloat16_follows_the_weights_and_keeps_its_output_in_float32():
+    model = build_rsan(filters=2)
+    x = np.random.default_rng(0).random((1, 64, 64, 3), "float32")
+    for _ in range(2):
+        reduced, name = with_precision(model, True)
+        assert name == "bfloat16" and {layer.compute_dtype for layer in reduced.layers[1:-1]} == {"bfloat16"}
+        exact, found = (np.asarray(network.predict_on_batch(x)) for network in (model, reduced))
+        assert found.dtype == np.float32 and 0 < np.abs(found - exact).max() < 0.02
+        model.set_weights([2 * weight for weight in model.get_weights()])
+    assert with_precision(model, False) == (model, "float32") and model.layers[3].compute_dtype == "float32"
+    with pytest.raises(ValueError, match="mixed precision needs a network of Keras"):
+        with_precision(Darkness(), True)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_the_default_where_the_processor_has_it(native, monkeypatch):
+    monkeypatch.setattr(precision, "native_bfloat16", lambda keras: native)
+    assert with_precision(build_rsan(filters=2))[1] == ("bfloat16" if native else "float32")
 
 
 @pytest.mark.parametrize(("script", "dataset"), [

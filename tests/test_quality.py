@@ -39,6 +39,7 @@ UNUSUAL = [
     (lambda image: np.concatenate([image, image[:, ::-1]], axis=1), "more than one eye"),
     (lambda image: np.concatenate([image, image[::-1]], axis=0), "more than one eye"),
     (lambda image: image[200:330, 200:330], "no rim"),
+    (lambda image: np.pad(image[::4, ::4], ((400, 500), (450, 450), (0, 0)), constant_values=8), "crop it"),
 ]
 
 

@@ -1,16 +1,19 @@
 """The scripts need nothing that Windows or macOS lack, run in folders with unusual names, and report a backend that is
 missing or broken."""
 
+import importlib.metadata
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from conftest import ROOT
 from PIL import Image
 
+import vessels
 from vessels.data.images import EXAMPLE
 
 # Runs a script as if this system had neither /proc nor the modules that only Unix has.
@@ -84,6 +87,50 @@ def test_a_backend_that_cannot_be_imported_is_one_line_and_exit_code_2(script, b
     done = subprocess.run([sys.executable, ROOT / script, *flags], cwd=tmp_path, capture_output=True, text=True,
                           env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stderr) == (2, f"error: KERAS_BACKEND={backend}: cannot be imported {said}\n")
+
+
+@pytest.mark.parametrize("redirected", ["2>&-", ">&- 2>&-", "2>&1 | head -1", "| head -c 1"])
+def test_a_command_goes_on_without_its_streams(redirected, tmp_path):
+    command = ("import sys, pathlib, vessels\ndef run():\n for i in range(9999):\n  print(i, flush=True)\n"
+               "  print(i, file=sys.stderr)\n with vessels.quiet_imports():\n  pass\n"
+               " open('done', 'w').write(f'{sys.stdout.isatty()}')\n return 0\nsys.exit(vessels.exit_code(run))")
+    (tmp_path / "script.py").write_text(command)
+    (tmp_path / "keras.py").write_text("class config: set_floatx = str")
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {sys.executable} script.py {redirected}"], cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, check=False)
+    assert done.returncode == 0 and (tmp_path / "done").read_text() == "False"
+
+
+def test_packages_that_are_too_old_are_named_at_the_start(monkeypatch, capsys):
+    old = {"scikit-image": "0.25.2", "pillow": "9.5.0"}
+    usual = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: old.get(name) or usual(name))
+    assert vessels.exit_code(lambda: pytest.fail("must not start")) == 2
+    assert capsys.readouterr().err == ("error: too old: pillow 9.5.0 (10.1 is needed), scikit-image 0.25.2 (0.26 is "
+                                       "needed); pip install -r requirements.txt\n")
+
+
+def test_no_temporary_folder_and_a_wrong_keras_json_are_one_line(tmp_path, monkeypatch):
+    def none():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    with monkeypatch.context() as patch, pytest.raises(vessels.UserError, match="set TMPDIR"):
+        patch.setattr(tempfile, "gettempdir", none)
+        with vessels.quiet_imports():
+            pass
+    (tmp_path / "keras.json").write_text('{"floatx": "bfloat16"}')
+    done = subprocess.run([sys.executable, ROOT / "predict.py", "-o", tmp_path], capture_output=True, text=True,
+                          env={**os.environ, "KERAS_HOME": str(tmp_path)})
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{tmp_path}/keras.json: Invalid `floatx`" in done.stderr and "correct it" in done.stderr
+
+
+def test_help_and_wrong_options_import_nothing_slow():
+    command = ("import sys; from vessels.prediction import command\ntry: command.main('', '', '', [sys.argv[1]])\n"
+               "except SystemExit: print({'cv2', 'keras', 'scipy', 'skimage', 'h5py'} & set(sys.modules))")
+    for flag in ("--help", "--tile=a"):
+        done = subprocess.run([sys.executable, "-c", command, flag], cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout.endswith("set()\n")
 
 
 @pytest.mark.parametrize(("system", "opens", "said"), [
