@@ -143,7 +143,7 @@ def test_runs_are_named_by_what_they_learn_from(names, key):
 
 
 def test_sources_that_do_not_go_together(root, tmp_path):
-    with pytest.raises(UserError, match="STARE: no such data set; name DRIVE, CHASEDB1 or a CSV"):
+    with pytest.raises(UserError, match="STARE: no such data set; name DRIVE, CHASEDB1, HRF or a CSV"):
         read("STARE")
     path = str(table(root, *PAIRS))
     with pytest.raises(UserError, match="mine: given twice"):
