@@ -140,7 +140,8 @@ def groups(results_dir):
                       *(tables.cell(scores.get(key)) for key in THIN)] for who, scores in rows]
             for end, words in EYES.items() if name == "HRF" else ():
                 images = [image["inside_fov"] for image in metrics["per_image"] if image["image"].endswith(f"_{end}")]
-                means = [np.mean([image[key] for image in images]) if images else None for key in THIN]
+                defined = ([image[key] for image in images if image.get(key) is not None] for key in THIN)
+                means = (np.mean(values) if values else None for values in defined)
                 body.append([tables.title(name), rows[0][0], f"{words}: {len(images)}, mean",
                              *map(tables.cell, means)])
     head = ["set", "network", "images", "F1", "AUC", "sens., thin vessels", "sens., thick vessels"]
