@@ -53,7 +53,7 @@ def test_a_network_of_ones_own_is_trained_and_scored_in_the_same_tables(home, ca
     capsys.readouterr()
     assert score(home) == 0
     output = capsys.readouterr().out
-    assert output.startswith(f"network   {home / 'my_unet.py'}\n") and "my_unet (here)" in output
+    assert output.startswith(f"network   {home / 'my_unet.py'}\n") and "\nmy_unet " in output
     (home / "my_unet.py").write_text(UNET + "raise SystemExit('imported')\n")
     assert score(home) == 2
     assert "my_unet.py is not the file of the training; if you trust it" in capsys.readouterr().err

@@ -316,7 +316,7 @@ def test_weights_are_checked(photographs, tmp_path, capsys):
 def test_weights_of_the_authors_form_need_the_width_that_they_know(photographs, tmp_path, capsys):
     weights = ROOT / "tests" / "golden" / "train_before.h5"
     assert run(tmp_path / "out", photographs["rgb.png"], "--weights", weights) == 2
-    assert "no known diameter; give --diameter (DRIVE: 537, CHASE DB1: 919), or name" in capsys.readouterr().err
+    assert "no known diameter; give --diameter (DRIVE: 537, CHASE DB1: 919, HRF: 3259), or" in capsys.readouterr().err
     assert run(tmp_path / "out", photographs["rgb.png"], "--weights", weights, "--diameter", 500) == 0
     with (tmp_path / "out" / "vessels.csv").open() as file:
         (row,) = csv.DictReader(file)

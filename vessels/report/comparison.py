@@ -63,7 +63,7 @@ def cameras(results_dir, folders=CAMERAS):
     """Markdown: networks on photographs of cameras from which they did not learn, and the general network."""
     body = [[title, tables.label(seeds[0]), str(len(seeds)), str(seeds[0]["n_images"]),
              *(tables.spread(seeds, "inside_fov", key) for key in FIGURES)]
-            for name, title in tables.SETS.items() for seeds in networks(name, folders, results_dir).values()]
+            for name, title in tables.titles().items() for seeds in networks(name, folders, results_dir).values()]
     return tables.markdown(["set", "network", "trainings", "images", *(tables.COLUMNS[key] for key in FIGURES)], body)
 
 

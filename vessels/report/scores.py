@@ -48,7 +48,7 @@ def csv_text(results_dir):
     writer = csv.writer(text, lineterminator="\n")
     ends = ("", "_mean", "_low", "_high")
     writer.writerow([*FACTS, *(f"{key}{end}" for key in METRICS for end in ends)])
-    for name in tables.SETS:
+    for name in tables.titles():
         for folder, metrics in tables.results_of(name, results_dir).items():
             facts = [name, folder, metrics["name"], metrics["variant"], metrics["trained_on"],
                      metrics["weights"]["recipe"]["seed"], metrics["threshold"], metrics["n_images"]]

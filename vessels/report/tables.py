@@ -12,12 +12,17 @@ SCORED = {"whole_image": "whole image", "inside_fov": "inside the field of view"
 COLUMNS = {"auc": "AUC", "accuracy": "acc.", "sensitivity": "sens.", "specificity": "spec.", "f1": "F1",
            "mcc": "MCC", "cldice": "clDice"}
 # Folders in results/ that are committed: the published sets, and those that are read as a CSV.
-SETS = {**{dataset.name: dataset.title for dataset in published.DATASETS}, "les_av": "LES-AV", "dr_hagis": "DR HAGIS"}
+CSVS = {"les_av": "LES-AV", "dr_hagis": "DR HAGIS"}
 
 
 def title(name):
     """Name of a set for readers; for several sets, such as "DRIVE+CHASEDB1", all their names."""
-    return " and ".join({**SETS, "synthetic": "SYNTHETIC"}.get(part, part) for part in name.split("+"))
+    return " and ".join({**titles(), "synthetic": "SYNTHETIC"}.get(part, part) for part in name.split("+"))
+
+
+def titles():
+    """The sets of committed results: `{name: title}`."""
+    return {**{dataset.name: dataset.title for dataset in published.DATASETS}, **CSVS}
 
 
 def own(metrics):
