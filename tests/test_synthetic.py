@@ -1,12 +1,14 @@
 """Procedural photographs: exact, plausible, and the same on every run."""
 
 import dataclasses
-import time
 
 import numpy as np
 import pytest
 
 from vessels.data import published, synthetic
+from vessels.data.fov import field_of_view
+from vessels.prediction.maps import Prediction
+from vessels.prediction.quality import doubts
 
 SMALL = dataclasses.replace(published.DRIVE, size=(200, 184))
 
@@ -20,16 +22,20 @@ def test_counts_and_names(split, count):
 
 @pytest.mark.parametrize("dataset", [published.DRIVE, published.CHASEDB1], ids=lambda dataset: dataset.name)
 def test_looks_like_the_data_set(dataset):
-    start = time.perf_counter()
-    examples = synthetic.make(dataset, "validation")
-    assert time.perf_counter() - start < 10  # 0.5 s for each is usual; fails only if it is much slower
-    for example in examples:
+    for example in synthetic.make(dataset, "validation"):
         assert example.image.shape == (*dataset.size, 3) and example.image.dtype == np.uint8
         for mask in (example.label, example.second, example.fov):
             assert mask.shape == dataset.size and mask.dtype == bool
-        assert 0.08 < example.label[example.fov].mean() < 0.14
+        assert 0.1 < example.label[example.fov].mean() < 0.17
         assert not example.label[~example.fov].any()
         assert example.image[~example.fov].mean() < 5 < example.image[example.fov].mean()
+
+
+def test_the_estimated_field_of_view_is_right_and_nothing_is_doubted():
+    for example in synthetic.make(published.DRIVE, "train"):
+        fov, diameter = field_of_view(example.image)
+        assert (fov != example.fov).mean() < 0.005
+        assert not doubts(example.image, Prediction(example.label, fov, diameter, 1.0, 0.8), example.label)
 
 
 def test_vessels_are_darker_than_what_is_around_them():
