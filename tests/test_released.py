@@ -37,7 +37,9 @@ def assert_scores_as_recorded(dataset, path, model, record, examples):
             wanted, found = recorded[example.name][protocol], counts[protocol].scores(metrics["threshold"])
             assert {"auc", "f1"} <= found.keys() & wanted.keys()  # older results lack newer metrics
             for key in found.keys() & wanted.keys():
-                assert found[key] == pytest.approx(wanted[key], abs=1e-4), (protocol, key)
+                # Records from before maps were scored in 16 bits hold the precision of maps in 32 bits.
+                tolerance = 1e-3 if key == "average_precision" else 1e-4
+                assert found[key] == pytest.approx(wanted[key], abs=tolerance), (protocol, key)
     return metrics
 
 
