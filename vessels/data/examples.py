@@ -1,5 +1,6 @@
 """What every source of photographs offers: a published set, a CSV, procedural photographs, or several of them."""
 
+import abc
 import contextlib
 import dataclasses
 import functools
@@ -33,7 +34,7 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
-class Photograph:
+class Photograph(abc.ABC):
     """One photograph of a source, not yet in memory.
 
     `files`: paths by kind, "image", "label", "fov" or "second"; empty for a procedural photograph.
@@ -52,12 +53,12 @@ class Photograph:
         """SHA-256 of the photograph's decoded pixels, which is the same in every lossless format."""
         return checksum(read_photograph(self.files["image"]))
 
+    @abc.abstractmethod
     def load(self):
         """Reads and checks the files: an `Example`. Raises `UserError` if one is unreadable or wrong."""
-        raise NotImplementedError
 
 
-class Source:
+class Source(abc.ABC):
     """Photographs with labels. A split is "train", "validation", "test" or "train+validation".
 
     Attributes:
@@ -95,15 +96,15 @@ class Source:
         """`{stem of a file's name in lower case: SHA-256 of the published file and of its pixels}`: dict of sets."""
         return {}
 
+    @abc.abstractmethod
     def names(self, split):
         """Names of the photographs of a split: tuple of str. Reads no file."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def photographs(self, split):
         """The photographs of a split: list of `Photograph`. Raises `UserError` if a file is missing."""
-        raise NotImplementedError
 
-    def check(self, split):
+    def check(self, split):  # noqa: B027 (only published sets have something to check)
         """Warns on stderr (one line) of files that are not the published ones; UserError if they are mixed up."""
 
     def eval_command(self, weights):
