@@ -180,6 +180,11 @@ TABLES = [
     ("image,label,split\nimages/0.png,labels/0.png,test\ncopy.png,labels/1.png,train",
      "line 3: {root}/copy.png is the same file as the image of {root}/mine.csv, line 2; it must not be both test and"),
     ("image,label,second\nimages/0.png,labels/0.png,labels/0.png", "is the same file as the label of"),
+    ("image,label,second\nimages/0.png,labels/0.png,label.tif", "label.tif has the same pixels as the label of"),
+    ("image,label,split\nimages/0.png,labels/0.png,test\nimages/1.png,label.tif,train",
+     "line 3: {root}/label.tif has the same pixels as the label of {root}/mine.csv, line 2; it must not be both test"),
+    ("image,label\nimages/0.png," + 5000 * "x", "line 2: {root}/xxx"),
+    ("image,label\nimages/0.png,labels/0.png\0", "is not text in UTF-8"),
 ]
 
 
@@ -187,6 +192,7 @@ TABLES = [
 def test_bad_tables_are_one_line_that_names_the_line(content, message, root):
     shutil.copy(root / "images/0.png", root / "copy.png")
     Image.open(root / "images/0.png").save(root / "copy.tif")
+    Image.open(root / "labels/0.png").save(root / "label.tif")
     (root / "mine.csv").write_text(content)
     with pytest.raises(UserError) as error:
         custom.read(root / "mine.csv")

@@ -10,16 +10,16 @@ from vessels.data.examples import Example
 from vessels.prediction.external_maps import read_map
 
 SHAPE = (40, 50)
+PROBABILITY = np.linspace(0, 1, SHAPE[0] * SHAPE[1], dtype="float32").reshape(SHAPE)
 
 
 def example(name):
     rng = np.random.default_rng(len(name))
-    label = rng.random(SHAPE) < 0.2
+    label = rng.random(SHAPE) < PROBABILITY / 2
     return Example(name, np.zeros((*SHAPE, 3), "uint8"), label, np.ones(SHAPE, bool))
 
 
 EXAMPLES = [example("01_test"), example("left/eye")]
-PROBABILITY = np.linspace(0, 1, SHAPE[0] * SHAPE[1], dtype="float32").reshape(SHAPE)
 
 
 def eight(array):
@@ -68,6 +68,10 @@ def test_black_and_white_maps_rank_nothing(made, tmp_path):
     (eight(np.stack([PROBABILITY, PROBABILITY.T.reshape(SHAPE), PROBABILITY], axis=-1)), ".png", "is in colour"),
     (255 * PROBABILITY, ".tif", r"holds values outside \[0, 1\]"),
     (np.full(SHAPE, np.nan, "float32"), ".tif", r"holds values outside \[0, 1\]"),
+    (eight(1 - PROBABILITY), ".png", "is darker in vessels than elsewhere"),
+    (eight(0 * PROBABILITY), ".png", "holds the value 0 alone"),
+    (np.round(100 * PROBABILITY).astype("uint8"), ".png", "its largest value is 100, but 255 means 1"),
+    (eight(PROBABILITY).astype("uint16"), ".png", "its largest value is 255, but 65535 means 1"),
     (PROBABILITY - 0.5, ".tif", r"holds values outside \[0, 1\]"),
 ])
 def test_what_is_no_map_is_refused(made, suffix, message, tmp_path):

@@ -55,7 +55,12 @@ def read_bytes(path):
     try:
         content = path.read_bytes()
     except OSError as error:
-        reason = "a folder" if path.is_dir() else "the link leads to no file" if path.is_symlink() else error.strerror
+        # The functions of os.path know paths that are too long.
+        reason = error.strerror
+        if os.path.isdir(path):  # noqa: PTH112
+            reason = "a folder"
+        elif os.path.islink(path):  # noqa: PTH114
+            reason = "the link leads to no file"
         raise UserError(f"{path}: {reason}; make it readable or put the file there") from None
     if not content:
         raise UserError(f"{path}: the file is empty; restore the original")

@@ -104,7 +104,7 @@ def photographs_seen(photographs, weights, record):
     if not known:
         print(f"{weights}: its record has no checksums of pixels, so photographs are compared as files")
     return [photograph.name for photograph in photographs
-            if photograph.digests.get("image") in learned or (known and photograph.pixels in learned)]
+            if photograph.digests.get("image") in learned or (known and photograph.pixels["image"] in learned)]
 
 
 def results_folder(dataset, weights, record, tta=False):

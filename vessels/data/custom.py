@@ -168,7 +168,9 @@ def cells(path):
     try:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8").lstrip("\ufeff")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text in UTF-8; save it as 'CSV UTF-8'") from None
+        text = "\0"
+    if "\0" in text:
+        raise UserError(f"{path}: is not text in UTF-8; save it as 'CSV UTF-8'")
     if first := re.match(r'"?sep=(.)[^\n]*', text):  # for a spreadsheet
         text = text[first.end():]
     delimiter = first[1] if first else max(",;\t", key=text.lstrip().partition("\n")[0].count)
@@ -197,7 +199,7 @@ def located(folder, value):
     value = value.replace("\\", "/")  # as Windows separates folders
     spellings = [folder / Path(spelling).expanduser() for spelling in (
         value, unicodedata.normalize("NFC", value), unicodedata.normalize("NFD", value))]
-    return next((path for path in spellings if path.exists()), spellings[0])
+    return next((path for path in spellings if os.path.exists(path)), spellings[0])  # noqa: PTH110 (too long: False)
 
 
 def names(paths):
@@ -215,16 +217,19 @@ def names(paths):
 
 
 def check_once(rows):
-    """Raises UserError if two rows have the same photograph, in whatever format, or label; masks may be shared."""
+    """Raises UserError if two rows have the same photograph or label, in whatever format; masks may be shared."""
     seen = {}
     for row in rows:
-        files = [(digest, kind, "is the same file as") for kind, digest in sorted(row.digests.items()) if kind != "fov"]
-        for digest, kind, same in (*files, (row.pixels, "image", "has the same pixels as")):
-            other_kind, other = seen.setdefault(digest, (kind, row))
-            if (other_kind, other) != (kind, row):
-                apart = f"; it must not be both {other.split} and {row.split}" if row.split != other.split else ""
-                raise UserError(f"{row.place}: {row.files[kind]} {same} the {other_kind} of {other.place}{apart}; "
-                                "remove one")
+        # Files first: a photograph given as its own label cannot be decoded as a label.
+        for attribute, same in (("digests", "is the same file as"), ("pixels", "has the same pixels as")):
+            for kind, digest in sorted(getattr(row, attribute).items()):
+                if kind == "fov":
+                    continue
+                other_kind, other = seen.setdefault(digest, (kind, row))
+                if (other_kind, other) != (kind, row):
+                    apart = f"; it must not be both {other.split} and {row.split}" if row.split != other.split else ""
+                    raise UserError(f"{row.place}: {row.files[kind]} {same} the {other_kind} of {other.place}{apart}; "
+                                    "remove one")
 
 
 @contextlib.contextmanager

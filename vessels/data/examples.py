@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from vessels import UserError
-from vessels.data.images import checksum, read_photograph
+from vessels.data.images import checksum, read_mask, read_photograph
 from vessels.files import sha256
 
 
@@ -50,8 +50,9 @@ class Photograph(abc.ABC):
 
     @functools.cached_property
     def pixels(self):
-        """SHA-256 of the photograph's decoded pixels, which is the same in every lossless format."""
-        return checksum(read_photograph(self.files["image"]))
+        """SHA-256 of the files' decoded pixels, by kind: the same in every lossless format."""
+        return {kind: checksum(read_photograph(path) if kind == "image" else read_mask(path))
+                for kind, path in self.files.items()}
 
     @abc.abstractmethod
     def load(self):
@@ -127,7 +128,7 @@ class Source(abc.ABC):
 
     def pixels(self, split):
         """`{"01_test": SHA-256}` of the decoded pixels of a split's photographs."""
-        return {photograph.name: photograph.pixels for photograph in self.photographs(split)}
+        return {photograph.name: photograph.pixels["image"] for photograph in self.photographs(split)}
 
 
 def relief(image):

@@ -9,7 +9,7 @@ from pathlib import Path
 from vessels import UserError
 from vessels.data.examples import Example, Photograph, Source, check_labels
 from vessels.data.fov import Widths, estimate_fov
-from vessels.data.images import checksum, read_image, read_mask
+from vessels.data.images import read_image, read_mask
 from vessels.files import ROOT
 
 SUMS = (ROOT / "data" / "SHA256SUMS", ROOT / "data" / "PIXELS_SHA256")
@@ -156,7 +156,7 @@ class Dataset(Source):
                 paths.append(path)
                 own, sums = published.get(path.stem.lower(), set()), {photograph.digests[kind]}
                 if not sums & own:
-                    sums.add(photograph.pixels if kind == "image" else checksum(read_mask(path)))
+                    sums.add(photograph.pixels[kind])
                 if not sums & own:
                     if others := sums & set(owners):
                         raise UserError(f"{path}: has the content of the published {owners[others.pop()]}; "

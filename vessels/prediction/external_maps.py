@@ -22,7 +22,8 @@ def read_map(folder, example):
         and white, and so does not rank the pixels.
 
     Raises:
-        UserError: The map is missing, has another size or several channels, or holds values outside [0, 1].
+        UserError: The map is missing, has another size or several channels, holds values outside [0, 1], one value
+            alone, or none over .4 of an integer type's largest, or is inverted.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the folder of the maps")
@@ -41,10 +42,23 @@ def read_map(folder, example):
     if found.shape != example.label.shape:
         sizes = ["x".join(map(str, array.shape[::-1])) for array in (found, example.label)]
         raise UserError(f"{path}: {sizes[0]} pixels, not {sizes[1]} as the photograph; save it in that size")
+    return probabilities(path, found, example)
+
+
+def probabilities(path, found, example):
+    """What `read_map` returns, from the grey values `found` of the map of `example`, in the file `path`."""
+    if np.ptp(found) == 0:
+        raise UserError(f"{path}: holds the value {found.max()} alone; save the map of the photograph")
+    if found[example.label].mean() < found[example.fov & ~example.label].mean():
+        raise UserError(f"{path}: is darker in vessels than elsewhere; make vessels bright, not dark")
     if np.isin(found, (0, found.max())).all():
         return found > 0
     if found.dtype in (np.uint8, np.uint16):
-        return (found / np.float32(np.iinfo(found.dtype).max)).astype("float32")
+        white = np.iinfo(found.dtype).max
+        if found.max() < 0.4 * white:
+            raise UserError(f"{path}: its largest value is {found.max()}, but {white} means 1; save it so, or as "
+                            "floats in [0, 1]")
+        return (found / np.float32(white)).astype("float32")
     if not (found.min() >= 0 and found.max() <= 1):  # NaN is neither
         raise UserError(f"{path}: holds values outside [0, 1]; save probabilities")
     return found.astype("float32")
