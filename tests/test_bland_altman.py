@@ -53,23 +53,6 @@ def test_table_holds_known_values_of_all_that_are_compared():
     assert row[3] == f"{mean:+.2f} [{mean - reach:+.2f}, {mean + reach:+.2f}], r 1.00"
 
 
-@pytest.mark.parametrize(("second", "better", "biased"), [
-    (FIRST - 1 + spread(), 8, "8: density, length density, width, widest tenth, branch points, ends, "),
-    (FIRST - 3 + 0.1 * spread(), 0, "0."),
-])
-def test_conclusion(second, better, biased):
-    compared = bland_altman.pairs([metrics_of(map=FIRST + 2 + 0.5 * spread(), label=FIRST, second_observer=second)])
-    assert bland_altman.conclusions(compared)[0].startswith(
-        f"rsan, compared with the second observer: narrower limits of agreement in {better} of 8 measures, a higher "
-        f"correlation in {better}, and a larger mean difference in {biased}")
-
-
-def test_without_a_second_observer_there_is_no_conclusion():
-    compared = bland_altman.pairs([metrics_of(map=FIRST, label=FIRST)])
-    assert list(compared) == ["rsan"] and bland_altman.conclusions(compared) == []
-    assert list(bland_altman.pictures(compared)) == [title for title, _ in bland_altman.SHOWN.values()]
-
-
 def test_results_without_measures_or_of_two_images_are_left_out():
     assert bland_altman.pairs([]) == bland_altman.pairs([measured()]) == {}
     assert bland_altman.pairs([metrics_of(map=FIRST[:2], label=FIRST[:2])]) == {}
@@ -91,4 +74,3 @@ def test_a_map_without_vessels_is_measured_and_compared():
     compared = bland_altman.pairs([measured(per_image=[{"measures": found}] * 3)])
     rows = bland_altman.table(compared)[1]
     assert rows[2][1:3] == ["-", "- [-, -], r -"]
-    assert set(bland_altman.pictures(compared)) == {"density", "length density", "branch points", "ends"}

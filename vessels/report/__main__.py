@@ -1,7 +1,7 @@
 """Updates results/scores.csv, all tables of README.md, results/ and weights/README.md, and the results page.
 
     python -m vessels.report            # the tables, from results/*/*/metrics.json; and, if the images and the maps
-                                        # of eval_*.py are available, results/index.html and results/figure.png
+                                        # of eval_*.py are available, results/index.html
     python -m vessels.report --check    # writes nothing; exit code 1 if a table is out of date
 """
 

@@ -7,13 +7,11 @@ Bland and Altman 1986: Statistical methods for assessing agreement between two m
 """
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from vessels.data import published
 from vessels.metrics import level
 from vessels.prediction.measures import measure
 from vessels.report import tables
-from vessels.report.plots import COLOURS, picture
 
 # Results of `measure` in tables: name and decimals. Widths in permille of the diameter would only repeat the pixels.
 SHOWN = {
@@ -32,8 +30,6 @@ HOW = ("Each measure of a map, at the network's threshold, minus that of the fir
        "limits are uncertain: by ±0.8 standard deviations for 20, by ±1.4 for 8 (of CHASE DB1: the eyes of four "
        "children).")
 NETWORK = "any_rsan"  # whose maps predict.py writes
-STYLES = ({"color": COLOURS["whole_image"], "marker": "o", "markersize": 5},
-          {"color": COLOURS["inside_fov"], "marker": "X", "markersize": 6})
 
 
 def measures(example, values, threshold):
@@ -107,22 +103,6 @@ def table(compared):
     return ["measure", "first observer", *compared], rows
 
 
-def conclusions(compared):
-    """Compares each network with the second observer: list of str, empty without a second observer."""
-    found = {name: {key: bland_altman(*both[key]) for key in SHOWN} for name, both in compared.items()}
-    second = found.pop("second observer", None)
-    texts = []
-    for name, spans in found.items() if second else ():
-        both = [(title, spans[key], second[key]) for key, (title, _) in SHOWN.items()]
-        narrower = sum(high - low < other[2] - other[1] for _, (_, low, high, _), other in both)
-        closer = sum(one[3] > other[3] for _, one, other in both)
-        biased = [title.split(",")[0] for title, one, other in both if abs(one[0]) > abs(other[0])]
-        texts.append(f"{name}, compared with the second observer: narrower limits of agreement in {narrower} of "
-                     f"{len(both)} measures, a higher correlation in {closer}, and a larger mean difference in "
-                     f"{len(biased)}{': ' if biased else ''}{', '.join(biased)}.")
-    return texts
-
-
 def markdown(results_dir):
     """Markdown: the measures of the general network's maps on DRIVE and CHASE DB1; empty if nothing was measured."""
     head, body = ["measure"], [[title] for title, _ in SHOWN.values()]
@@ -133,36 +113,3 @@ def markdown(results_dir):
             head += [f"{dataset.title}: {title}" for title in titles]
             body = [[*cells, *row[1:]] for cells, row in zip(body, rows, strict=True)]
     return f"{tables.markdown(head, body)}\n{HOW}\n" if len(head) > 1 else ""
-
-
-def pictures(compared):
-    """For each measure, a scatter plot against the first observer and a Bland-Altman plot: dict of PNG bytes by title.
-
-    They show the first network and the second observer in `compared`, a result of `pairs`.
-    """
-    names = [next(iter(compared)), *(name for name in compared if name == "second observer")]
-    shown = {title: {name: compared[name][key] for name in names} for key, (title, _) in SHOWN.items()}
-    return {title: plot(title, values) for title, values in shown.items() if all(map(np.size, values.values()))}
-
-
-def plot(title, values):
-    figure = Figure(figsize=(4.2, 2.5), layout="constrained")
-    scatter, difference = figure.subplots(1, 2)
-    for (name, (first, other)), style in zip(values.items(), STYLES, strict=False):
-        points = {**style, "linestyle": "", "markeredgecolor": "white", "markeredgewidth": 0.5}
-        scatter.plot(first, other, **points, label=name)
-        difference.plot((first + other) / 2, other - first, **points)
-        for value, line in zip(bland_altman(first, other)[:3], ("-", "--", "--"), strict=True):
-            difference.axhline(value, color=style["color"], linestyle=line, linewidth=1)
-    ends = [min(map(np.min, values.values())), max(map(np.max, values.values()))]
-    scatter.plot(ends, ends, color="grey", linewidth=0.8, zorder=0)
-    difference.axhline(0, color="grey", linewidth=0.8, zorder=0)
-    for axes, across, up in ((scatter, "first observer", "other"), (difference, "mean of both", "other - first")):
-        axes.set_xlabel(across, fontsize=9)
-        axes.set_ylabel(up, fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.locator_params(nbins=4)
-        axes.grid(alpha=0.3)
-    figure.suptitle(title, fontsize=10)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
-    return picture(figure)

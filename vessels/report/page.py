@@ -1,4 +1,4 @@
-"""Makes the results page and the paper's Results figure from the maps of released weights; both show photographs."""
+"""Makes the results page from the maps that eval_*.py wrote; it shows photographs."""
 
 import base64
 import html
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from vessels import UserError
 from vessels.data import published
@@ -18,8 +18,6 @@ from vessels.report.plots import FALSE, FOUND, MISSED
 
 WIDTH = 560  # width of a picture on the page, in pixels
 SHOWN = ("rsan", comparison.GENERAL)  # the first of these folders with results shows its maps
-NETWORKS = {"backbone": "(b) backbone", "backbone_dropblock": "(c) + DropBlock", "rsan": "(d) RSAN"}
-FIGURE = ("(a) photograph", *NETWORKS.values(), "(e) label")
 
 
 def probability_map(folder, example):
@@ -150,13 +148,8 @@ def measures_part(key, title, all_metrics):
     """Measures of maps compared with those of labels; empty without measures."""
     if not (compared := bland_altman.pairs(all_metrics)):
         return ""
-    plotted = "".join(f"<img src='{data_uri(content, 'png')}' alt='{name}: scatter and Bland-Altman plot'>"
-                      for name, content in bland_altman.pictures(compared).items())
-    lines = ("In the plots, grey lines mark equality, solid lines mean differences, and dashed lines their limits of "
-             "agreement.")
     return folded(f"{key}-measures", f"{title}: measures of maps and of labels", table(*bland_altman.table(compared)),
-                  paragraphs([*bland_altman.conclusions(compared), bland_altman.HOW, lines]),
-                  f"<div class=curves>{plotted}</div>")
+                  paragraphs([bland_altman.HOW]))
 
 
 def curves_part(key, title, folder):
@@ -225,38 +218,8 @@ def fill(path, titles, about, parts):
     write_atomically(path, template.substitute(titles=titles, about=about, **colours, content="\n".join(parts)))
 
 
-def write_figure(results_dir, sources, width=300):
-    """Writes `<results_dir>/figure.png`, the paper's Results figure: a row for each set, with the columns of FIGURE.
-
-    It shows the first test image of each set with results of all three networks. UserError if there is no such set, or
-    if a map is missing.
-    """
-    rows = []
-    for source in sources:
-        if not all((results_dir / source.name / variant / "metrics.json").exists() for variant in NETWORKS):
-            continue
-        example = next(loaded(source))
-        maps = [probability_map(results_dir / source.name / variant, example) for variant in NETWORKS]
-        planes = *((values >> 8).astype("uint8") for values in maps), 255 * example.label.astype("uint8")
-        rows.append([example.image, *(np.repeat(plane[..., None], 3, 2) for plane in planes)])
-    if not rows:
-        raise UserError(f"{results_dir}: no set has results of {', '.join(NETWORKS)}")
-    heights = [round(row[0].shape[0] * width / row[0].shape[1]) for row in rows]
-    gap, strip = 6, 34
-    canvas = Image.new("RGB", (len(FIGURE) * (width + gap) - gap, sum(heights) + gap * len(rows) + strip), "white")
-    draw, font, top = ImageDraw.Draw(canvas), ImageFont.load_default(size=20), 0
-    for row, height in zip(rows, heights, strict=True):
-        for i, tile in enumerate(row):
-            small = cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA)
-            canvas.paste(Image.fromarray(small), (i * (width + gap), top))
-        top += height + gap
-    for i, title in enumerate(FIGURE):
-        draw.text((i * (width + gap) + width / 2, top + strip / 2), title, "black", font, anchor="mm")
-    write_atomically(results_dir / "figure.png", plots.png(canvas))
-
-
 def write(results_dir=ROOT / "results"):
-    """Makes the page and the figure for all sets with results, with photographs from the folders that training uses.
+    """Makes the page for all sets with results, with photographs from the folders that training uses.
 
     Returns:
         list of str, a line for each: written, or left out and why.
@@ -269,10 +232,10 @@ def write(results_dir=ROOT / "results"):
                 sources.append(dataset)
             except UserError as error:
                 lines.append(f"left out {dataset.title}: {error}")
-    for name, make in (("index.html", write_page), ("figure.png", write_figure)) if sources else ():
-        try:
-            make(results_dir, sources)
-            lines.append(f"written {results_dir / name}")
-        except UserError as error:
-            lines.append(f"left out {name}: {error}")
+    try:
+        if sources:
+            write_page(results_dir, sources)
+            lines.append(f"written {results_dir / 'index.html'}")
+    except UserError as error:
+        lines.append(f"left out index.html: {error}")
     return lines
