@@ -154,11 +154,16 @@ def test_sources_that_do_not_go_together(root, tmp_path):
         read(path, other)
 
 
-@pytest.mark.parametrize("name", ["eye.tif", "eye.png"])
-def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(name, data_root, root):
-    Image.open(data_root / "DRIVE/test/images/01_test.tif").save(root / name)
-    path = str(table(root, f"{name},labels/0.png"))
-    with pytest.raises(UserError, match=rf"mine\.csv, line 2: .*{name} is DRIVE's 01_test; remove one"):
+@pytest.mark.parametrize(("image", "label", "refused"), [
+    ("eye.tif", "labels/0.png", r"eye\.tif is DRIVE's 01_test"),
+    ("eye.png", "labels/0.png", r"eye\.png is DRIVE's 01_test"),
+    ("eye.jpg", "01_manual1.gif", r"01_manual1\.gif is DRIVE's 01_manual1"),
+])
+def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(image, label, refused, data_root, root):
+    Image.open(data_root / "DRIVE/test/images/01_test.tif").save(root / image)
+    shutil.copy(data_root / "DRIVE/test/1st_manual/01_manual1.gif", root)
+    path = str(table(root, f"{image},{label}"))
+    with pytest.raises(UserError, match=rf"mine\.csv, line 2: .*{refused}; remove one"):
         read(path, "DRIVE")
 
 

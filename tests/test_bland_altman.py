@@ -54,6 +54,7 @@ def test_table_holds_known_values_of_all_that_are_compared():
 
 
 def test_results_without_measures_or_of_two_images_are_left_out():
+    assert list(bland_altman.pairs([metrics_of(map=FIRST, label=FIRST)])) == ["rsan"]  # no second observer
     assert bland_altman.pairs([]) == bland_altman.pairs([measured()]) == {}
     assert bland_altman.pairs([metrics_of(map=FIRST[:2], label=FIRST[:2])]) == {}
 

@@ -170,7 +170,7 @@ def test_a_large_field_of_view_is_seen_in_few_tiles():
     assert rows * columns * maps.windows(1872, rows)[0][1] * maps.windows(2648, columns)[0][1] < 1.35 * 1872 * 2648
 
 
-@pytest.mark.parametrize("tile", [336, 500])
+@pytest.mark.parametrize("tile", [0, 336, 500])
 def test_tiles_without_an_inside_are_refused(tile):
     with pytest.raises(ValueError, match="multiples of 8"):
         maps.predict_tiled(Darkness(), np.zeros((8, 8, 3), "uint8"), tile)
@@ -344,7 +344,7 @@ def test_wrong_command_line(wrong, message, capsys):
     assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tile", [336, 500])
+@pytest.mark.parametrize("tile", [0, 336, 500])
 def test_a_tile_that_the_network_cannot_use(tile, photographs, tmp_path, capsys):
     assert run(tmp_path, photographs["rgb.png"], "--tile", tile) == 2
     assert "--tile must be a multiple of 8 and more than 336" in capsys.readouterr().err

@@ -55,12 +55,10 @@ def read_bytes(path):
     try:
         content = path.read_bytes()
     except OSError as error:
-        # The functions of os.path know paths that are too long.
-        reason = error.strerror
+        # `Path.is_dir` and `Path.is_symlink` raise OSError for a name that is too long.
+        reason = "the link leads to no file" if os.path.islink(path) else error.strerror  # noqa: PTH114
         if os.path.isdir(path):  # noqa: PTH112
             reason = "a folder"
-        elif os.path.islink(path):  # noqa: PTH114
-            reason = "the link leads to no file"
         raise UserError(f"{path}: {reason}; make it readable or put the file there") from None
     if not content:
         raise UserError(f"{path}: the file is empty; restore the original")

@@ -220,12 +220,10 @@ def check_once(rows):
     """Raises UserError if two rows have the same photograph or label, in whatever format; masks may be shared."""
     seen = {}
     for row in rows:
-        # Files first: a photograph given as its own label cannot be decoded as a label.
+        # Files first: a photograph that is given as its own label cannot be decoded as a label.
         for attribute, same in (("digests", "is the same file as"), ("pixels", "has the same pixels as")):
-            for kind, digest in sorted(getattr(row, attribute).items()):
-                if kind == "fov":
-                    continue
-                other_kind, other = seen.setdefault(digest, (kind, row))
+            for kind in sorted(row.files.keys() - {"fov"}):
+                other_kind, other = seen.setdefault(getattr(row, attribute)[kind], (kind, row))
                 if (other_kind, other) != (kind, row):
                     apart = f"; it must not be both {other.split} and {row.split}" if row.split != other.split else ""
                     raise UserError(f"{row.place}: {row.files[kind]} {same} the {other_kind} of {other.place}{apart}; "

@@ -59,7 +59,7 @@ class Several(Source):
         owners = {digest: f"{part.name}'s {name}" for part in parts for name, digests in part.published().items()
                   for digest in digests}
         for row in rows:
-            for kind in row.files.keys() - {"fov"}:
+            for kind in sorted(row.files.keys() - {"fov"}):
                 if owner := owners.get(row.digests[kind], owners.get(row.pixels[kind])):
                     raise UserError(f"{row.place}: {row.files[kind]} is {owner}; remove one of the two")
         return dataclasses.replace(self, parts=parts)

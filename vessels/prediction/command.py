@@ -151,7 +151,7 @@ def predict(arguments, network):
 
     from pretrained import weights_file
 
-    tile = arguments.tile or maps.TILE
+    tile = maps.TILE if arguments.tile is None else arguments.tile
     if tile % 8 or tile <= 2 * maps.HALO:
         raise UserError(f"--tile must be a multiple of 8 and more than {2 * maps.HALO}, got {tile}")
     number, shards = arguments.shard
