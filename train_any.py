@@ -1,6 +1,6 @@
 """Trains the general network, for photographs from any camera, on DRIVE and CHASE DB1, or on your own photographs.
 
-    python train_any.py              two and a half hours on one core with AMX, 3 GB of memory
+    python train_any.py              two hours on one core with AMX, 3 GB of memory
     python train_any.py --seed 1
     python train_any.py mine.csv DRIVE CHASEDB1
     python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4 \\
