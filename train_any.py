@@ -1,6 +1,6 @@
 """Trains the general network, for photographs from any camera, on DRIVE and CHASE DB1, or on your own photographs.
 
-    python train_any.py              two hours on one core with AMX, 3 GB of memory
+    python train_any.py              3.5 hours on one core with AMX, 3 GB of memory
     python train_any.py --seed 1
     python train_any.py mine.csv DRIVE CHASEDB1
     python train_any.py mine.csv --start weights/any_rsan.weights.h5 --epochs 10 --learning-rate 5e-4 \\
@@ -18,8 +18,8 @@ import sys
 from vessels.data.sources import Several
 from vessels.training.config import Recipe, main
 
-RECIPE = Recipe(network="rsan_model", recipe="any", epochs=60, steps_per_epoch=130, batch_size=4, patch_size=256,
-                keep_prob=0.96, mixed_precision=True)
+RECIPE = Recipe(network="rsan_model", recipe="any", epochs=105, second_cycle=0.43, steps_per_epoch=130, batch_size=4,
+                patch_size=256, keep_prob=0.96, mixed_precision=True)
 
 
 if __name__ == "__main__":

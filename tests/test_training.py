@@ -341,8 +341,19 @@ def test_schedules():
     assert (first, end) == (0, 20)
     assert float(rate(0)) == 0 and float(rate(50)) == pytest.approx(recipe.learning_rate)
     assert float(rate(2000)) == pytest.approx(1e-5, rel=1e-3)
-    authors = dataclasses.replace(recipe, recipe="authors", epochs=150, learning_rate=1e-3)
-    assert schedules.phases(authors, 9) == [(0, 100, 1e-3), (100, 150, pytest.approx(1e-4))]
+
+
+def test_a_second_cycle_repeats_all_schedules_from_a_lower_rate():
+    once, twice = Recipe(epochs=20, keep_prob=0.88), Recipe(epochs=30, keep_prob=0.88, second_cycle=1 / 3)
+    (*first, rate), (*second, low) = schedules.phases(twice, 100)
+    assert (first, second) == ([0, 20], [20, 30])
+    assert rate.get_config() == schedules.phases(once, 100)[0][2].get_config()
+    assert [float(low(step)) for step in (0, 50, 1000)] == pytest.approx([0, 1e-3, 1e-5], rel=1e-3)
+    ramp = [schedules.ramped_keep_prob(twice, epoch) for epoch in range(30)]
+    assert ramp[:20] == [schedules.ramped_keep_prob(once, epoch) for epoch in range(20)]
+    assert ramp[20] == 1 and ramp[26] == ramp[27] == 0.88 and ramp[28:] == [1, 1]
+    cooling = [epoch for epoch in range(30) if schedules.in_cooldown(twice, epoch)]
+    assert cooling == [16, 17, 18, 19, 28, 29]
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -37,6 +37,9 @@ class Recipe:
     train_on: str = option("train", "training images; if they include the validation images, the "
                            "validation scores are no longer a test", choices=("train", "train+validation"))
     epochs: int = option(None, "number of epochs", minimum=1)
+    second_cycle: float = option(0, "this last part of the epochs is a second cycle: learning rate, keep_prob and "
+                                 "batch normalization begin again, the rate at 40 %% of its peak; with --start: none",
+                                 minimum=0, only="patches")
     steps_per_epoch: int = option(None, "batches per epoch", minimum=1, only="patches")
     batch_size: int = option(None, "patches per batch, or images", minimum=1)
     patch_size: int = option(None, "side of a patch in pixels, a multiple of 8", minimum=56, only="patches")
@@ -59,7 +62,7 @@ class Recipe:
 
 # What `--synthetic` changes, so that a training takes a minute.
 SYNTHETIC = {"epochs": 3, "steps_per_epoch": 80, "batch_size": 4, "patch_size": 64, "keep_prob": 0.95,
-             "train_on": "train"}
+             "second_cycle": 0, "train_on": "train"}
 
 
 def parse(dataset, recipe, authors, description, argv=None):
@@ -82,6 +85,8 @@ def parse(dataset, recipe, authors, description, argv=None):
     for field in dataclasses.fields(Recipe):
         if field.name in given and kind != field.metadata.get("only", kind):
             parser.error(f"--{field.name.replace('_', '-')} has no effect with --recipe {kind}: omit it")
+    if given.get("start"):
+        implied = {**implied, "second_cycle": 0}
     if given.get("synthetic"):
         implied = {**implied, **SYNTHETIC}
     recipe = dataclasses.replace(recipe, **{**implied, **given})
@@ -94,6 +99,8 @@ def parse(dataset, recipe, authors, description, argv=None):
         parser.error(f"--patch-size must be a multiple of 8, got {recipe.patch_size}")
     if recipe.whole_images and not dataset.padded:
         parser.error(f"--recipe {kind} learns from whole padded images, for which {dataset.title} has no size: omit it")
+    if recipe.second_cycle >= 1:
+        parser.error(f"--second-cycle must be below 1, got {recipe.second_cycle}")
     if not 0 < recipe.keep_prob <= 1:
         parser.error(f"--keep-prob must be in (0, 1], got {recipe.keep_prob}")
     own = recipe.network if recipe.network not in (default, recipe.variant) else ""

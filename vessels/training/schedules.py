@@ -13,16 +13,19 @@ class Schedules:
     Attributes:
         warmup_steps: Steps in which the learning rate rises from 0.
         final_learning_rate: To which it then falls, along a cosine.
-        ramp, stages: In this part of the epochs, DropBlock's keep_prob falls from 1, in so many equal stages.
-        cooldown: In this last part of the epochs, DropBlock is off, and batch normalization adapts to prediction.
-        cooldown_momentum: Of batch normalization, in the cooldown.
+        second_peak: Factor of the peak learning rate in the second cycle.
+        ramp, stages: In this part of a cycle, DropBlock's keep_prob falls from 1, in so many equal stages.
+        cooldown: In this last part of a cycle, DropBlock is off, and batch normalization adapts to prediction.
+        momentum, cooldown_momentum: Of batch normalization, before and in the cooldown.
     """
 
     warmup_steps: int = 50
     final_learning_rate: float = 1e-5
+    second_peak: float = 0.4
     ramp: float = 0.6
     stages: int = 6
     cooldown: float = 0.2
+    momentum: float = 0.9
     cooldown_momentum: float = 0.99
 
 
@@ -62,21 +65,34 @@ def optimizer_of(rate):
     return keras.optimizers.Adam(rate)
 
 
+def cycles(recipe):
+    """`[(first epoch, epoch after the last, peak learning rate)]` of a training on patches: one, or two.
+
+    In a second one, all schedules begin again, from a lower peak, as in warm restarts (arXiv:1608.03983).
+    """
+    restart = max(round((1 - recipe.second_cycle) * recipe.epochs), 1)
+    both = [(0, restart, recipe.learning_rate), (restart, recipe.epochs, SCHEDULES.second_peak * recipe.learning_rate)]
+    return [(first, end, peak) for first, end, peak in both if first < end]
+
+
 def phases(recipe, steps):
     """`[(first epoch, epoch after the last, learning rate)]`, each phase with a new optimizer.
 
-    Patches have one phase. Whole images have two: the authors run their script once, then again by hand from the
-    resulting weights, newly compiled, at a tenth of the rate.
+    Patches have one for each cycle. Whole images have two: the authors run their script once, then again by hand from
+    the resulting weights, newly compiled, at a tenth of the rate.
     """
     if recipe.whole_images:
         boundary = recipe.epochs * 2 // 3
         return [(0, boundary, recipe.learning_rate), (boundary, recipe.epochs, recipe.learning_rate / 10)]
-    warmup = min(SCHEDULES.warmup_steps, recipe.epochs * steps // 10)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, recipe.epochs * steps - warmup, alpha=min(SCHEDULES.final_learning_rate / recipe.learning_rate, 1),
-        warmup_target=recipe.learning_rate, warmup_steps=warmup,
-    )
-    return [(0, recipe.epochs, schedule)]
+    return [(first, end, rate_of((end - first) * steps, peak)) for first, end, peak in cycles(recipe)]
+
+
+def rate_of(steps, peak):
+    """The learning rate of a cycle of `steps`: a rise to `peak`, then a cosine."""
+    warmup = min(SCHEDULES.warmup_steps, steps // 10)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warmup, alpha=min(SCHEDULES.final_learning_rate / peak, 1), warmup_target=peak,
+        warmup_steps=warmup)
 
 
 def described(recipe, steps):
@@ -94,13 +110,19 @@ def described(recipe, steps):
 
 
 def in_cooldown(recipe, epoch):
-    """Whether `epoch` (from 0) is in the last part, in which batch normalization adapts to prediction.
+    """Whether `epoch` (from 0) is in the last part of its cycle, in which batch normalization adapts to prediction.
 
     DropBlock is off then, because it scales up the values that it keeps, so that batch normalization learns a larger
     variance than in prediction (arXiv:1801.05134). The moving averages then cover ten times as many steps (momentum
     0.99 instead of 0.9), because the statistics of small batches fluctuate.
     """
-    return epoch >= max(math.floor((1 - SCHEDULES.cooldown) * recipe.epochs), 1)
+    first, length = cycle_of(recipe, epoch)
+    return epoch - first >= max(math.floor((1 - SCHEDULES.cooldown) * length), 1)
+
+
+def cycle_of(recipe, epoch):
+    """First epoch and number of epochs of the cycle of `epoch`."""
+    return next((first, end - first) for first, end, _ in reversed(cycles(recipe)) if epoch >= first)
 
 
 def ramped_keep_prob(recipe, epoch):
@@ -108,15 +130,16 @@ def ramped_keep_prob(recipe, epoch):
     if in_cooldown(recipe, epoch):
         return 1
     stages = SCHEDULES.stages
+    first, length = cycle_of(recipe, epoch)
     stage = stages if in_cooldown(recipe, epoch + 1) else min(
-        stages, math.floor(stages * epoch / (SCHEDULES.ramp * recipe.epochs)))
+        stages, math.floor(stages * (epoch - first) / (SCHEDULES.ramp * length)))
     return round(1 - (1 - recipe.keep_prob) * stage / stages, 6)
 
 
 def stage_callback(recipe, set_stage):
-    """Callback: `set_stage(model, keep_prob, momentum)` at the start of each epoch; None keeps a value."""
+    """Callback: `set_stage(model, keep_prob, momentum)` at the start of each epoch."""
     def enter(epoch, logs=None):
-        momentum = SCHEDULES.cooldown_momentum if in_cooldown(recipe, epoch) else None
+        momentum = SCHEDULES.cooldown_momentum if in_cooldown(recipe, epoch) else SCHEDULES.momentum
         set_stage(callback.model, ramped_keep_prob(recipe, epoch), momentum)
 
     callback = keras.callbacks.LambdaCallback(on_epoch_begin=enter)
