@@ -66,7 +66,7 @@ def test_own_photographs_get_all_that_drive_gets(command, root, capsys):
     results = command.home / "results/mine/any_rsan"
     written = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
     pictures = {f"{kind}/{i}.png" for kind in ("panels", "probabilities") for i in range(4)}
-    assert written == {"metrics.json", "table.md", "roc.png", "pr.png", "reliability.png", "index.html", *pictures}
+    assert written == {"metrics.json", "table.md", "roc.png", "pr.png", "index.html", *pictures}
     metrics = metrics_in(results)
     assert command.diameters == [(800,)] * 4 and metrics["second_observer"]["inside_fov"]["f1"] > 0.5
     assert [one["image"] for one in metrics["per_image"]] == list("0123")

@@ -98,7 +98,7 @@ def test_command_writes_all_and_ends_with_the_table(command, tmp_path, capsys):
     results = tmp_path / "results" / "DRIVE" / "rsan"
     written = {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()}
     pictures = {f"{kind}/{name}_test.png" for kind in ("panels", "probabilities") for name in ("01", "02")}
-    assert written == {"metrics.json", "table.md", "roc.png", "pr.png", "reliability.png", *pictures}
+    assert written == {"metrics.json", "table.md", "roc.png", "pr.png", *pictures}
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["weights"] == {"file": "drive_rsan.weights.h5", "parameters": 7,
                                   "recipe": {"epochs": 3, "seed": 0},

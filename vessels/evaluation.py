@@ -219,10 +219,8 @@ def report(job, metrics):
 
 def write_results(job, metrics, pooled):
     """Writes curves, tables and, for photographs of a CSV, a page; then metrics.json."""
-    pictures = plots.curves({protocol: counts.histogram for protocol, counts in pooled.items()}, metrics)
-    if job.record.get("history"):
-        pictures["history.png"] = plots.history_plot(job.record["history"], job.record["validation"]["epoch"])
-    for name, picture in pictures.items():
+    histograms = {protocol: counts.histogram for protocol, counts in pooled.items()}
+    for name, picture in plots.curves(histograms, metrics).items():
         write_atomically(job.output / name, picture)
     write_atomically(job.output / "table.md", tables.table_markdown(metrics))
     if job.source.own:

@@ -16,6 +16,7 @@ PROTOCOLS = ("whole_image", "inside_fov")
 METRICS = ("auc", "average_precision", "accuracy", "sensitivity", "specificity", "f1", "mcc", "cldice", "ece", "brier",
            "sensitivity_thin", "sensitivity_thick")
 WHITE = 65535  # the value of a probability of 1
+VALUES = np.arange(WHITE + 1)
 BINS = 15  # of the expected calibration error
 THIN = 3 / 537  # vessels narrower than this part of the field of view's diameter are thin: 3 pixels on DRIVE
 
@@ -72,10 +73,12 @@ def score(counts, threshold=0.5):
             fps, tps = curve(counts)
             auc = float(trapezoid(np.r_[0, tps / positives], np.r_[0, fps / negatives]))
             average_precision = float(np.sum(np.diff(np.r_[0, tps]) / positives * (tps / (tps + fps))))
-        pixels, predicted, vessels = calibration(counts)
-        probability = np.arange(WHITE + 1) / WHITE
-        ece = float(abs(predicted - vessels).sum() / pixels.sum())
-        brier = float((counts * [probability**2, (1 - probability) ** 2]).sum() / pixels.sum())
+        probability = VALUES / WHITE
+        # Per bin: the sum of the pixels' probabilities, and the number of vessel pixels.
+        predicted, vessels = (np.bincount(np.minimum(VALUES * BINS // WHITE, BINS - 1), weights)
+                              for weights in (counts.sum(axis=0) * probability, counts[1]))
+        ece = float(abs(predicted - vessels).sum() / counts.sum())
+        brier = float((counts * [probability**2, (1 - probability) ** 2]).sum() / counts.sum())
     margins = (float((tp + fp) * (tp + fn)) * float((tn + fp) * (tn + fn))) ** 0.5
     return {
         "auc": auc,
@@ -94,15 +97,6 @@ def curve(counts):
     """`(false positives, true positives)` at each value that occurs, as threshold, falling: int arrays."""
     occurs = counts.any(axis=0)[::-1]
     return np.cumsum(counts[:, ::-1], axis=1)[:, occurs]
-
-
-def calibration(counts):
-    """Per bin of the probability, the number of pixels, the sum of their probabilities, and the number of vessel
-    pixels: float `(3, 15)`.
-    """
-    values, pixels = np.arange(WHITE + 1), counts.sum(axis=0)
-    bins = np.minimum(values * BINS // WHITE, BINS - 1)
-    return np.array([np.bincount(bins, weights) for weights in (pixels, pixels * values / WHITE, counts[1])])
 
 
 def best_threshold(histograms):

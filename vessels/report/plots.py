@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from vessels.metrics import calibration, curve, histogram, level, score
-from vessels.report.tables import COLUMNS, SCORED, cell
+from vessels.metrics import curve, level
+from vessels.report.tables import COLUMNS, SCORED
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish too.
 FOUND, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (86, 180, 233)
@@ -32,39 +32,33 @@ def curves(histograms, metrics):
         metrics: The content of metrics.json.
 
     Returns:
-        dict of PNG bytes: "roc.png", "pr.png", "reliability.png"; empty without an AUC, as for black and white maps.
+        dict of PNG bytes: "roc.png", "pr.png"; empty without an AUC, as for black and white maps.
     """
     if metrics["whole_image"]["auc"] is None or metrics["inside_fov"]["auc"] is None:
         return {}
-    figures = [Figure(figsize=(5, 4.5), layout="constrained") for _ in range(3)]
-    roc, pr, reliability = (figure.add_subplot() for figure in figures)
-    corner = True
+    figures = [Figure(figsize=(5, 4.5), layout="constrained") for _ in range(2)]
+    roc, pr = (figure.add_subplot() for figure in figures)
+    points = {f"threshold {metrics['threshold']:g}": ("o", metrics)}
+    if metrics["second_observer"]:
+        points["second observer"] = ("X", metrics["second_observer"])
     for protocol, colour, line in zip(SCORED, COLOURS.values(), ("-", "--"), strict=True):
         counts = histograms[protocol]
         style = {"color": colour, "linestyle": line}
         draw_curves(roc, pr, counts, f"{SCORED[protocol]}, {{}} {{:.4f}}", metrics[protocol], style)
-        pixels, predicted, vessels = calibration(counts)[:, calibration(counts)[0] > 0]
-        reliability.plot(predicted / pixels, vessels / pixels, "o", **style, label=SCORED[protocol])
-        points = {f"threshold {metrics['threshold']:g}": ("o", metrics[protocol])}
-        if metrics["second_observer"]:
-            points["second observer"] = ("X", metrics["second_observer"][protocol])
-        for name, (marker, point) in points.items():
-            corner &= point["sensitivity"] > 0.6 and 1 - point["specificity"] < 0.2
+        for name, (marker, scores) in points.items():
             mark = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8,
                     "label": f"{name}, {SCORED[protocol]}", "markeredgecolor": "white"}
-            draw_point(roc, pr, point, counts[1].sum() / counts.sum(), mark)
+            draw_point(roc, pr, scores[protocol], counts[1].sum() / counts.sum(), mark)
+    corner = all(scores[protocol]["sensitivity"] > 0.6 and scores[protocol]["specificity"] > 0.8
+                 for _, scores in points.values() for protocol in SCORED)
     roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, upper left corner" if corner else "ROC",
             xlim=(0, 0.2 if corner else 1), ylim=(0.6 if corner else 0, 1))
     pr.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision and recall",
            xlim=(0, 1), ylim=(0, 1.01))
-    reliability.axline((0, 0), slope=1, color="grey", linewidth=0.8)
-    reliability.set(xlabel="predicted probability", ylabel="fraction of vessel pixels", title="Reliability",
-                    xlim=(0, 1), ylim=(0, 1))
-    for axes, place in ((roc, "lower right"), (pr, "lower left"), (reliability, "upper left")):
+    for axes, place in ((roc, "lower right"), (pr, "lower left")):
         axes.legend(fontsize=8, loc=place)
         axes.grid(alpha=0.3)
-    names = ("roc.png", "pr.png", "reliability.png")
-    return {name: picture(figure) for name, figure in zip(names, figures, strict=True)}
+    return {"roc.png": picture(figures[0]), "pr.png": picture(figures[1])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +113,10 @@ def draw_point(roc, pr, point, share, mark):
     pr.plot(sensitivity, hits / (hits + alarms) if hits + alarms else np.nan, **mark)
 
 
-def history_plot(history, exported=None):
+def history_plot(history):
     """Training loss, validation AUC and learning rate over the epochs: PNG bytes.
 
-    Args:
-        history: list of rows of `history.csv`, dicts with `epoch`, `loss`, `val_auc`, `learning_rate`.
-        exported: The epoch whose weights are used, which is marked; by default, no epoch is.
+    `history`: list of rows of `history.csv`, dicts with `epoch`, `loss`, `val_auc`, `learning_rate`.
     """
     titles = {"loss": "training loss", "val_auc": "validation AUC", "learning_rate": "learning rate"}
     figure = Figure(figsize=(6, 5), layout="constrained")
@@ -134,9 +126,6 @@ def history_plot(history, exported=None):
         axis.plot([row["epoch"] for row in rows], [row[name] for row in rows], ".-", color=COLOURS["whole_image"])
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
-    if exported and (auc := history[exported - 1]["val_auc"]) is not None:
-        axes[1].plot(exported, auc, "o", color=COLOURS["inside_fov"], label=f"exported: {auc:.4f} in epoch {exported}")
-        axes[1].legend(loc="lower right")
     axes[2].set_xlabel("epoch")
     return picture(figure)
 
@@ -151,38 +140,28 @@ def agreement(example, values, threshold=0.5):
 
 
 def panel(example, values, threshold=0.5):
-    """Photograph, label, probability map and agreement side by side, with the image's scores.
+    """Photograph, label, probability map and agreement, two by two: PNG bytes.
 
     Args:
         example: An `Example`.
         values: uint16 `(height, width)`, the map.
         threshold: A pixel counts as vessel if `probability >= threshold`.
 
-    Returns:
-        PNG bytes: two by two tiles, each of the image's size or reduced to 640 pixels in width.
+    Tiles have the image's size, or are reduced to 640 pixels in width.
     """
     height, width = example.label.shape
     size = min(width, 640), round(height * min(1, 640 / width))
     grey = [cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB)
             for plane in (255 * example.label.astype("uint8"), (values >> 8).astype("uint8"))]
-    tiles = [example.image, *grey, agreement(example, values, threshold)]
+    tiles = {example.name: example.image, "label": grey[0], "probability": grey[1],
+             "green: found, orange: missed, blue: false": agreement(example, values, threshold)}
     gap, strip = 10, 34
-    canvas = Image.new("RGB", (2 * size[0] + gap, 2 * (strip + size[1]) + strip), "white")
+    canvas = Image.new("RGB", (2 * size[0] + gap, 2 * (strip + size[1])), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=22)
-    titles = (example.name, "label", "probability", "agreement")
-    for i, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
+    for i, (title, tile) in enumerate(tiles.items()):
         x, y = i % 2 * (size[0] + gap), i // 2 * (strip + size[1])
         draw.text((x + 4, y + strip / 2), title, "black", font, anchor="lm")
         canvas.paste(Image.fromarray(cv2.resize(tile, size, interpolation=cv2.INTER_AREA)), (x, y + strip))
-    x += 150
-    for colour, word in ((FOUND, "found"), (MISSED, "missed"), (FALSE, "false")):
-        draw.rectangle((x, y + 9, x + 16, y + 25), fill=colour)
-        draw.text((x + 24, y + strip / 2), word, "black", font, anchor="lm")
-        x += 125
-    scores = score(histogram(values, example.label, example.fov), threshold)
-    named = {"F1": "f1", "sensitivity": "sensitivity", "specificity": "specificity", "AUC": "auc"}
-    caption = "   ".join(["Inside the field of view:", *(f"{k} {cell(scores[v])}" for k, v in named.items())])
-    draw.text((4, canvas.height - strip / 2), caption, "black", font, anchor="lm")
     return png(canvas)
 
 
