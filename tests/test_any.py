@@ -16,7 +16,7 @@ from vessels import UserError
 from vessels.data import augmentation, custom, published, sources
 from vessels.data.examples import Example
 from vessels.data.fov import Widths
-from vessels.data.images import checksum, read_photograph
+from vessels.data.images import checksum, read_mask, read_photograph
 from vessels.files import sha256
 from vessels.training.config import main, parse
 
@@ -204,7 +204,8 @@ def test_own_photographs_are_trained_on_and_recorded(trained):
     assert set(digests.values()) == {digest for file, digest in record["data_sha256"].items() if "images" in file}
     assert record["recipe"]["recipe"] == "any"
     assert set(record["pixels_sha256"].values()) == {
-        checksum(read_photograph(trained / f"data/images/{name}.png")) for name in digests}
+        checksum(read(trained / f"data/{folder}/{name}.png"))
+        for folder, read in (("images", read_photograph), ("labels", read_mask)) for name in "0123"}
 
 
 @pytest.mark.slow

@@ -276,6 +276,19 @@ def test_bad_files_are_one_line_that_names_the_line(file, damage, message, root)
     assert line.startswith(f"{path}, line 2: ") and message in line and Path(file).name in line and "\n" not in line
 
 
+@pytest.mark.parametrize(("file", "change", "message"), [
+    ("masks/0.gif", lambda mask: np.roll(mask, 180, 1), "it lies where the photograph shows no retina"),
+    ("labels/0.png", lambda label: label * (np.arange(len(label)) < 250)[:, None].astype("uint8"),
+     "of the field of view; if the rest was not labelled, make it black in fov"),
+    ("labels/0.png", lambda label: label, ""),
+])
+def test_doubtful_masks_and_labels_are_named(file, change, message, root, capsys):
+    altered(change)(root / file)
+    custom.read(table(root, "images/0.png,labels/0.png,masks/0.gif", header="image,label,fov")).load("test")
+    said = capsys.readouterr().err
+    assert (f"warning: {root / file}: " in said and message in said) if message else not said
+
+
 def test_another_photographs_label_is_refused(root):
     path = table(root, "images/0.png,labels/1.png", "images/1.png,labels/0.png")
     with pytest.raises(UserError, match=r"mine\.csv, line 2: .*labels/1\.png: does not follow the vessels of 0\.png"):

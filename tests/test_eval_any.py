@@ -17,7 +17,7 @@ from test_evaluation import save as save_weights
 
 from vessels import evaluation, files, jobs, network
 from vessels.data import sources, synthetic
-from vessels.data.images import checksum, read_photograph
+from vessels.data.images import checksum, read_mask, read_photograph
 from vessels.data.published import DRIVE
 from vessels.files import sha256
 from vessels.prediction.maps import Prediction
@@ -104,16 +104,16 @@ def test_a_general_network_of_one_set_sees_it_at_the_diameter_that_it_knows(comm
     assert command.diameters == [(800,)] * 2
 
 
-@pytest.mark.parametrize("started", [False, True])
-def test_photographs_that_weights_have_learned_from(started, command, root, capsys):
-    learned = {"mine/images/1.png": sha256(root / "images/1.png"), "mine/labels/0.png": sha256(root / "labels/0.png")}
-    record = {"data_sha256": learned}
+@pytest.mark.parametrize(("started", "validated"), [(False, False), (True, False), (False, True)])
+def test_photographs_that_weights_have_learned_from(started, validated, command, root, capsys):
+    learned = {"mine/images/1.png": sha256(root / "images/1.png"), "mine/labels/1.png": sha256(root / "labels/1.png")}
+    record = {"validation_sha256" if validated else "data_sha256": learned}
     for _ in range(2 * started):  # fine-tuned twice, each time on another file of the same name
         record = {"data_sha256": {"mine/images/1.png": "0"}, "started_from": {"file": "any", **record}}
     weights = save_weights(command.home / "run", "final", **GENERAL, **record)
     path = table(root, *PAIRS[:2])
     assert command(path, "--weights", weights) == 2
-    assert f"{weights}: trained on 1 of the 2 photographs of mine (1); " in capsys.readouterr().err
+    assert f"{weights}: trained or validated on 1 of the 2 photographs of mine (1); " in capsys.readouterr().err
     assert not (weights.parent / "results").exists()
     assert command(path, "--weights", weights, "--allow-seen") == 0
     assert "\nSEEN IN TRAINING: 1; these scores say nothing" in capsys.readouterr().out
@@ -123,16 +123,17 @@ def test_photographs_that_weights_have_learned_from(started, command, root, caps
         assert "1 of the photographs SEEN IN TRAINING" in (folder / file).read_text()
 
 
-@pytest.mark.parametrize("started", [False, True])
-def test_a_photograph_in_another_format_is_still_the_same(started, command, root, capsys):
-    pixels = checksum(read_photograph(root / "images/1.png"))
-    record = {"data_sha256": {"1.tif": "of another file"}, "pixels_sha256": {"1": pixels}}
+@pytest.mark.parametrize(("started", "kind"), [(False, "image"), (True, "image"), (False, "label")])
+def test_a_photograph_in_another_format_is_still_the_same(started, kind, command, root, capsys):
+    """If it was saved anew with loss, its label tells."""
+    pixels = checksum(read_photograph(root / "images/1.png") if kind == "image" else read_mask(root / "labels/1.png"))
+    record = {"data_sha256": {"1.tif": "of another file"}, "pixels_sha256": {f"1 {kind}": pixels}}
     if started:
         record = {"data_sha256": {"2.png": "0"}, "pixels_sha256": {}, "started_from": {"file": "any", **record}}
     weights = save_weights(command.home / "run", "final", **GENERAL, **record)
     path = table(root, *PAIRS[:2])
     assert command(path, "--weights", weights) == 2
-    assert "trained on 1 of the 2 photographs of mine (1)" in capsys.readouterr().err
+    assert "trained or validated on 1 of the 2 photographs of mine (1)" in capsys.readouterr().err
     save_weights(command.home / "run", "final", **GENERAL, data_sha256=record["data_sha256"])
     assert command(path, "--weights", weights) == 0
     assert f"{weights}: its record has no checksums of pixels, so" in capsys.readouterr().out
@@ -142,7 +143,7 @@ def test_drives_own_photographs_too(command, drive, root, capsys):
     weights = save_weights(command.home / "run", "final", **GENERAL,
                            data_sha256={"mine/a.png": sha256(root / "images/0.png")})
     assert command(weights, dataset=DRIVE) == 2
-    assert "trained on 1 of the 2 photographs of DRIVE (synthetic_test_01)" in capsys.readouterr().err
+    assert "trained or validated on 1 of the 2 photographs of DRIVE (synthetic_test_01)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", [False, True])

@@ -26,6 +26,9 @@ TURNS = {  # how the pixels are stored in the file, for each orientation tag, so
 }
 
 
+NOISE = np.random.default_rng(0).integers(0, 200, (3, 90, 99), "uint8")
+
+
 def tif(array, path, **options):
     tifffile.imwrite(path, array, **options)
 
@@ -177,7 +180,14 @@ def test_transparency_of_sixteen_bits_is_black(eye, tmp_path):
     ("a.tif", lambda path: path.write_bytes(b"II*\0" + b"\0" * 60), "cannot be decoded"),
     ("a.tif", lambda path: tif(np.ones((3, 90, 99), "uint8"), path, metadata=None,
                                      photometric="minisblack"), "holds 3 photographs; save each"),
-    ("a.tif", lambda path: tif(np.ones((2, 90, 99), "uint8"), path), "holds 2 photographs; save each"),
+    *(("a.tif", lambda path, axes=axes: tif(NOISE[axes == "TYX":], path, imagej=True, metadata={"axes": axes}),
+       f"holds {3 - (axes == 'TYX')} photographs; save each") for axes in ("ZYX", "TYX")),
+    *(("a.tif", lambda path, count=count: tif(np.tile(NOISE[0, ..., None], count), path, photometric="minisblack",
+                                              planarconfig="contig"), f"holds {count} channels") for count in (2, 5)),
+    ("a.tif", lambda path: tif(NOISE[0] + 1j, path), "holds complex128 values"),
+    ("a.png", lambda path: Image.fromarray(NOISE[0] > 99).save(path), "a mask or a label of a few values"),
+    ("a.png", lambda path: opencv(NOISE[0] // 50, path), "all black|few values"),
+    ("a.png", lambda path: opencv(np.tile(NOISE[0], (10, 1)), path), "9 times as long as wide"),
     ("a.dng", lambda path: tif(np.ones((90, 99), "uint16"), path, photometric=32803), "raw file; export it as TIFF"),
     ("a.gif", lambda path: Image.linear_gradient("L").save(path, save_all=True, append_images=[
         Image.radial_gradient("L")]), "an animation of 2 images"),

@@ -308,7 +308,7 @@ def test_validation_images_are_not_the_training_images(monkeypatch):
     data = read(DRIVE, dataclasses.replace(RECIPE, synthetic=False))
     assert (data.train, data.validation) == (["load", "train"], ["load", "validation"])
     assert data.facts == {"data_sha256": ["checksums", "train"], "validation_sha256": ["checksums", "validation"],
-                          "pixels_sha256": ["pixels", "train"], **DRIVE.widths.as_record()}
+                          "pixels_sha256": ["pixels", "train+validation"], **DRIVE.widths.as_record()}
 
 
 def test_what_validation_says_is_of_the_validation_images(finished):

@@ -88,9 +88,9 @@ def weights_plan(dataset, part, default, arguments):
             photographs = photographs or part.photographs("test")
             seen = photographs_seen(photographs, weights, record)
         if seen and not arguments.allow_seen:
-            raise UserError(f"{weights}: trained on {len(seen)} of the {len(photographs)} photographs of {part.title} "
-                            f"({', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''}); score others, or use "
-                            "--allow-seen, which marks the scores")
+            named = ", ".join(seen[:3]) + ", ..." * (len(seen) > 3)
+            raise UserError(f"{weights}: trained or validated on {len(seen)} of the {len(photographs)} photographs of "
+                            f"{part.title} ({named}); score others, or use --allow-seen, which marks the scores")
         output = arguments.output_dir or results_folder(part, weights, record, arguments.tta)
         threshold = arguments.threshold or record.get("threshold", 0.5)
         jobs.append(Job(synthetic.Procedural(part) if drawn else part, output, threshold, None, weights, record, name,
@@ -99,12 +99,16 @@ def weights_plan(dataset, part, default, arguments):
 
 
 def photographs_seen(photographs, weights, record):
-    """Names of the photographs in the training data, by files and by decoded pixels: list of str."""
+    """Names of the photographs in the training data, by files and decoded pixels of photograph and label: list of str.
+
+    A photograph that was saved anew as JPEG has other pixels, but the same label.
+    """
     learned, known = learned_from(record), knows_pixels(record)
     if not known:
         print(f"{weights}: its record has no checksums of pixels, so photographs are compared as files")
     return [photograph.name for photograph in photographs
-            if photograph.digests.get("image") in learned or (known and photograph.pixels["image"] in learned)]
+            if any(photograph.digests.get(kind) in learned or (known and photograph.pixels[kind] in learned)
+                   for kind in ("image", "label"))]
 
 
 def results_folder(dataset, weights, record, tta=False):

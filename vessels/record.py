@@ -154,11 +154,12 @@ def find_weights(names):
 
 
 def learned_from(record):
-    """SHA-256 of all files that weights were trained on, and of the photographs' pixels, including those of the weights
-    they started from: set.
+    """SHA-256 of all files that weights were trained or validated on, and of the pixels of photographs and labels,
+    including those of the weights they started from: set.
     """
     before = record.get("started_from")
-    return {*record.get("data_sha256", {}).values(), *record.get("pixels_sha256", {}).values(),
+    return {*(digest for key in ("data_sha256", "validation_sha256", "pixels_sha256")
+              for digest in record.get(key, {}).values()),
             *(learned_from(before) if before else ())}
 
 
@@ -179,7 +180,7 @@ def read_start(weights, variant):
         raise UserError(f"{weights}: belongs to {record['variant']}, not {variant}; give --variant {record['variant']}")
     if "data_sha256" not in record:
         raise UserError(f"{record_path(weights)}: does not say what {weights.name} was trained on; restore it")
-    keys = ("sha256", "data_sha256", "pixels_sha256", "started_from")
+    keys = ("sha256", "data_sha256", "validation_sha256", "pixels_sha256", "started_from")
     return {"file": weights.name, **{key: record[key] for key in keys if key in record}}
 
 

@@ -14,6 +14,7 @@ import functools
 import io
 import os
 import re
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -62,6 +63,15 @@ class Row(Photograph):
                 if fov.mean() < 0.05 or not fov[top + height // 2, left + width // 2]:
                     raise UserError(f"{self.files['fov']}: covers {fov.mean():.0%} of the photograph and not its "
                                     "middle; is it empty or inverted? Correct it, or leave fov empty")
+                outside = (fov & ~found).sum() / fov.sum()
+                if outside > 0.2:
+                    warn(self.files["fov"], f"{outside:.0%} of it lies where the photograph shows no retina; is it of "
+                         "another photograph?")
+            for kind in {"label", "second"} & set(masks):
+                labelled = box(masks[kind] & fov) / box(fov)
+                if labelled < 0.5:
+                    warn(self.files[kind], f"all vessels lie in {labelled:.0%} of the field of view; if the rest was "
+                         "not labelled, make it black in fov")
             return Example(self.name, image, masks["label"], fov, masks.get("second"), diameter)
 
 
@@ -228,6 +238,16 @@ def check_once(rows):
                     apart = f"; it must not be both {other.split} and {row.split}" if row.split != other.split else ""
                     raise UserError(f"{row.place}: {row.files[kind]} {same} the {other_kind} of {other.place}{apart}; "
                                     "remove one")
+
+
+def box(mask):
+    """Pixels of the box around the mask."""
+    _, _, width, height = cv2.boundingRect(mask.astype("uint8"))
+    return width * height
+
+
+def warn(path, text):
+    print(f"warning: {path}: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager

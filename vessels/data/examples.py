@@ -127,8 +127,9 @@ class Source(abc.ABC):
                 for kind, path in photograph.files.items()}
 
     def pixels(self, split):
-        """`{"01_test": SHA-256}` of the decoded pixels of a split's photographs."""
-        return {photograph.name: photograph.pixels["image"] for photograph in self.photographs(split)}
+        """`{"01_test": SHA-256, "01_test label": SHA-256}` of the pixels of photographs and labels."""
+        return {photograph.name + f" {kind}" * (kind != "image"): digest for photograph in self.photographs(split)
+                for kind, digest in photograph.pixels.items() if kind in ("image", "label")}
 
 
 def relief(image):

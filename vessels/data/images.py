@@ -4,6 +4,7 @@ import functools
 import gzip
 import hashlib
 import io
+import logging
 import re
 import sys
 import warnings
@@ -21,6 +22,9 @@ from vessels.files import read_bytes
 EXAMPLE = Path(skimage.__file__).parent / "data" / "retina.jpg"  # the file of skimage.data.retina()
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".ppm"}
 MEGAPIXELS = 40
+# What decoders would print about a broken file is said by the error that names it.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26  # colour profiles of 3 MB exist
 # What is named like a photograph and is none: how the file begins, what it is, and the remedy.
 OTHERS = {
@@ -106,6 +110,10 @@ def _decode_tiff(content, path):
             array = _opencv(content, frame)
         elif axes.startswith("S"):
             array = np.moveaxis(array, 0, -1)
+        channels = array.shape[2] if array.ndim == 3 else 1
+        alpha = bool({1, 2} & set(page.extrasamples))
+        if kind.startswith("MINIS") and channels not in (1, 3, 4) and (channels, alpha) != (2, True):
+            raise UserError(f"{path}: holds {channels} channels, neither grey nor RGB; save it as RGB")
         if kind == "MINISWHITE":
             white = white_level(array)
             array = white - np.minimum(array, white)
@@ -121,7 +129,7 @@ def _decode_tiff(content, path):
 def _of_channels(series, page):
     """Whether pages hold the colour channels, or rows, of one photograph, as tifffile and ImageJ may write them."""
     return series.kind in ("shaped", "imagej", "ome") and series.ndim == 3 and page.ndim == 2 and (
-        series.shape[0] in (3, 4) or series.shape[2] in (3, 4))
+        series.axes[0] not in "ZT" and (series.shape[0] in (3, 4) or series.shape[2] in (3, 4)))
 
 
 def _photograph(file, path):
@@ -206,9 +214,11 @@ def white_level(array):
 
 
 def eight_bit(array, path):
-    """Converts what `decode` returns to uint8. Raises `UserError` if many values are negative."""
+    """Converts what `decode` returns to uint8. Raises `UserError` if many values are negative, or all are complex."""
     if array.dtype == np.uint8:
         return array
+    if array.dtype.kind not in "uif":
+        raise UserError(f"{path}: holds {array.dtype} values; save it with 8 or 16 bits")
     if (array < 0).mean() > 0.01:
         raise UserError(f"{path}: holds negative values; save it with 8 or 16 bits")
     white = white_level(array)
@@ -292,7 +302,7 @@ def read_photograph(path):
 
     Raises:
         UserError: It cannot be read, holds several photographs, has more than 40 megapixels or a side of fewer than 64
-            pixels, or is all black.
+            pixels or an eighth of the other, is all black, or has fewer than 8 grey values, as masks and labels have.
     """
     image = eight_bit(decode(path), path)
     if image.ndim == 3:
@@ -302,8 +312,12 @@ def read_photograph(path):
             image = image[..., used.argmax()]
     if image.ndim == 2:
         image = np.stack([image] * 3, axis=-1)
-    if image.max() < 16 or min(image.shape[:2]) < 64:
-        raise UserError(f"{path}: {'all black' if image.max() < 16 else 'smaller than 64 pixels'}, no photograph")
+    short, long = sorted(image.shape[:2])
+    wrong = {"all black": image.max() < 16, "smaller than 64 pixels": short < 64,
+             f"{long // max(short, 1)} times as long as wide": long > 8 * short,
+             "a mask or a label of a few values": len(np.unique(image[::4, ::4, 1])) < 8}
+    if any(wrong.values()):
+        raise UserError(f"{path}: {next(text for text, true in wrong.items() if true)}, no photograph")
     return np.array(image, order="C")
 
 

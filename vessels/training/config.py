@@ -193,5 +193,5 @@ def read(source, recipe):
         source.check(split)
     weights = {"vessel_weights": {part.name: part.vessel_weight for part in source.parts}} if source.general else {}
     facts = {"data_sha256": source.checksums(recipe.train_on), "validation_sha256": source.checksums("validation"),
-             "pixels_sha256": source.pixels(recipe.train_on), **source.widths.as_record(), **weights, **start}
+             "pixels_sha256": source.pixels("train+validation"), **source.widths.as_record(), **weights, **start}
     return Data(source.load(recipe.train_on), source.load("validation"), facts)
