@@ -16,6 +16,8 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 # `vessels` sets what TensorFlow reads on import.
 from vessels.data import examples, published, synthetic  # noqa: E402
+from vessels.data.fov import field_of_view  # noqa: E402
+from vessels.data.images import EXAMPLE, read_photograph  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,14 @@ def data_root():
 def eye():
     """A procedural photograph in the size of DRIVE's: `published.Example`."""
     return synthetic.make(published.DRIVE, "validation")[0]
+
+
+@pytest.fixture(scope="session")
+def retina():
+    """scikit-image's photograph; its label is what is darker than the surroundings: `Example`."""
+    image = read_photograph(EXAMPLE)
+    fov, diameter = field_of_view(image)
+    return examples.Example("retina", image, fov & (examples.relief(image) < -9), fov, diameter=diameter)
 
 
 @pytest.fixture(scope="session")

@@ -37,67 +37,36 @@ def read(*names, seed=0):
 # ---- patches
 
 
-def patches(examples, **strength):
-    strength = dataclasses.replace(augmentation.ANY_CAMERA, **strength)
-    return augmentation.AnyCameraPatches(examples, 56, 8, 2, strength=strength)
+def patches(*examples):
+    return augmentation.AnyCameraPatches(examples, 56, 8, 2)
 
 
-def test_batches_depend_on_seed_epoch_and_index_alone(eye):
-    def batch(seed, epoch, index):
-        return augmentation.AnyCameraPatches([eye], 56, 2, 3, seed, epoch)[index][0]
-
-    assert (batch(1, 2, 0) == batch(1, 2, 0)).all()
-    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
-        assert (batch(1, 2, 0) != batch(*other)).any()
-
-
-def test_the_default_patches_are_those_of_the_released_network(eye):
+def test_the_default_patches_are_those_of_the_released_network(retina):
     """Any change to scale, colour, light, sharpness or the black surround changes at least one of these numbers."""
-    x, y, _ = augmentation.AnyCameraPatches([eye], 64, 8, 10, seed=3, epoch=2)[4]
-    means = [0.1581, 0.2438, 0.2162, 0.4908, 0.4945, 0.5239, 0.336, 0.4544]
+    x, y, _ = augmentation.AnyCameraPatches([retina], 64, 8, 10, seed=3, epoch=2)[4]
+    means = [0.2299, 0.52, 0.1858, 0.4588, 0.3239, 0.5029, 0.169, 0.4431]
     assert x.mean((1, 2, 3)) == pytest.approx(means, abs=1e-3)
-    assert (x == 0).mean((1, 2, 3)) == pytest.approx([0.2434, 0.3628, 0.2862, 0, 0, 0, 0.1952, 0], abs=1e-3)
-    spread = [0.0959, 0.1877, 0.1176, 0.0347, 0.0809, 0.0629, 0.117, 0.0577]
+    assert (x == 0).mean((1, 2, 3)) == pytest.approx([0.3149, 0, 0.474, 0, 0.0008, 0, 0.4927, 0], abs=1e-3)
+    spread = [0.1627, 0.0748, 0.1715, 0.0287, 0.0214, 0.0439, 0.0979, 0.0298]
     assert x.std((1, 2)).mean(1) == pytest.approx(spread, abs=5e-4)
-    vessels = [0.0857, 0.1306, 0.0457, 0.0911, 0.1726, 0, 0.0076, 0.2126]
-    assert y.mean((1, 2, 3)) == pytest.approx(vessels, abs=2e-3)
+    vessels = [0.0071, 0.0757, 0.0085, 0.0095, 0.002, 0.0034, 0.0112, 0.0051]
+    assert y.mean((1, 2, 3)) == pytest.approx(vessels, abs=1e-3)
 
 
-def test_image_and_label_move_together(eye):
-    """Photographs that show their label, so that a patch of any scale, angle and colour must show its label."""
-    shown = Example("label", np.dstack([np.where(eye.label, 40, 200).astype("uint8")] * 3), eye.label, eye.fov)
-    x, y, _ = patches([shown], blur=(0, 0), noise=(0, 0), slope=(0, 0))[0]
-    assert x.dtype == y.dtype == np.float32
-    assert x.shape == (8, 56, 56, 3) and y.shape == (8, 56, 56, 1)
-    assert set(np.unique(y)) <= {0, 1} and x.min() >= 0 and x.max() <= 1
-    for image, label in zip(x[..., 1], y[..., 0], strict=True):
-        inside = image > 0.02
-        if 0.05 < label[inside].mean() < 0.95:
-            assert np.corrcoef(image[inside], label[inside])[0, 1] < -0.7
-
-
-@pytest.mark.parametrize("wide", [300, 600, 1200])
-def test_patches_show_the_field_of_view_as_wide_as_asked(wide, eye):
+@pytest.mark.parametrize("wide", [300, 600])
+def test_patches_show_the_field_of_view_as_wide_as_asked(wide):
     """The area of a disc in the patch shows the scale; a known diameter has priority over the visible one."""
-    fov = np.zeros_like(eye.fov)
-    cv2.circle(view := fov.astype("uint8"), (282, 292), 20, 1, -1)
-    white = Example("disc", np.full_like(eye.image, 200), view > 0, np.ones_like(fov), diameter=500)
+    cv2.circle(disc := np.zeros((584, 565), "uint8"), (282, 292), 20, 1, -1)
+    white = Example("disc", np.full((584, 565, 3), 200, "uint8"), disc > 0, disc > 0, diameter=500)
     strength = dataclasses.replace(augmentation.ANY_CAMERA, diameter=(wide, wide))
-    _, y, _ = augmentation.AnyCameraPatches([dataclasses.replace(white, fov=view > 0)], 200, 4, 1, strength=strength)[0]
-    assert y.sum() / 4 == pytest.approx(np.pi * (20 * wide / 500) ** 2, rel=0.1) or wide > 600
-
-
-def test_outside_the_field_of_view_is_black(eye):
-    bright = dataclasses.replace(eye, image=np.full_like(eye.image, 200))
-    x, *_ = patches([bright], noise=(0, 0), blur=(0, 0), jpeg=(95, 95))[0]
-    assert (x == 0).all(axis=-1).any() and x.max() > 0.3
+    _, y, _ = augmentation.AnyCameraPatches([white], 200, 4, 1, strength=strength)[0]
+    assert y.sum() / 4 == pytest.approx(np.pi * (20 * wide / 500) ** 2, rel=0.1)
 
 
 def test_large_photographs_are_scaled_down_to_save_memory(eye):
     large = dataclasses.replace(eye, image=cv2.resize(eye.image, (2825, 2920)), label=np.ones((2920, 2825), bool),
                                 fov=np.ones((2920, 2825), bool))
-    assert patches([large, eye]).examples[0].image.shape == (1875, 1814, 3)
-    assert patches([large, eye]).examples[1] is eye
+    assert patches(large).examples[0].image.shape == (1875, 1814, 3)
 
 
 def test_thin_vessels_outlive_a_smaller_scale():
@@ -109,17 +78,10 @@ def test_thin_vessels_outlive_a_smaller_scale():
     assert np.mean(shares) == pytest.approx(1 / 8, rel=0.05)
 
 
-@pytest.mark.parametrize("vessel_weight", [1.0, 0.85, 1.5])
-def test_vessels_count_as_their_set_says(vessel_weight, eye):
-    _, y, weight = patches([dataclasses.replace(eye, vessel_weight=vessel_weight)])[0]
+def test_vessels_count_as_their_set_says(eye):
+    _, y, weight = patches(dataclasses.replace(eye, vessel_weight=1.5))[0]
     assert weight.dtype == np.float32
-    np.testing.assert_array_equal(weight, np.where(y[..., 0] == 1, np.float32(vessel_weight), 1))
-
-
-def test_each_sets_vessel_weight_reaches_its_examples(data_root):
-    for dataset in (published.DRIVE, published.CHASEDB1):
-        found = {example.vessel_weight for example in dataset.at(data_root / dataset.name).load("validation")}
-        assert found == {dataset.vessel_weight} != {1}
+    np.testing.assert_array_equal(weight, 1 + 0.5 * y[..., 0])
 
 
 # ---- training data

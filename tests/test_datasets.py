@@ -88,6 +88,7 @@ def test_published_files_load_without_a_warning(dataset, data_root, capsys):
             assert example.label.shape == example.fov.shape == dataset.size
             assert 0.05 < example.label[example.fov].mean() < 0.2
             assert (example.second is not None) == (dataset is CHASEDB1 or split == "test")
+            assert example.vessel_weight == dataset.vessel_weight != 1
     assert capsys.readouterr().err == ""
 
 
