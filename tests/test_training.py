@@ -165,10 +165,9 @@ def test_a_folder_of_another_run_is_refused(finished, capsys):
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
-    lock = run_folder.lock_run(tmp_path)
-    assert run(tmp_path) == 2
+    with run_folder.lock_run(tmp_path):
+        assert run(tmp_path) == 2
     assert "another training writes here" in capsys.readouterr().err
-    lock.release()
 
 
 def test_a_broken_loss_stops_the_run_and_names_the_checkpoint(tmp_path, capsys):

@@ -3,8 +3,6 @@
 import argparse
 import dataclasses
 import math
-import os
-import sys
 from pathlib import Path
 
 from vessels import Renamed, exit_code, network, quiet_imports
@@ -135,9 +133,8 @@ def flags(dataset, recipe, authors, description):
                         "parent folder (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="run folder (default: in runs/, named after set, recipe, "
                         "network and seed)")
-    parser.add_argument("--strategy", choices=("mirrored", "multiworker"), help="mirrored: divide each batch among "
-                        "all devices of this machine; multiworker: among the workers listed in TF_CONFIG, which must "
-                        "see the same files and get the same command (default: one device)")
+    parser.add_argument("--strategy", choices=("mirrored",), help="divide each batch among all devices of this "
+                        "machine (default: one device)")
     return parser
 
 
@@ -176,12 +173,7 @@ def main(source, recipe, authors, description, argv=None):
         train(found, network.load(recipe.network), recipe, data, run_dir, strategy)
         return 0
 
-    code = exit_code(command, f"stopped; the same command resumes from the last complete epoch in {run_dir}")
-    if code and strategy == "multiworker":
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # on a normal exit, TensorFlow would wait for workers that are gone
-    return code
+    return exit_code(command, f"stopped; the same command resumes from the last complete epoch in {run_dir}")
 
 
 def read(source, recipe):

@@ -1,8 +1,6 @@
 """The training loop."""
 
-import contextlib
 import dataclasses
-import json
 import math
 import sys
 import time
@@ -71,7 +69,6 @@ def train(source, network, recipe, data, run_dir, strategy=None):
     """Starts the run in `run_dir`, or resumes it, trains to the end, and writes `final.weights.h5` with its JSON.
 
     `network` is a `Network`, `data` is the result of `config.read`, `strategy` is as in `distribution.start`.
-    If there are several workers, only the chief writes.
     """
     batches = batches_of(recipe, source, data.train)
     rest = len(batches.images) % recipe.batch_size if recipe.whole_images else 0
@@ -79,28 +76,23 @@ def train(source, network, recipe, data, run_dir, strategy=None):
     run = Run(source, recipe, run_dir, data.validation, {}, [])
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
-    with distribution.lost_workers() if engine.workers > 1 else contextlib.nullcontext():
-        with engine.scope():
-            model = engine.adapt(built(network, recipe))
-            run.description = description(run, network, batches, model, data.facts)
-        if engine.chief:
-            lock = lock_run(run_dir)
-            describe(run_dir, run.description, {"strategy": strategy, "replicas": engine.replicas})
+    with engine.scope():
+        model = built(network, recipe)
+        run.description = description(run, network, batches, model, data.facts)
+    with lock_run(run_dir):
+        describe(run_dir, run.description, {"strategy": strategy, "replicas": engine.replicas})
         with engine.scope():
             run.history = resume(model, run_dir)
             engine.part_random_streams(random_states(model))
-        engine.agree(json.dumps([run.description, run.history]))
         if len(run.history) < recipe.epochs:
             named = f"{source.title}, {source.name}" if source.general else source.title
             print(f"{named}: {len(data.train)} images, {model.count_params():,} parameters, "
                   f"epochs {len(run.history) + 1} to {recipe.epochs} of {len(batches)} steps, in {run_dir}", flush=True)
-        callbacks = [LossCallback(run_dir), *[EpochCallback(run, model)] * engine.chief]
+        callbacks = [LossCallback(run_dir), EpochCallback(run, model)]
         if not recipe.whole_images:
             callbacks.append(stage_callback(recipe, network.set_stage))
         fit(run, model, batches, engine, callbacks)
-    if engine.chief:
         finish(run, model)
-        lock.release()
 
 
 def description(run, network, batches, model, facts):
@@ -131,8 +123,8 @@ def built(network, recipe):
 
 def fit(run, model, batches, engine, callbacks):
     """Trains the phases that are not yet complete in the history, each with a new optimizer."""
-    done = len(run.history)  # only the chief adds rows to it
     for first, end, rate in phases(run.recipe, len(batches)):
+        done = len(run.history)
         if done >= end:
             continue
         with engine.scope():
@@ -144,7 +136,6 @@ def fit(run, model, batches, engine, callbacks):
         batches.epoch = done
         model.fit(batches, initial_epoch=done, epochs=end, callbacks=callbacks, shuffle=False,
                   verbose=1 if sys.stdout.isatty() else 2)
-        done = end
 
 
 def batches_of(recipe, dataset, examples):

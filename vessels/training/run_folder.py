@@ -17,16 +17,14 @@ from vessels.report import plots
 
 
 def lock_run(run_dir):
-    """Creates the run folder and locks it against a second run until the returned `filelock.FileLock` is released."""
-    lock = FileLock(run_dir / "lock", blocking=False)
+    """A context: creates the run folder, and locks it against a second run."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        return FileLock(run_dir / "lock", blocking=False).acquire()
     except Timeout:
         raise UserError(f"{run_dir}: another training writes here; wait for it or choose --output-dir") from None
     except OSError as error:
         raise UserError(f"{run_dir}: {error.strerror}; choose --output-dir where you may write") from None
-    return lock
 
 
 def describe(run_dir, config, engine):
