@@ -22,8 +22,7 @@ Results of another photograph, and files that predict.py did not write, are neve
 predicted again gets another row.
 
 Subfolders are not read. A photograph that cannot be read is reported and skipped. After an interruption, continue with
---skip-existing. --shard 3/16 takes every 16th photograph from the third on and writes vessels-03-of-16.csv;
-`cat vessels-*-of-16.csv > vessels.csv` joins the tables.
+--skip-existing.
 
 Exit code: 0; 1 if a photograph failed; 2 if the command line or the weights are wrong.
 """

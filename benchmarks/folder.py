@@ -70,16 +70,13 @@ def main():
             for path in alone:
                 predict_photograph(network, read_photograph(path), widths)
             own = network.seconds / len(alone)
-            for measures in (True, False):
-                options = photographs.Options(widths, measures=measures)
-                table = Table(folder / f"out{measures}", photographs.HEADER, options.made(WEIGHTS, record))
-                writer = photographs.Writer(photographs.OneAtATime(network.model), options, table)
-                began = time.perf_counter()
-                photographs.predict_all(writer, paths)
-                each = (time.perf_counter() - began) / count
-                rows.append(f"| {megapixels} megapixels | {'yes' if measures else 'no'} | {own:.2f} s | "
-                            f"{each:.2f} s | {each / own:.2f} |")
-    print("| photographs | measures | network | each in a folder | ratio |\n| --- | --- | --- | --- | --- |")
+            table = Table(folder / "out", photographs.HEADER, photographs.Options(widths).made(WEIGHTS, record))
+            writer = photographs.Writer(photographs.OneAtATime(network.model), photographs.Options(widths), table)
+            began = time.perf_counter()
+            photographs.predict_all(writer, paths)
+            each = (time.perf_counter() - began) / count
+            rows.append(f"| {megapixels} megapixels | {own:.2f} s | {each:.2f} s | {each / own:.2f} |")
+    print("| photographs | network | each in a folder | ratio |\n| --- | --- | --- | --- |")
     print("\n".join(rows))
 
 

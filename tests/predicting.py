@@ -18,7 +18,6 @@ def load_weights(model, path):
     pass
 
 
-def run(output, *words, measures=False):
+def run(output, *words):
     """Exit code of `predict.py WORDS -o OUTPUT`."""
-    return command.main("", "predicting", "fused", ["--weights", "drive", *([] if measures else ["--no-measures"]),
-                                                    *words, "-o", output])
+    return command.main("", "predicting", "fused", ["--weights", "drive", *words, "-o", output])

@@ -70,7 +70,7 @@ def test_a_network_of_weights_is_the_one_that_predict_py_uses(monkeypatch, tmp_p
     image = np.full((64, 64, 3), 90, "uint8")
     Image.fromarray(image).save(tmp_path / "eye.png")
     segment(build_rsan(weights="drive"), image)
-    flags = [str(tmp_path / "eye.png"), "--weights", "drive", "--no-measures", "-o", str(tmp_path)]
+    flags = [str(tmp_path / "eye.png"), "--weights", "drive", "-o", str(tmp_path)]
     assert command.main("", "rsan_model", "fused", flags) == 0
     half = len(seen) // 2
     assert half and may_round_to_tf32()

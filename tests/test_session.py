@@ -46,7 +46,7 @@ def row(path):
 @pytest.mark.parametrize("threshold", [0.5, 0.6])
 def test_another_threshold_gives_what_predict_py_gives(threshold, upload, tmp_path):
     paths = upload("eye.png")
-    assert run(tmp_path / "out", *paths, "--diameter", 537, "--threshold", threshold, measures=True) == 0
+    assert run(tmp_path / "out", *paths, "--diameter", 537, "--threshold", threshold) == 0
     session = Session(paths, tmp_path)
     assert not paths[0].exists()
     assert list(session.predict(Darkness(), options())) == [("eye.png", None)]

@@ -1,5 +1,6 @@
 """Reads files, with a clear error if that fails, and writes files completely or not at all."""
 
+import errno
 import hashlib
 import os
 import time
@@ -33,10 +34,13 @@ def write_atomically(path, content):
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        remedy = "make room"
-        if isinstance(error, PermissionError):
-            remedy = "close the program that has it open" if WINDOWS else "allow writing there"
-        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy}, or choose another folder") from None
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path, error):
+    """The `UserError` for an `OSError` in writing a file."""
+    remedy = "make room" if error.errno == errno.ENOSPC else "close the program that has it open, allow writing there"
+    return UserError(f"{path}: cannot be written ({error.strerror}); {remedy}, or choose another folder")
 
 
 def replace(temporary, path):

@@ -44,13 +44,6 @@ def between(low, high, unit):
 SCALES = {"microns_per_pixel": between(0.5, 100, "micrometres a pixel"), "degrees": between(5, 220, "degrees")}
 
 
-def shard(text):
-    number, _, shards = text.partition("/")
-    if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
-        raise argparse.ArgumentTypeError(f"{text} must look like 3/16, the third of sixteen parts")
-    return int(number), int(shards)
-
-
 def add_weights(parser):
     parser.add_argument("--weights", help="weights file with its JSON beside it, a run folder, or the name of released "
                         "weights, such as drive (default: any); or the .onnx file of --export, which ONNX Runtime runs "
@@ -112,18 +105,11 @@ def parse(description, argv):
                         "(default: if this processor does so natively), or in float32")
     parser.add_argument("--skip-existing", action="store_true", help="skip photographs whose results are already in "
                         "--output-dir, if the same photograph, weights and settings made them")
-    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="take only every Nth "
-                        "photograph, from the Ith on: for N runs in parallel, which may share one --output-dir")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--microns-per-pixel", type=SCALES["microns_per_pixel"], help="micrometres of "
                       "retina per pixel, 0.5 to 100: adds lengths in millimetres and widths in micrometres")
     size.add_argument("--degrees", type=SCALES["degrees"], help="the same from the camera's angle of view "
                       "across the whole circle of the field of view, 5 to 220; the eye is assumed to be 24 mm long")
-    parser.add_argument("--no-measures", dest="measures", action="store_false",
-                        help="measure nothing but the density, which saves time on large photographs")
-    parser.add_argument("--tile", type=int, help="side in pixels of the largest square that the network sees at once, "
-                        "a multiple of 8; a smaller one than the default needs less memory and more time, and gives "
-                        "the same map")
     arguments = parser.parse_args(argv)
     if arguments.output_dir.resolve() in [path.resolve() for path in arguments.photographs]:
         parser.error("--output-dir is the folder of the photographs: choose another one")
@@ -144,18 +130,14 @@ def opened(weights, default):
 def predict(arguments, network):
     from vessels.data.fov import Widths
     from vessels.files import ROOT
-    from vessels.prediction import folders, maps, photographs
+    from vessels.prediction import folders, photographs
     from vessels.prediction.precision import with_precision
     from vessels.prediction.runtimes import OnnxNetwork, only_onnx
     from vessels.record import record_and_widths
 
     from pretrained import weights_file
 
-    tile = maps.TILE if arguments.tile is None else arguments.tile
-    if tile % 8 or tile <= 2 * maps.HALO:
-        raise UserError(f"--tile must be a multiple of 8 and more than {2 * maps.HALO}, got {tile}")
-    number, shards = arguments.shard
-    paths = folders.collect(arguments.photographs)[number - 1 :: shards]
+    paths = folders.collect(arguments.photographs)
     missing = arguments.weights is None and only_onnx()
     weights = ROOT / "weights/any_rsan.onnx" if missing else weights_file(arguments.weights or WEIGHTS)
     record, widths = record_and_widths(weights, arguments.diameter)
@@ -171,9 +153,9 @@ def predict(arguments, network):
     except ValueError as error:
         raise UserError(f"{weights}: {error}") from None
     options = photographs.Options(
-        widths, arguments.threshold or record.get("threshold", 0.5), arguments.tta, tile, arguments.measures,
-        arguments.microns_per_pixel, arguments.degrees, precision)
-    table = folders.Table(arguments.output_dir, photographs.HEADER, options.made(weights, record), arguments.shard)
+        widths, arguments.threshold or record.get("threshold", 0.5), arguments.tta, arguments.microns_per_pixel,
+        arguments.degrees, precision)
+    table = folders.Table(arguments.output_dir, photographs.HEADER, options.made(weights, record))
     writer = photographs.Writer(photographs.OneAtATime(model), options, table, arguments.skip_existing)
     return photographs.predict_all(writer, paths)
 

@@ -1,6 +1,7 @@
 """Predicts probability maps: of a whole image, in tiles, and at the scale on which the network was trained."""
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
@@ -66,12 +67,7 @@ def predict_tiled(model, image, tile=TILE):
 
     Returns:
         float32 `(height, width)` in [0, 1].
-
-    Raises:
-        ValueError: `tile` is not such a number.
     """
-    if tile % 8 or tile <= 2 * HALO:
-        raise ValueError(f"tiles must be multiples of 8 and larger than {2 * HALO}, got {tile}")
     height, width = image.shape[:2]
     padded = pad(image, -(-height // 8) * 8, -(-width // 8) * 8)
     result = np.empty(padded.shape[:2], "float32")
@@ -130,17 +126,17 @@ class Prediction:
     confidence: float
 
 
-def predict_photograph(model, image, widths, fov=None, tile=TILE, careful=False, threshold=0.5):
+def predict_photograph(model, image, widths, fov=None, tta=False, threshold=0.5):
     """Vessels in an RGB photograph of any size, which is scaled to the size on which the network was trained.
 
     Args:
-        model, tile: As in `predict_tiled`.
+        model: The network.
         image: uint8 `(height, width, 3)`, RGB.
         widths: `Widths` to which the field of view is scaled; the result is the mean of the maps at all of them. If no
             rim is visible (nor one of `fov`), several sizes of the whole disc are tried, and the one with the highest
             confidence is used.
         fov: bool `(height, width)`, the field of view; by default, it is estimated.
-        careful: Also average over the three mirror images, which takes four times as long.
+        tta: Also average over the three mirror images, which takes four times as long.
         threshold: Probability from which a pixel counts as vessel; used for the confidence.
 
     Returns:
@@ -161,16 +157,13 @@ def predict_photograph(model, image, widths, fov=None, tile=TILE, careful=False,
     # Without a visible rim, the photograph may show any part of the disc.
     for pixels in [diameter] if diameter else [max(image.shape[:2]) * part for part in NO_RIM]:
         scales = [wanted / pixels for wanted in widths.of(pixels)]
-        mean = sum(predict_scaled(model, image, fov, scale, tile, flips=careful) for scale in scales) / len(scales)
+        mean = sum(predict_scaled(model, image, fov, scale, tta) for scale in scales) / len(scales)
         tried.append(Prediction(mean, fov, diameter, float(np.mean(scales)), confidence(mean, threshold)))
     return max(tried, key=lambda prediction: prediction.confidence)
 
 
-def predict_scaled(model, image, fov, scale, tile=TILE, flips=False):
+def predict_scaled(model, image, fov, scale, tta=False):
     """float32 `(height, width)` in [0, 1]: the map of `image`, predicted at `scale`; 0 outside `fov`."""
-    def see(part):
-        return predict_tiled(model, part, tile)
-
     x, y, width, height = cv2.boundingRect(fov.astype("uint8"))
     box = np.s_[y : y + height, x : x + width]
     scale = 1.0 if abs(scale - 1) < 0.02 else scale  # avoids an interpolation for a small change
@@ -178,7 +171,8 @@ def predict_scaled(model, image, fov, scale, tile=TILE, flips=False):
     # Replace any surround, lettering or frame outside the field of view by black, as in training.
     small[resize(fov[box].astype("uint8"), *small.shape[1::-1]) == 0] = 0
     padded = pad(small, small.shape[0] + 2 * MARGIN, small.shape[1] + 2 * MARGIN)
-    found = average_flips(see, padded) if flips else see(padded)
+    see = functools.partial(predict_tiled, model)
+    found = average_flips(see, padded) if tta else see(padded)
     probability = np.zeros(fov.shape, "float32")
     probability[box] = resize(crop(found, *small.shape[:2]), width, height).clip(max=1)  # a mean may round to more
     return probability * fov

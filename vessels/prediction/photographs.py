@@ -1,7 +1,9 @@
 """Vessels in anyone's fundus photographs: what predict.py does with each of them."""
 
+import collections
 import contextlib
 import dataclasses
+import sys
 import threading
 import time
 
@@ -12,8 +14,7 @@ from vessels import UserError
 from vessels.data.fov import Widths
 from vessels.data.images import read_photograph
 from vessels.prediction import folders
-from vessels.prediction.folders import printable
-from vessels.prediction.maps import TILE, confidence, predict_photograph, resize
+from vessels.prediction.maps import confidence, predict_photograph, resize
 from vessels.prediction.measures import UNITS, measure, microns_per_pixel
 from vessels.prediction.quality import doubts
 from vessels.record import record_path
@@ -31,8 +32,7 @@ class Options:
     """How photographs are predicted.
 
     Attributes:
-        widths, tile, tta, threshold: As in `predict_photograph`.
-        measures: Whether to measure more than the density.
+        widths, tta, threshold: As in `predict_photograph`.
         microns_per_pixel: Micrometres of retina per pixel; None if unknown.
         degrees: Instead, the angle of view across the whole circle of the field of view.
         precision: In which the network computes; only said.
@@ -41,8 +41,6 @@ class Options:
     widths: Widths
     threshold: float = 0.5
     tta: bool = False
-    tile: int = TILE
-    measures: bool = True
     microns_per_pixel: float | None = None
     degrees: float | None = None
     precision: str = "float32"
@@ -53,7 +51,6 @@ class Options:
         words += [f"{name} {' '.join(f'{number:g}' for number in np.ravel(value))}"
                   for name, value in self.widths.as_record().items()]
         words += ["test-time augmentation"] if self.tta else []
-        words += [] if self.measures else ["no measures"]
         words += [f"{self.microns_per_pixel:g} micrometres a pixel"] if self.microns_per_pixel else []
         words += [f"{self.degrees:g} degrees"] if self.degrees else []
         return {"weights": f"{record_path(weights).stem} {record['sha256'][:12]}", "threshold": f"{self.threshold:g}",
@@ -81,8 +78,7 @@ class Result:
 
 def segment_photograph(model, image, options):
     """`Result` of a photograph, uint8 `(height, width, 3)`, RGB. `model` is anything with `predict_on_batch`."""
-    prediction = predict_photograph(model, image, options.widths, tile=options.tile, careful=options.tta,
-                                    threshold=options.threshold)
+    prediction = predict_photograph(model, image, options.widths, tta=options.tta, threshold=options.threshold)
     return result_of(image, prediction, options)
 
 
@@ -96,9 +92,7 @@ def result_of(image, prediction, options):
         microns = microns_per_pixel(options.degrees, prediction.diameter)
     elif options.degrees:
         warnings.append("without a rim, --degrees says nothing; give --microns-per-pixel")
-    measured = {"density": mask.sum() / prediction.fov.sum()}
-    if options.measures:
-        measured = measure_map(prediction, options.threshold, microns) | measured
+    measured = measure_map(prediction, options.threshold, microns) | {"density": mask.sum() / prediction.fov.sum()}
     row = {"width": mask.shape[1], "height": mask.shape[0], "scale": f"{prediction.scale:.4f}",
            "confidence": f"{prediction.confidence:.4f}",
            **{name: value if isinstance(value, int) else f"{value:.4f}" for name, value in measured.items()
@@ -157,7 +151,7 @@ class Writer:
                 image = read_photograph(path)
                 photograph, made = folders.identity(image), folders.digest(self.table.made)
                 before = {folders.made_from(file, photograph) for file in self.files(path)}
-                row = printable(path.name), photograph, made
+                row = path.name.encode("utf-8", "backslashreplace").decode(), photograph, made
                 if self.skip_existing and before == {made} and row in self.table.done:
                     return None
                 result = segment_photograph(self.model, image, self.options)
@@ -178,28 +172,24 @@ class Writer:
 
 
 def predict_all(writer, photographs):
-    """Predicts all photographs, a list of `Path`, and shows progress. Returns the exit code: 1 if one failed."""
-    predicted, failed, skipped, doubtful, last = 0, 0, 0, 0, time.time()
-    progress = folders.Progress(len(photographs))
-    for path, row in zip(photographs, folders.in_order(writer, photographs), strict=True):
+    """Predicts all photographs, a list of `Path`, and says what it did. Returns the exit code: 1 if one failed."""
+    counts, last = collections.Counter(), time.time()
+    for number, (path, row) in enumerate(zip(photographs, folders.in_order(writer, photographs), strict=True), 1):
         if row is None:
-            skipped += 1
-            progress.done += 1
+            counts["skipped"] += 1
             continue
         if isinstance(row, UserError):
-            failed += 1
-            progress.failed(row)
-            continue
-        seconds, last = time.time() - last, time.time()
-        writer.table.append({**row, "seconds": f"{seconds:.2f}"})
-        progress.photograph(path.name, f"  {row['width']}x{row['height']}  scale {float(row['scale']):.3f}  "
-                                       f"density {float(row['density']):.3f}")
-        if row["warning"]:
-            doubtful += 1
-            progress.say(f"warning: {path.name}: {row['warning']}")
-        predicted += 1
-    progress.close()
-    counts = [f"{predicted} of {predicted + failed} photographs", *([f"{skipped} skipped"] if skipped else []),
-              *([f"{doubtful} with a warning"] if doubtful else [])]
-    print(printable(f"{', '.join(counts)}: results in {writer.table.folder}/"))
-    return int(failed > 0)
+            counts["failed"] += 1
+            said = f"error: {row}"
+        else:
+            seconds, last = time.time() - last, time.time()
+            writer.table.append({**row, "seconds": f"{seconds:.2f}"})
+            counts["predicted"] += 1
+            counts["doubtful"] += bool(row["warning"])
+            said = f"{path.name}  {row['width']}x{row['height']}  scale {row['scale']}  density {row['density']}"
+            said += f"\nwarning: {path.name}: {row['warning']}" if row["warning"] else ""
+        print(f"[{number}/{len(photographs)}] {said}", file=sys.stderr, flush=True)
+    tried = counts["predicted"] + counts["failed"]
+    print(f"{counts['predicted']} of {tried} photographs, {counts['skipped']} skipped, {counts['doubtful']} with a "
+          f"warning: results in {writer.table.folder}/")
+    return int(counts["failed"] > 0)
