@@ -143,7 +143,7 @@ def from_name(build, name, input_shape, **given):
     record = read_record(path)
     defaults = inspect.signature(build).parameters
     for argument, value in given.items():
-        if value not in (defaults[argument].default, recorded := record["model"][argument]):
+        if value not in (defaults[argument].default, recorded := record["model"].get(argument, value)):
             raise WeightsError(f"the weights {str(name)!r} have {argument}={recorded!r}, not {value!r}: omit it, or "
                                "name other weights")
     return load_network(build, load_weights, path, record, input_shape=input_shape)

@@ -10,6 +10,8 @@ from vessels import evaluation, jobs, network
 from vessels.data.published import DRIVE
 from vessels.training.config import Recipe, main, parse
 
+from rsan_model import build_rsan
+
 TINY = dataclasses.replace(DRIVE, size=(60, 70), padded=72)
 RECIPE = Recipe(network="rsan_model", epochs=1, steps_per_epoch=2, batch_size=2, patch_size=56, keep_prob=0.9)
 UNET = """
@@ -50,6 +52,8 @@ def test_a_network_of_ones_own_is_trained_and_scored_in_the_same_tables(home, ca
     record = json.loads((home / "run/final.json").read_text())
     assert (record["network"], record["variant"]) == ("my_unet", "my_unet")
     assert record["model"] == {"keep_prob": 0.95, "filters": 2}
+    with pytest.raises(ValueError, match="arrays that do not match"):
+        build_rsan(weights=home / "run")
     capsys.readouterr()
     assert score(home) == 0
     output = capsys.readouterr().out
