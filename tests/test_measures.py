@@ -154,7 +154,7 @@ def test_labels_of_drive_at_double_size(data_root):
 def test_a_turned_photograph_measures_the_same(eye):
     upright, turned = measure(eye.label, eye.fov), measure(np.rot90(eye.label), np.rot90(eye.fov))
     for name in upright:
-        assert turned[name] == pytest.approx(upright[name], rel=0.02), name
+        assert turned[name] == pytest.approx(upright[name], rel=0.05 if name == "branch_points" else 0.02), name
 
 
 def test_a_wide_map_is_measured_at_another_size_but_in_its_own_pixels(eye):
