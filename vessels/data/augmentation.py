@@ -88,23 +88,30 @@ class Patches(keras.utils.PyDataset):
         return random_colour(rng, image, self.strength), label.astype("float32")[..., None]
 
 
-def random_affine(rng, centre, size, strength=Strength()):
-    """Affine map `(2, 3)` from patch to image coordinates: flips and rotations by multiples of 90 degrees, which do not
-    change pixel values, or any angle and scale.
+def random_affine(rng, centre, size, strength):
+    """An `affine`: flips and rotations by multiples of 90 degrees, which do not change pixel values, or any angle and
+    scale.
     """
     angle, scale = rng.integers(4) * np.pi / 2, 1.0
     if rng.random() < strength.rotate_prob:
         angle, scale = rng.uniform(0, 2 * np.pi), strength.scale ** rng.uniform(-1, 1)
-    flip = rng.choice([-1, 1])
+    # With an offset of whole pixels, rotations by 90 degrees need no interpolation.
+    centre = np.asarray(centre) + (0.5 if size % 2 == 0 else 0)
+    return affine(centre, size, scale, angle, rng.choice([-1, 1]))
+
+
+def affine(centre, size, scale, angle, flip):
+    """Affine map `(2, 3)` from the coordinates of a patch with sides of `size` to those of the image.
+
+    The patch's middle lies on `centre`, and one of its pixels is `scale` pixels of the image wide; `angle` is in
+    radians, `flip` is -1 to mirror the patch, else 1.
+    """
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
-    middle = (size - 1) / 2
-    # With an offset of whole pixels, rotations by 90 degrees need no interpolation.
-    offset = np.asarray(centre) + (0.5 if size % 2 == 0 else 0) - linear @ [middle, middle]
-    return np.column_stack([linear, offset])
+    return np.column_stack([linear, centre - linear @ ([(size - 1) / 2] * 2)])
 
 
-def random_colour(rng, image, strength=Strength()):
+def random_colour(rng, image, strength):
     """Changes brightness, contrast and the gain of each channel, and adds noise, as cameras and exposures differ."""
     contrast = rng.uniform(1 - strength.contrast, 1 + strength.contrast)
     gain = contrast * rng.uniform(1 - strength.gain, 1 + strength.gain, 3)
@@ -152,15 +159,19 @@ def diameter(example):
     return example.diameter or max(cv2.boundingRect(example.fov.astype("uint8"))[2:])
 
 
-def scaled(example, wanted):
-    """The example with its field of view scaled to `wanted` pixels, black outside: the input of the general network."""
-    factor = wanted / diameter(example)
+def planes_of(example, width):
+    """uint8 `(height, width, 5)`: RGB, black outside the field of view; label and field of view, 0 or 255.
+
+    A photograph is reduced if its field of view is more than `width` pixels wide.
+    """
+    masks = (255 * mask.astype("uint8") for mask in (example.label, example.fov))
+    planes = np.dstack([example.image * example.fov[..., None], *masks])
+    factor = width / diameter(example)
+    if factor >= 1:
+        return planes
     size = [round(side * factor) for side in example.fov.shape[::-1]]
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    image, label, fov = (cv2.resize(plane, size, interpolation=how) for plane in (
-        example.image * example.fov[..., None], example.label.astype("float32"), example.fov.astype("float32")))
-    return dataclasses.replace(example, image=image, label=label >= 0.5, fov=fov >= 0.5, second=None,
-                               diameter=example.diameter and wanted)
+    image, masks = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in np.split(planes, [3], axis=2))
+    return np.dstack([image, 255 * (masks >= 128).astype("uint8")])
 
 
 class AnyCameraPatches(Patches):
@@ -175,11 +186,11 @@ class AnyCameraPatches(Patches):
 
     def __init__(self, examples, *arguments, strength=ANY_CAMERA, **keywords):
         largest = 1.5 * strength.diameter[1]  # more pixels would only need memory
-        examples = [scaled(example, largest) if diameter(example) > largest else example for example in examples]
+        self.diameters = [min(diameter(example), largest) for example in examples]
+        self.planes = [planes_of(example, largest) for example in examples]
+        examples = [dataclasses.replace(example, image=planes[..., :3], label=planes[..., 3], fov=planes[..., 4] > 0)
+                    for example, planes in zip(examples, self.planes, strict=True)]
         super().__init__(examples, *arguments, strength=strength, **keywords)
-        self.planes = [np.dstack([example.image * example.fov[..., None], 255 * example.label.astype("uint8"),
-                                  255 * example.fov.astype("uint8")]) for example in examples]
-        self.diameters = [diameter(example) for example in examples]
 
     def patch(self, rng):
         which = rng.integers(len(self.examples))
@@ -195,17 +206,7 @@ class AnyCameraPatches(Patches):
 
 
 def warp_patch(planes, centre, size, scale, angle, flip):
-    """uint8 `(size, size, 5)`: rotated patch of `planes` around `centre`; smoothed first if it is reduced.
-
-    Args:
-        planes: uint8 `(height, width, 5)`: RGB, label and field of view.
-        centre: x and y in pixels of `planes`.
-        size: Side of the patch in pixels.
-        scale: Pixels of `planes` per pixel of the patch.
-        angle, flip: Angle in radians; -1 to mirror the patch, else 1.
-    """
-    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
+    """uint8 `(size, size, 5)`: the `affine` patch of `planes`, uint8 `(height, width, 5)`; smoothed if reduced."""
     reach = int(scale * size * 0.71) + 8
     x, y = (int(value) for value in centre)
     left, top = max(x - reach, 0), max(y - reach, 0)
@@ -214,9 +215,8 @@ def warp_patch(planes, centre, size, scale, angle, flip):
         label = part[..., 3].copy()
         part = cv2.GaussianBlur(part, (0, 0), np.sqrt((scale**2 - 1) / 12))
         part[..., 3] = label  # in a smoothed label, the thinnest vessels would disappear
-    offset = np.array([x - left, y - top]) - linear @ ([(size - 1) / 2] * 2)
-    return cv2.warpAffine(part, np.column_stack([linear, offset]), (size, size),
-                          flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    to_part = affine((x - left, y - top), size, scale, angle, flip)
+    return cv2.warpAffine(part, to_part, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def any_camera(rng, image, inside, strength):

@@ -114,23 +114,17 @@ def above_surround(small):
     corners = np.stack([np.median(small[y, x], axis=(0, 1)) for y in (slice(side), slice(-side, None))
                         for x in (slice(side), slice(-side, None))])
     surround = np.median(corners, axis=0)
-    above = largest(cv2.absdiff(small, (*surround.tolist(), 0)))
+    above = np.abs(small - surround).max(axis=2)
     standing = above[above > 10]
     if not standing.size:
         return None
     bright = np.percentile(standing, 75)
     # A surround is grey, the same in at least three corners, and darker (or brighter) than the retina.
-    value = (largest(small) - surround.max()) / max(bright, 1)
+    value = (small.max(axis=2) - surround.max()) / max(bright, 1)
     if (np.ptp(surround) > 30 or np.sort(np.abs(corners - surround).max(axis=1))[2] > 0.25 * bright
             or min((value < -0.12).mean(), (value > 0.12).mean()) > 0.05):
         return None
     return above
-
-
-def largest(image):
-    """The largest of the three channels of each pixel."""
-    first, second, third = cv2.split(image)
-    return cv2.max(cv2.max(first, second), third)
 
 
 def disc_outline(above):
@@ -141,12 +135,11 @@ def disc_outline(above):
     nearby = cv2.dilate(above, np.ones((reach, reach), "uint8"))
     inside = ((above > 0.45 * nearby) & (above > 0.12 * bright)).astype("uint8")
     inside = cv2.morphologyEx(inside, cv2.MORPH_OPEN, np.ones((5, 5), "uint8"))
-    _, pieces, stats, _ = cv2.connectedComponentsWithStats(inside)
-    if len(stats) < 2 or stats[1:, cv2.CC_STAT_AREA].max() < 0.03 * inside.size:
+    outlines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    largest = max(outlines, key=cv2.contourArea, default=None)
+    if largest is None or cv2.contourArea(largest) < 0.03 * inside.size:
         return None
-    largest = (pieces == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype("uint8")
-    outline, _ = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return cv2.convexHull(np.concatenate(outline)).astype("float32")
+    return cv2.convexHull(largest).astype("float32")
 
 
 def rim_circle(above, outline):
