@@ -155,26 +155,20 @@ def test_a_swapped_label_of_the_official_layout_is_an_error(data_root, tmp_path)
 
 
 @SETS
-@pytest.mark.parametrize("how", ["root", "folder", "environment"])
-def test_folder_is_found(dataset, how, root, monkeypatch):
-    if how == "environment":
-        monkeypatch.setenv("RSAN_DATA_ROOT", str(root))
-    data_dir = {"root": root, "folder": str(root / dataset.name), "environment": None}[how]
-    assert dataset.at(data_dir).folder == root / dataset.name
-    assert len(dataset.at(data_dir).load("validation")) == 2
+def test_the_folder_is_data_dir_or_in_it_or_in_the_environments(dataset, root, tmp_path, monkeypatch):
+    folder = root / dataset.name
+    monkeypatch.setenv("RSAN_DATA_ROOT", str(root))
+    assert dataset.folder == dataset.at(str(root)).folder == dataset.at(folder).folder == folder
+    monkeypatch.setenv("RSAN_DATA_ROOT", str(tmp_path / "elsewhere"))
+    assert dataset.at(root).folder == folder
+    with pytest.raises(UserError, match=rf"elsewhere.{dataset.name}: no such folder.*--data-dir"):
+        _ = dataset.folder
 
 
 @pytest.mark.parametrize("spelling", ["CHASE_DB1", "chase-db1", "Chase DB1", "CHASE"])
 def test_folder_is_found_in_other_spellings(spelling, tmp_path):
     (tmp_path / spelling).mkdir()
     assert CHASEDB1.at(tmp_path).folder == tmp_path / spelling
-
-
-def test_data_dir_beats_the_environment(root, tmp_path, monkeypatch):
-    monkeypatch.setenv("RSAN_DATA_ROOT", str(tmp_path / "elsewhere"))
-    assert DRIVE.at(root).folder == root / "DRIVE"
-    with pytest.raises(UserError, match=r"elsewhere.DRIVE: no such folder.*--data-dir"):
-        _ = DRIVE.folder
 
 
 # ---- layouts
@@ -287,7 +281,7 @@ def test_a_third_set_is_one_more_instance(tmp_path, pair, capsys):
 def test_one_warning_line_names_what_is_not_published(root, capsys):
     DRIVE.at(root).check("validation")
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "warning: 6 of 6 files" in error and "training/images/23_training.tif" in error
+    assert error.count("\n") == 1 and "warning: 6 files" in error and "training/images/23_training.tif" in error
 
 
 @SETS
@@ -308,7 +302,6 @@ def test_every_file_of_the_official_layout_is_listed(dataset):
 IMAGE = "DRIVE/training/images/23_training.tif"
 LABEL = "DRIVE/training/1st_manual/23_manual1.gif"
 MASK = "DRIVE/training/mask/23_training_mask.gif"
-CHASE_IMAGE = "CHASEDB1/Image_09R.jpg"
 CHASE_LABEL = "CHASEDB1/Image_09R_1stHO.png"
 
 
@@ -322,10 +315,6 @@ def truncate(path):
 
 def empty(path):
     path.write_bytes(b"")
-
-
-def text(path):
-    path.write_text("404: not found\n")
 
 
 def dangling(path):
@@ -384,56 +373,35 @@ def frames(path):
 
 
 def other_label(path):
-    other = path.name.replace("23_", "40_").replace("09R", "10L")
-    shutil.copy(path.with_name(other), path)
+    shutil.copy(path.with_name(path.name.replace("09R", "10L")), path)
 
 
 BAD = [
     (IMAGE, remove, "missing, the image of 23_training"),
     (IMAGE, truncate, "cannot be decoded"),
     (IMAGE, empty, "the file is empty"),
-    (IMAGE, text, "cannot be decoded"),
     (IMAGE, dangling, "the link leads to no file"),
     (IMAGE, folder_instead, "a folder"),
     (IMAGE, twice, "23_training.png, training/images/23_training.tif all claim to be the image"),
     (IMAGE, jpeg_inside, "a JPEG file named as TIFF"),
     (IMAGE, converted("RGBA"), "8-bit RGB is expected, this is RGBA"),
-    (IMAGE, converted("CMYK"), "8-bit RGB is expected, this is CMYK"),
     (IMAGE, converted("L"), "8-bit RGB is expected, this is L"),
-    (IMAGE, converted("P"), "8-bit RGB is expected, this is P"),
-    (IMAGE, converted("F"), "8-bit RGB is expected, this is F"),
     (IMAGE, sixteen_bit, "8-bit RGB is expected, this is RGB 16-bit"),
     (IMAGE, frames, "with 2 frame(s)"),
-    (IMAGE, altered(np.zeros_like), "the image is all black"),
     (IMAGE, altered(np.ones_like), "the image is all black"),
     (IMAGE, altered(lambda image: image * 0 + 128), "does not follow the vessels of 23_training.tif"),
     (IMAGE, altered(lambda image: image[:-1]), "565x583 pixels, not 565x584"),
-    (IMAGE, altered(lambda image: image.transpose(1, 0, 2)), "584x565 pixels, not 565x584"),
     (LABEL, remove, "missing, the label of 23_training"),
-    (LABEL, truncate, "cannot be decoded"),
-    (LABEL, empty, "the file is empty"),
-    (LABEL, dangling, "the link leads to no file"),
-    (LABEL, twice, "all claim to be the label"),
     (LABEL, bomb, "more than 40 megapixels"),
     (LABEL, altered(lambda label: np.where(label[::-1] > 0, 128, label)), "holds the values 0, 128, 255 where"),
-    (LABEL, altered(lambda label: label // 2), "holds the values 0, 127 where"),
     (LABEL, altered(np.zeros_like), "0% of the pixels are vessel"),
     (LABEL, altered(lambda label: 255 - label), "% of the pixels are vessel; is it empty or inverted?"),
     (LABEL, altered(lambda label: label[:, ::-1]), "does not follow the vessels"),
     (LABEL, altered(lambda label: label[:, 1:]), "564x584 pixels, not 565x584"),
-    (LABEL, other_label, "does not follow the vessels"),
     (MASK, remove, "missing, the fov of 23_training"),
-    (MASK, truncate, "cannot be decoded"),
     (MASK, altered(lambda mask: 255 - mask), "is it inverted?"),
     (MASK, altered(lambda mask: mask // 3), "holds the values 0, 85 where"),
-    (CHASE_IMAGE, remove, "missing, the image of Image_09R"),
-    (CHASE_IMAGE, truncate, "cannot be decoded"),
-    (CHASE_IMAGE, converted("L"), "8-bit RGB is expected, this is L"),
-    (CHASE_IMAGE, converted("CMYK"), "8-bit RGB is expected, this is CMYK"),
-    (CHASE_LABEL, remove, "missing, the label of Image_09R"),
-    (CHASE_LABEL, truncate, "cannot be decoded"),
     (CHASE_LABEL, converted("RGBA"), "black and white is expected, this is RGBA"),
-    (CHASE_LABEL, sixteen_bit, "black and white is expected, this is"),
     (CHASE_LABEL, other_label, "does not follow the vessels"),
     ("CHASEDB1/Image_09R_2ndHO.png", remove, "missing, the second of Image_09R"),
     ("CHASEDB1/Image_09R_2ndHO.png", altered(np.zeros_like), "0% of the pixels are vessel"),
@@ -476,68 +444,6 @@ def test_the_challenge_sites_copy_says_that_test_labels_are_missing(root, pair):
         DRIVE.at(root).load("test")
 
 
-@SETS
-def test_the_folder_of_the_other_set_is_recognised(dataset, root):
-    other = CHASEDB1 if dataset is DRIVE else DRIVE
-    with pytest.raises(UserError, match=rf"no validation image of {dataset.title}.*it contains {other.title}"):
-        dataset.at(root / other.name).load("validation")
-
-
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(UserError, match=r"no test image of DRIVE in any layout of"):
+    with pytest.raises(UserError, match=r"01_test\.\*: missing, the image of 01_test; complete the folder"):
         DRIVE.at(tmp_path).load("test")
-
-
-# ---- field of view of anyone's photographs
-
-
-def disc(image, fov):
-    return image, fov
-
-
-def dark(image, fov):
-    return (image * 0.25).astype("uint8"), fov
-
-
-def cut_above_and_below(image, fov):
-    return image[70:-70], fov[70:-70]
-
-
-def large(image, fov):
-    wide = np.pad(image, ((0, 0), (156, 155), (0, 0))), np.pad(fov, ((0, 0), (156, 155)))
-    return cv2.resize(wide[0], (3504, 2336)), cv2.resize(wide[1].astype("uint8"), (3504, 2336)) > 0
-
-
-def small(image, fov):
-    around = ((200, 200), (500, 500))
-    return noisy_surround(np.pad(image, (*around, (0, 0))), np.pad(fov, around))
-
-
-def noisy_surround(image, fov):
-    noise = np.random.default_rng(0).normal(8, 5, image.shape)
-    return np.clip(image + noise, 0, 255).astype("uint8"), fov
-
-
-def white_surround(image, fov):
-    return np.where(fov[..., None], image, np.uint8(255)), fov
-
-
-def written_on(image, fov):
-    return cv2.putText(image.copy(), "OD 12:30", (5, 575), 0, 0.5, (255, 255, 255)), fov
-
-
-def no_surround(image, fov):
-    inside = slice(150, -150)
-    return image[inside, inside], np.ones_like(fov[inside, inside])
-
-
-@pytest.mark.parametrize("change", [disc, dark, cut_above_and_below, large, small, noisy_surround, white_surround,
-                                    written_on, no_surround])
-def test_field_of_view_of_other_cameras(change, pair):
-    for example in pair["DRIVE"]:
-        image, fov = change(example.image, example.fov)
-        assert dice(estimate_fov(np.ascontiguousarray(image)), fov) > 0.98
-
-
-def test_field_of_view_of_nothing_is_everything():
-    assert estimate_fov(np.zeros((60, 80, 3), "uint8")).all()

@@ -89,9 +89,8 @@ class Dataset(Source):
             UserError: There is no such folder.
         """
         root = Path(self.data_dir or os.environ.get("RSAN_DATA_ROOT") or ROOT / "data").expanduser()
-        names = {re.sub(r"\W", "", alias.lower()) for alias in (self.name, self.title, self.key)}
-        inside = [child for child in _entries(root)
-                  if re.sub(r"[\W_]", "", child.name.lower()) in names and child.is_dir()]
+        spellings = rf"{self.name}|{self.title.replace(' ', '.?')}|{self.key}"
+        inside = [child for child in _entries(root) if re.fullmatch(spellings, child.name, re.I) and child.is_dir()]
         if inside:
             return min(inside, key=lambda child: child.name != self.name)
         if self.data_dir and root.is_dir():
@@ -111,61 +110,41 @@ class Dataset(Source):
         """
         folder = self.folder
         parts = {name: part for part in split.split("+") for name in self.splits[part]}
-        layout, found = self._best_layout(folder, parts)
-        if not any(paths["image"] for paths in found.values()):
-            others = [f" (it contains {other.title})" for other in DATASETS if other is not self and any(
-                _locate(folder, layout, "image", name, part)
-                for layout in other.layouts for part, members in other.splits.items() for name in members)]
-            raise UserError(f"{folder}: no {split} image of {self.title} in any layout of data/README.md"
-                            f"{''.join(others)}; get it from {self.source} or name its folder with --data-dir")
+
+        def located(layout):
+            return {name: {kind: _locate(folder, layout, kind, name, part) for kind in layout.places}
+                    for name, part in parts.items()}
+
+        # Photographs alone do not identify a layout: both layouts of DRIVE have test/images/01_test.tif.
+        layout, found = max(((layout, located(layout)) for layout in self.layouts), key=lambda candidate: sum(
+            paths[kind] is not None for paths in candidate[1].values() for kind in ("image", "label")))
         # The second observer may be missing for all images, but not for some: scores of some alone would mislead.
         observers = any(paths.get("second") for paths in found.values())
         for name, paths in found.items():
             for kind, path in paths.items():
                 if path is None and (kind != "second" or observers):
                     place = folder / layout.place(kind, name, parts[name]).replace("?", "")
-                    official = layout is self.layouts[0]
-                    hint = self.no_test_label if official and (kind, parts[name]) == ("label", "test") else ""
-                    raise UserError(f"{place}.*: missing, the {kind} of {name}{hint}; "
-                                    f"complete the folder from {self.source}")
+                    hint = self.no_test_label if (kind, parts[name]) == ("label", "test") else ""
+                    raise UserError(f"{place}.*: missing, the {kind} of {name}{hint}; complete the folder from "
+                                    f"{self.source} (data/README.md lists layouts), or name another with --data-dir")
         return [Published(name, {kind: path for kind, path in paths.items() if path}, self)
                 for name, paths in found.items()]
-
-    def _best_layout(self, folder, parts):
-        """`(layout, {name: {kind: path or None}})`: the first with all photographs and labels, else the one with most.
-
-        Photographs alone do not identify a layout: both layouts of DRIVE have test/images/01_test.tif.
-        """
-        fullest, most = None, -1
-        for layout in self.layouts:
-            found = {name: {kind: _locate(folder, layout, kind, name, part) for kind in layout.places}
-                     for name, part in parts.items()}
-            count = sum(paths[kind] is not None for paths in found.values() for kind in ("image", "label"))
-            if count > most:
-                fullest, most = (layout, found), count
-            if count == 2 * len(found):
-                break
-        return fullest
 
     def check(self, split):
         published = self.published()
         owners = {digest: stem for stem, digests in published.items() for digest in digests}
-        differing, paths = [], []
+        differing = []
         for photograph in self.photographs(split) if published else ():
             for kind, path in photograph.files.items():
-                paths.append(path)
-                own, sums = published.get(path.stem.lower(), set()), {photograph.digests[kind]}
-                if not sums & own:
-                    sums.add(photograph.pixels[kind])
-                if not sums & own:
-                    if others := sums & set(owners):
-                        raise UserError(f"{path}: has the content of the published {owners[others.pop()]}; "
-                                        f"restore it from {self.source}")
-                    differing.append(path.relative_to(self.folder).as_posix())
+                own = published.get(path.stem.lower(), ())
+                if photograph.digests[kind] in own or photograph.pixels[kind] in own:
+                    continue
+                if other := owners.get(photograph.digests[kind]) or owners.get(photograph.pixels[kind]):
+                    raise UserError(f"{path}: has the content of the published {other}; restore it from {self.source}")
+                differing.append(path.relative_to(self.folder).as_posix())
         if differing:
-            shown = ", ".join(differing[:3]) + ", ..." * (len(differing) > 3)
-            print(f"warning: {len(differing)} of {len(paths)} files in {self.folder} differ from the published ones by "
-                  f"SHA-256 ({shown}): scores may not be comparable", file=sys.stderr)
+            print(f"warning: {len(differing)} files in {self.folder} differ from the published ones by SHA-256 "
+                  f"({differing[0]}, ...): scores may not be comparable", file=sys.stderr)
 
     def published(self):
         """As `Source.published`, without folders, so that files are also recognised in other layouts."""
