@@ -47,7 +47,7 @@ def test_paper_is_compared_only_where_it_was_scored_so():
 
 
 def test_markdown_rows_have_equal_widths():
-    lines = tables.table_markdown(measured()).splitlines()
+    lines = tables.markdown(*tables.score_table(measured())).splitlines()
     assert len(lines) == 2 + 2 * 4 and len({line.count("|") for line in lines}) == 1
     assert sum("±" in line for line in lines) == 2
 

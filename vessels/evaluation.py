@@ -222,7 +222,7 @@ def write_results(job, metrics, pooled):
     histograms = {protocol: counts.histogram for protocol, counts in pooled.items()}
     for name, picture in plots.curves(histograms, metrics).items():
         write_atomically(job.output / name, picture)
-    write_atomically(job.output / "table.md", tables.table_markdown(metrics))
+    write_atomically(job.output / "table.md", tables.markdown(*tables.score_table(metrics)))
     if job.source.own:
         page.write_page_of(job.output, job.source, metrics)
     write_metrics(job.output / "metrics.json", metrics)

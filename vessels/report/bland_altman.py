@@ -52,22 +52,17 @@ def measures(example, values, threshold):
             for who, mask in masks.items() if mask is not None}
 
 
-def pairs(all_metrics):
-    """Measures to be compared: of the maps of each network of one set, and of the second observer's labels.
+def pairs(metrics):
+    """Measures to be compared: of the maps, and of the second observer's labels, where three images have them.
 
-    Args:
-        all_metrics: list of contents of `metrics.json`. Left out are results without measures, and comparisons on fewer
-            than three images.
+    `metrics` is the content of `metrics.json`; older results have no measures.
 
     Returns:
         dict by name, each `{measure: float (2, images)}`: the first observer's measures, then those compared with them.
     """
-    measured = [metrics for metrics in all_metrics if "measures" in metrics["per_image"][0]]
-    sides = [(tables.label(metrics), "map", metrics) for metrics in measured]
-    sides += [("second observer", "second_observer", metrics) for metrics in measured[:1]]
     found = {}
-    for name, who, metrics in sides:
-        images = [image["measures"] for image in metrics["per_image"] if who in image["measures"]]
+    for name, who in ((tables.label(metrics), "map"), ("second observer", "second_observer")):
+        images = [image["measures"] for image in metrics["per_image"] if who in image.get("measures", {})]
         if len(images) >= 3:
             both = {key: np.array([[image["label"][key], image[who][key]] for image in images], float).T
                     for key in SHOWN}
@@ -77,10 +72,8 @@ def pairs(all_metrics):
 
 def bland_altman(first, other):
     """`(bias, low, high, r)` of two float arrays `(images,)`: mean of `other - first`, its 95 % limits of agreement,
-    and Pearson's correlation, NaN if one of them does not vary; all NaN for fewer than three images.
+    and Pearson's correlation, NaN if one of them does not vary.
     """
-    if len(first) < 3:
-        return (np.nan,) * 4
     bias, reach = np.mean(other - first), 1.96 * np.std(other - first, ddof=1)
     r = np.corrcoef(first, other)[0, 1] if np.ptp(first) and np.ptp(other) else np.nan
     return tuple(map(float, (bias, bias - reach, bias + reach, r)))
@@ -88,18 +81,15 @@ def bland_altman(first, other):
 
 def table(compared):
     """`(head, rows)`, lists of str, from the result of `pairs`: a row for each measure, a column for each name."""
-    def number(value, form):
-        return "-" if np.isnan(value) else format(value, form)
-
     rows = []
     for key, (title, decimals) in SHOWN.items():
-        first = next(iter(compared.values()))[key][0]
-        cells = [title, number(first.mean() if first.size else np.nan, f".{decimals}f")]
-        for both in compared.values():
-            *span, r = bland_altman(*both[key])
-            span = "{} [{}, {}]".format(*(number(value, f"+.{decimals}f") for value in span))
-            cells.append(f"{span}, r {number(r, '.2f')}")
-        rows.append(cells)
+        means, cells = [], []
+        for first, other in (both[key] for both in compared.values()):
+            enough = len(first) >= 3  # with a value, such as a width
+            means.append(f"{first.mean():.{decimals}f}" if enough else "-")
+            cells.append("{1:+.{0}f} [{2:+.{0}f}, {3:+.{0}f}], r {4:.2f}".format(decimals, *bland_altman(first, other))
+                         if enough else "-")
+        rows.append([title, means[0], *cells])
     return ["measure", "first observer", *compared], rows
 
 
@@ -108,7 +98,7 @@ def markdown(results_dir):
     head, body = ["measure"], [[title] for title, _ in SHOWN.values()]
     for dataset in published.DATASETS[:2]:
         results = tables.results_of(dataset.name, results_dir)
-        if compared := pairs([results[NETWORK]] if NETWORK in results else []):
+        if NETWORK in results and (compared := pairs(results[NETWORK])):
             (_, *titles), rows = table(compared)
             head += [f"{dataset.title}: {title}" for title in titles]
             body = [[*cells, *row[1:]] for cells, row in zip(body, rows, strict=True)]

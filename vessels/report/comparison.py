@@ -16,9 +16,7 @@ REPRODUCTION = ("rsan", "backbone", "backbone_dropblock", "rsan_authors", "backb
 CAMERAS = ("any_rsan", "drive_chase_rsan", "rsan_of_DRIVE", "rsan_of_CHASEDB1")
 GENERAL = "any_rsan"
 EYES = {"h": "healthy eyes", "dr": "diabetic retinopathy", "g": "glaucoma"}  # by the ends of HRF's names
-HOW = ("pooling", "threshold", "test_time", "split", "comparable", "caveat")
-HEAD = ("set", "scored", "network", *(tables.COLUMNS[key] for key in FIGURES), "pooling", "comparable", "caveat")
-POOLINGS = ("pooled", "mean over images", "not stated")
+TITLES = tuple(tables.COLUMNS[key] for key in FIGURES)
 
 
 def published_figures():
@@ -43,6 +41,10 @@ def beside(found, protocol):
     return [row for seeds in list(found.values())[:1] for row in tables.rows(seeds[0], protocol)[1:]]
 
 
+def cells(scores, keys=FIGURES):
+    return [tables.cell(scores.get(key)) for key in keys]
+
+
 def reproduction(results_dir):
     """Markdown: mean and standard deviation over trainings, with the paper and the second observer."""
     body = []
@@ -53,10 +55,9 @@ def reproduction(results_dir):
                          *(tables.spread(seeds, "whole_image", key) for key in FIGURES),
                          *(tables.spread(seeds, "inside_fov", key) for key in INSIDE)])
         for (name, whole), (_, inside) in zip(*(beside(found, protocol) for protocol in tables.SCORED), strict=True):
-            body.append([dataset.title, name, "", *(tables.cell(whole.get(key)) for key in FIGURES),
-                         *(tables.cell(inside.get(key)) for key in INSIDE)])
+            body.append([dataset.title, name, "", *cells(whole), *cells(inside, INSIDE)])
     inside = (f"{tables.COLUMNS[key]}, field of view" for key in INSIDE)
-    return tables.markdown(["set", "network", "trainings", *(tables.COLUMNS[key] for key in FIGURES), *inside], body)
+    return tables.markdown(["set", "network", "trainings", *TITLES, *inside], body)
 
 
 def cameras(results_dir, folders=CAMERAS):
@@ -64,7 +65,7 @@ def cameras(results_dir, folders=CAMERAS):
     body = [[title, tables.label(seeds[0]), str(len(seeds)), str(seeds[0]["n_images"]),
              *(tables.spread(seeds, "inside_fov", key) for key in FIGURES)]
             for name, title in tables.titles().items() for seeds in networks(name, folders, results_dir).values()]
-    return tables.markdown(["set", "network", "trainings", "images", *(tables.COLUMNS[key] for key in FIGURES)], body)
+    return tables.markdown(["set", "network", "trainings", "images", *TITLES], body)
 
 
 def general(results_dir):
@@ -72,47 +73,20 @@ def general(results_dir):
     return cameras(results_dir, [GENERAL])
 
 
-def ours(dataset, results_dir):
-    """Rows of RSAN trained on this set with seed 0, as in results/published.json: pooled and means over images."""
-    rows = []
-    for seeds in networks(dataset.name, ["rsan"], results_dir).values():
-        for scored in tables.SCORED:
-            both = seeds[0][scored], seeds[0]["mean"][scored]
-            rows += [{"method": tables.label(seeds[0]), "scored": scored, "pooling": pooling, "comparable": "ours",
-                      "caveat": "", **scores} for pooling, scores in zip(POOLINGS, both, strict=False)]
-    return rows
-
-
-def methods(results_dir, only_comparable=False):
-    """`[(kind, cells)]`: our rows and published ones, by set, protocol and pooling; `cells` belong to `HEAD`.
-
-    `kind` is "ours", or whether the row is comparable, "yes" or "no". With `only_comparable`, rows of ours that have
-    nothing to be compared with are left out, too.
-    """
-    found = []
+def methods(results_dir):
+    """Markdown: RSAN trained on each set with seed 0, and below it the published methods that were scored alike."""
+    body = []
     for dataset in published.DATASETS:
-        mine = ours(dataset, results_dir)
-        theirs = [{**row, "comparable": "yes" if row["comparable"] else "no"}
-                  for row in published_figures().get(dataset.name, []) if row["comparable"] or not only_comparable]
-        for scored in tables.SCORED if mine else ():
-            for pooling in POOLINGS:
-                alike = [row for row in theirs if (row["scored"], row["pooling"]) == (scored, pooling)]
-                if alike or not only_comparable:
-                    alike = [row for row in mine if (row["scored"], row["pooling"]) == (scored, pooling)] + alike
-                found += [(row["comparable"], cells(dataset, row)) for row in alike]
-    return found
-
-
-def cells(dataset, row):
-    name = ", ".join(str(row[key]) for key in ("method", "year") if key in row)
-    figures = (tables.cell(row.get(key)) for key in FIGURES)
-    return [dataset.title, tables.SCORED[row["scored"]], name, *figures, row["pooling"], row["comparable"],
-            row["caveat"]]
-
-
-def methods_table(results_dir):
-    """Markdown: RSAN and the published methods that were scored alike."""
-    return tables.markdown(HEAD, [cells for _, cells in methods(results_dir, only_comparable=True)])
+        theirs = [row for row in published_figures().get(dataset.name, []) if row["comparable"]]
+        for (metrics, *_) in networks(dataset.name, ["rsan"], results_dir).values():
+            for scored in tables.SCORED:
+                ours = {"pooled": metrics[scored], "mean over images": metrics["mean"][scored]}
+                for pooling, scores in ours.items():
+                    alike = [row for row in theirs if (row["scored"], row["pooling"]) == (scored, pooling)]
+                    named = [(f"{row['method']}, {row['year']}", row) for row in alike]
+                    body += [[dataset.title, tables.SCORED[scored], name, *cells(row), pooling, row.get("caveat", "")]
+                             for name, row in [(tables.label(metrics), scores), *named] if alike]
+    return tables.markdown(["set", "scored", "network", *TITLES, "pooling", "caveat"], body)
 
 
 def short_table(results_dir):
@@ -125,9 +99,8 @@ def short_table(results_dir):
             for scored, other in {"whole_image": "RSAN (paper)", "inside_fov": "second observer"}.items():
                 mine, *others = tables.rows(seeds[0], scored)
                 for name, scores in [mine, *(row for row in others if row[0] == other)]:
-                    figures = (tables.cell(scores.get(key)) for key in FIGURES)
-                    body.append([dataset.title, tables.SCORED[scored], name, *figures])
-    return tables.markdown(["set", "scored", "network", *(tables.COLUMNS[key] for key in FIGURES)], body)
+                    body.append([dataset.title, tables.SCORED[scored], name, *cells(scores)])
+    return tables.markdown(["set", "scored", "network", *TITLES], body)
 
 
 def groups(results_dir):
@@ -137,7 +110,7 @@ def groups(results_dir):
         for (metrics, *_) in networks(name, [folder], results_dir).values():
             rows = [row for row in tables.rows(metrics, "inside_fov") if row[0] != "RSAN (paper)"]
             body += [[tables.title(name), who, f"all {metrics['n_images']}, pooled",
-                      *(tables.cell(scores.get(key)) for key in THIN)] for who, scores in rows]
+                      *cells(scores, THIN)] for who, scores in rows]
             for end, words in EYES.items() if name == "HRF" else ():
                 images = [image["inside_fov"] for image in metrics["per_image"] if image["image"].endswith(f"_{end}")]
                 defined = ([image[key] for image in images if image.get(key) is not None] for key in THIN)

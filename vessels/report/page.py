@@ -1,4 +1,4 @@
-"""Makes the results page from the maps that eval_*.py wrote; it shows photographs."""
+"""Makes pages of results from the maps that eval_*.py wrote; they show photographs."""
 
 import base64
 import html
@@ -6,56 +6,36 @@ import io
 import string
 from pathlib import Path
 
-import cv2
-import numpy as np
 from PIL import Image
 
 from vessels import UserError
 from vessels.data import published
+from vessels.data.images import decode
 from vessels.files import ROOT, write_atomically
-from vessels.report import ablation, bland_altman, comparison, plots, scores, tables
-from vessels.report.plots import FALSE, FOUND, MISSED
+from vessels.report import bland_altman, comparison, plots, scores, tables
 
 WIDTH = 560  # width of a picture on the page, in pixels
 SHOWN = ("rsan", comparison.GENERAL)  # the first of these folders with results shows its maps
-
-
-def probability_map(folder, example):
-    """The map that evaluation wrote to `folder`, uint16 `(height, width)`; UserError if it is missing."""
-    path = folder / "probabilities" / f"{example.name}.png"
-    values = None
-    if path.exists():  # on Windows, cv2.imread cannot open paths with other than the system's letters
-        values = cv2.imdecode(np.frombuffer(path.read_bytes(), "uint8"), cv2.IMREAD_UNCHANGED)
-    if values is None or values.dtype != np.uint16 or values.shape != example.label.shape:
-        dataset = next(dataset for dataset in published.DATASETS if dataset.name == folder.parent.name)
-        command = dataset.eval_command(f"weights/{dataset.key}_{folder.name}.weights.h5")
-        raise UserError(f"{path}: missing or not of this image; make it with `python {command}`")
-    return values
 
 
 def data_uri(content, kind):
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def embed(picture, kind, **options):
-    """Source of an `<img>` that contains the picture, reduced to at most `WIDTH`."""
-    if picture.width > WIDTH:
-        picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return data_uri(buffer.getvalue(), kind)
+def embed(pixels):
+    """Source of an `<img>` that contains a picture, uint8 array, reduced to at most `WIDTH`."""
+    picture, buffer = Image.fromarray(pixels), io.BytesIO()
+    picture.thumbnail((WIDTH, picture.height), Image.Resampling.LANCZOS)
+    picture.save(buffer, "webp", quality=85)
+    return data_uri(buffer.getvalue(), "webp")
 
 
-def table(head, rows, sortable=False):
+def table(head, rows):
     """HTML of a table; `rows` are lists of cells, in plain text."""
-    button = "<button>{}</button>" if sortable else "{}"
-    lines = ["<div class=wide><table><thead><tr>"]
-    lines += [f"<th scope=col>{button.format(html.escape(title))}</th>" for title in head]
-    lines.append("</tr></thead><tbody>")
-    for cells in rows:
-        texts = (html.escape(cell).replace(" ±", "<br>±").replace(" [", "<br>[") for cell in cells)
-        lines.append(f"<tr>{''.join(f'<td>{text}</td>' for text in texts)}</tr>")
-    return "".join(lines) + "</tbody></table></div>"
+    def row(kind, cells):
+        return f"<tr>{''.join(f'<{kind}>{html.escape(cell)}</{kind}>' for cell in cells)}</tr>"
+
+    return f"<div class=wide><table>{row('th', head)}{''.join(row('td', cells) for cells in rows)}</table></div>"
 
 
 def case(example, values, image, threshold):
@@ -63,64 +43,54 @@ def case(example, values, image, threshold):
 
     `values`: its map, uint16 `(height, width)`. `image`: its entry in metrics.json.
     """
-    name = html.escape(example.name, quote=True)
-    layers = {
-        "probability": embed(Image.fromarray((values >> 8).astype("uint8")), "jpeg", quality=80),
-        "errors": embed(Image.fromarray(plots.agreement(example, values, threshold)), "webp", quality=85),
-        "label": embed(Image.fromarray(255 * example.label.astype("uint8")), "webp", quality=60),
-    }
-    over = "".join(f"<img class={layer} src='{source}' alt='{layer} of {name}'>" for layer, source in layers.items())
-    photograph = embed(Image.fromarray(example.image), "jpeg", quality=80)
+    name = html.escape(example.name)
+    layers = {"probability": (values >> 8).astype("uint8"), "errors": plots.agreement(example, values, threshold),
+              "label": 255 * example.label.astype("uint8")}
+    over = "".join(f"<img class={layer} src='{embed(pixels)}' alt='{layer} of {name}'>"
+                   for layer, pixels in layers.items())
     figures = ", ".join(f"{tables.COLUMNS[key]} {tables.cell(image['inside_fov'][key])}" for key in ("f1", "auc"))
-    return (f"<figure class=case id='{name}'><div class=compare><img src='{photograph}' "
+    return (f"<figure class=case id='{name}'><div class=compare><img src='{embed(example.image)}' "
             f"alt='photograph {name}'><div class=over>{over}</div><div class=line></div></div>"
             f"<input type=range min=0 max=100 value=50 aria-label='from photograph to prediction, {name}'>"
             f"<figcaption><b>{name}</b>: {figures}</figcaption></figure>")
 
 
-def folded(anchor, title, *content):
-    return f"<details id='{anchor}'><summary>{html.escape(title)}</summary>\n{''.join(content)}</details>"
+def together(cases):
+    return f"<div class=cases>{''.join(cases)}</div>"
 
 
-def paragraphs(texts):
-    return "".join(f"<p>{html.escape(text)}</p>" for text in texts)
+def section(source, folder, metrics):
+    """One evaluation: `(opening, details)`, HTML of the worst, the middle and the best photograph; and, folded, of the
+    others, the scores and the measures.
 
+    Args:
+        source: A `Source` of the photographs, of which only one at a time is kept.
+        folder: `Path` of the results.
+        metrics: The content of metrics.json.
 
-def pictures(key, title, folder, metrics, examples):
-    """`(opening, others)`: HTML of the worst, the middle and the best photograph of a set; and of the others, folded.
-
-    `examples`: iterable of `Example`, of which only one at a time is kept.
+    Raises:
+        UserError: A photograph or its map is missing or cannot be read.
     """
     images = {image["image"]: image for image in metrics["per_image"]}
-    cases = {example.name: case(example, probability_map(folder, example), images[example.name], metrics["threshold"])
-             for example in examples}
+    cases = {}
+    for photograph in source.photographs("test"):
+        path = folder / "probabilities" / f"{photograph.name}.png"
+        if not path.exists():
+            command = source.eval_command(f"weights/{metrics['weights']['file']}")
+            raise UserError(f"{path}: missing; make it with `python {command}`")
+        cases[photograph.name] = case(photograph.load(), decode(path), images[photograph.name], metrics["threshold"])
     ranked = sorted(images, key=lambda name: images[name]["inside_fov"]["f1"] or 0)
     chosen = list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
-    heading = html.escape(f"{title}: worst, middle and best photograph by F1, {tables.label(metrics)}")
-    opening = f"<h2 id='{key}'>{heading}</h2><div class=cases>{''.join(cases[name] for name in chosen)}</div>"
-    others = "".join(cases[name] for name in ranked if name not in chosen)
-    return opening, folded(f"{key}-photographs", f"{title}: the other photographs, from worst to best",
-                           f"<div class=cases>{others}</div>") if others else ""
-
-
-def score_tables(key, title, results):
-    """Folded: all networks on one set, in both protocols, and each photograph of the first of `SHOWN`."""
-    content = []
-    for protocol, scored in tables.SCORED.items():
-        rows = [[tables.label(seeds[0]), str(len(seeds)),
-                 *(tables.spread(seeds, protocol, name) for name in tables.COLUMNS)]
-                for seeds in tables.trainings(results).values()]
-        rows += [[name, "", *(tables.cell(scores.get(column)) for column in tables.COLUMNS)]
-                 for name, scores in tables.rows(results[shown(results)], protocol)[1:]]
-        content += [f"<h3>{scored}</h3>", table(("network", "trainings", *tables.COLUMNS.values()), rows)]
-    metrics = results[shown(results)]
-    columns = sorted(tables.COLUMNS, key=lambda name: name != "f1")  # F1, by which they are sorted, comes first
-    images = sorted(metrics["per_image"], key=lambda image: image["inside_fov"]["f1"] or 0)
-    content += [f"<h3>each photograph, {html.escape(tables.label(metrics))}, inside the field of view</h3>",
-                table(("image", *(tables.COLUMNS[name] for name in columns)),
-                      [[image["image"], *(tables.cell(image["inside_fov"].get(name)) for name in columns)]
-                       for image in images], sortable=True)]
-    return folded(f"{key}-scores", f"{title}: scores of all networks and photographs", *content)
+    heading = f"{source.title}: worst, middle and best photograph by F1, {tables.label(metrics)}"
+    details = {"scores": table(*tables.score_table(metrics))}
+    if others := [cases[name] for name in ranked if name not in chosen]:
+        details = {"the other photographs, from worst to best": together(others), **details}
+    if compared := bland_altman.pairs(metrics):
+        details["measures of maps and of labels"] = (f"{table(*bland_altman.table(compared))}"
+                                                     f"<p>{html.escape(bland_altman.HOW)}</p>")
+    return (f"<h2>{html.escape(heading)}</h2>{together(cases[name] for name in chosen)}",
+            "\n".join(f"<details><summary>{html.escape(source.title)}: {title}</summary>{content}</details>"
+                      for title, content in details.items()))
 
 
 def shown(results):
@@ -128,114 +98,62 @@ def shown(results):
     return next((folder for folder in SHOWN if folder in results), next(iter(results)))
 
 
-def methods_part(results_dir):
-    return folded("methods", "Comparison with published methods",
-                  table(comparison.HEAD, [cells for _, cells in comparison.methods(results_dir)]),
-                  paragraphs(comparison.published_figures()["field"]))
+def overview(by_title):
+    """The plot of F1 and AUC of all networks on the sets on which they were trained: HTML.
 
-
-def ablation_part(results_dir):
-    """Networks minus those that lack DropBlock or attention, with intervals; empty if there is nothing to compare."""
-    compared = ablation.comparisons(results_dir)
-    how = ("Inside the field of view, in thousandths: mean difference over the test images and trainings and, in "
-           "brackets, its 95 % interval, from paired images and, if there are several, from trainings.")
-    return folded("ablation", "The effect of attention and DropBlock", paragraphs([how]),
-                  table(ablation.HEAD, [ablation.cells(one) for one in compared]),
-                  paragraphs(ablation.conclusions(compared))) if compared else ""
-
-
-def measures_part(key, title, all_metrics):
-    """Measures of maps compared with those of labels; empty without measures."""
-    if not (compared := bland_altman.pairs(all_metrics)):
+    `by_title`: results of each set, as `tables.results_of` returns them.
+    """
+    networks, lines = {}, {}
+    for title, results in by_title.items():
+        of_set = [metrics for folder, metrics in results.items() if tables.own(metrics) and "_seed" not in folder]
+        if of_set:
+            networks[title] = {tables.label(metrics): scores.mean_and_interval(metrics, "whole_image", plots.PLOTTED)
+                               for metrics in of_set}
+            lines[title] = dict(tables.rows(results[shown(results)], "whole_image")[1:])
+    if not networks:
         return ""
-    return folded(f"{key}-measures", f"{title}: measures of maps and of labels", table(*bland_altman.table(compared)),
-                  paragraphs([bland_altman.HOW]))
-
-
-def curves_part(key, title, folder):
-    plotted = "".join(f"<img src='{data_uri(path.read_bytes(), 'png')}' alt='{path.stem}'>"
-                      for path in sorted(folder.glob("*.png")))
-    return folded(f"{key}-curves", f"{title}: curves", f"<div class=curves>{plotted}</div>")
-
-
-def overview(results_dir, sources):
-    """The plot of F1 and AUC of all networks on the sets on which they were trained: HTML."""
-    drawn = {}
-    for source in sources:
-        results = {folder: metrics for folder, metrics in tables.results_of(source.name, results_dir).items()
-                   if tables.own(metrics) and "_seed" not in folder}
-        if results:
-            intervals = {tables.label(metrics): scores.mean_and_interval(metrics, "whole_image", plots.PLOTTED)
-                         for metrics in results.values()}
-            others = tables.rows(results[shown(results)], "whole_image")[1:]
-            drawn[source.title] = plots.Scored(intervals, dict(others))
-    how = ("F1 and AUC over whole images, as the paper scored: mean over the images with its 95 % interval. Lines: "
-           "the paper, and the second observer, whose label has no AUC.")
-    if not drawn:
-        return ""
-    source = data_uri(plots.overview(drawn), "png")
-    return (f"<figure class=picture><img src='{source}' alt='F1 and AUC of each network'>"
-            f"<figcaption>{how}</figcaption></figure>")
-
-
-def write_page(results_dir, sources):
-    """Writes `<results_dir>/index.html`, self-contained, with the test photographs of `sources`."""
-    openings, details = [], []
-    for source in sources:
-        results = tables.results_of(source.name, results_dir)
-        folder = shown(results)
-        opening, others = pictures(source.key, source.title, results_dir / source.name / folder, results[folder],
-                                   loaded(source))
-        openings.append(opening)
-        details += [others, score_tables(source.key, source.title, results),
-                    measures_part(source.key, source.title, [results[name] for name in SHOWN if name in results]),
-                    curves_part(source.key, source.title, results_dir / source.name / folder)]
-    about = ("Made by <code>python -m vessels.report</code> from <code>results/*/*/metrics.json</code> and the maps "
-             "beside them. It shows photographs of data sets that may not be redistributed: do not publish "
-             "it.")
-    fill(results_dir / "index.html", " and ".join(source.title for source in sources), about,
-         [*openings, overview(results_dir, sources), methods_part(results_dir), ablation_part(results_dir), *details])
+    return (f"<figure class=picture><img src='{data_uri(plots.overview(networks, lines), 'png')}' "
+            "alt='F1 and AUC of each network'><figcaption>F1 and AUC over whole images, as the paper scored: mean over "
+            "the images with its 95 % interval. Lines: the paper, and the second observer, whose label has no AUC."
+            "</figcaption></figure>")
 
 
 def write_page_of(folder, source, metrics):
     """Writes `<folder>/index.html`, self-contained: this one evaluation, with its photographs."""
     about = "This page shows the photographs that were scored: publish it only where you may publish them."
-    opening, others = pictures(source.key, source.title, folder, metrics, loaded(source))
-    fill(folder / "index.html", html.escape(source.title), about,
-         [opening, others, score_tables(source.key, source.title, {folder.name: metrics}),
-          measures_part(source.key, source.title, [metrics]), curves_part(source.key, source.title, folder)])
-
-
-def loaded(source):
-    """The test photographs of a source, one at a time."""
-    return (photograph.load() for photograph in source.photographs("test"))
+    fill(folder / "index.html", [source.title], about, section(source, folder, metrics))
 
 
 def fill(path, titles, about, parts):
     template = string.Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
-    colours = {name: f"rgb{colour}" for name, colour in
-               (("found", FOUND), ("missed", MISSED), ("false", FALSE))}
-    write_atomically(path, template.substitute(titles=titles, about=about, **colours, content="\n".join(parts)))
+    colours = {"found": plots.FOUND, "missed": plots.MISSED, "false": plots.FALSE}
+    titles = html.escape(" and ".join(", ".join(titles).rsplit(", ", 1)))
+    write_atomically(path, template.substitute(titles=titles, about=about, content="\n".join(parts),
+                                               **{name: f"rgb{colour}" for name, colour in colours.items()}))
 
 
 def write(results_dir=ROOT / "results"):
-    """Makes the page for all sets with results, with photographs from the folders that training uses.
+    """Writes `<results_dir>/index.html`, self-contained: all sets with results whose photographs and maps are here.
 
     Returns:
         list of str, a line for each: written, or left out and why.
     """
-    lines, sources = [], []
+    lines, by_title, openings, details = [], {}, [], []
     for dataset in published.DATASETS:
-        if any((results_dir / dataset.name).glob("*/metrics.json")):
-            try:
-                dataset.photographs("test")
-                sources.append(dataset)
-            except UserError as error:
-                lines.append(f"left out {dataset.title}: {error}")
-    try:
-        if sources:
-            write_page(results_dir, sources)
-            lines.append(f"written {results_dir / 'index.html'}")
-    except UserError as error:
-        lines.append(f"left out index.html: {error}")
+        if not (results := tables.results_of(dataset.name, results_dir)):
+            continue
+        folder = shown(results)
+        try:
+            opening, rest = section(dataset, results_dir / dataset.name / folder, results[folder])
+        except UserError as error:
+            lines.append(f"left out {dataset.title}: {error}")
+            continue
+        by_title[dataset.title] = results
+        openings.append(opening)
+        details.append(rest)
+    if by_title:
+        about = ("Made by <code>python -m vessels.report</code> from the maps in <code>results/</code>. It shows "
+                 "photographs of data sets that may not be redistributed: do not publish it.")
+        fill(results_dir / "index.html", list(by_title), about, [*openings, overview(by_title), *details])
+        lines.append(f"written {results_dir / 'index.html'}")
     return lines

@@ -1,6 +1,5 @@
 """Draws curves, panels and training histories."""
 
-import dataclasses
 import io
 
 import cv2
@@ -61,28 +60,21 @@ def curves(histograms, metrics):
     return {"roc.png": picture(figures[0]), "pr.png": picture(figures[1])}
 
 
-@dataclasses.dataclass(frozen=True)
-class Scored:
-    """What `overview` draws of one set.
+def overview(networks, lines):
+    """F1 and AUC of the networks of each set, with intervals: PNG bytes.
 
-    `networks`: `{name: (mean, low, high)}`, each `(metrics,)` for PLOTTED. `lines`: `{name: scores}`, drawn as lines.
+    Args:
+        networks: `{title of the set: {name: (mean, low, high)}}`, each `(metrics,)` for PLOTTED.
+        lines: `{title of the set: {name: scores}}`, drawn as lines.
     """
-
-    networks: dict
-    lines: dict
-
-
-def overview(sets):
-    """F1 and AUC of networks, with intervals; PNG bytes. `sets`: `{title: Scored}`."""
-    rows = [len(scored.networks) for scored in sets.values()]
-    figure = Figure(figsize=(9, 0.9 * len(sets) + 0.3 * sum(rows)), layout="constrained")
-    grid = figure.subplots(len(sets), len(PLOTTED), squeeze=False, sharey="row", height_ratios=rows)
-    for axes, (title, scored) in zip(grid, sets.items(), strict=True):
+    rows = [len(of_set) for of_set in networks.values()]
+    figure = Figure(figsize=(9, 0.9 * len(rows) + 0.3 * sum(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), len(PLOTTED), squeeze=False, sharey="row", height_ratios=rows)
+    for axes, (title, of_set) in zip(grid, networks.items(), strict=True):
         for i, key in enumerate(PLOTTED):
-            mean, low, high = np.array(list(scored.networks.values()))[..., i].T
-            axes[i].errorbar(mean, list(scored.networks), xerr=[mean - low, high - mean], fmt="o",
-                             color=COLOURS["whole_image"])
-            for (name, scores), style in zip(scored.lines.items(), ("--", ":"), strict=False):
+            mean, low, high = np.array(list(of_set.values()))[..., i].T
+            axes[i].errorbar(mean, list(of_set), xerr=[mean - low, high - mean], fmt="o", color=COLOURS["whole_image"])
+            for (name, scores), style in zip(lines[title].items(), ("--", ":"), strict=False):
                 if scores.get(key) is not None:
                     axes[i].axvline(scores[key], color=COLOURS["inside_fov"], linestyle=style, label=name)
             axes[i].set_title(f"{title}, {COLUMNS[key]}", fontsize=10)

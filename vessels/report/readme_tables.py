@@ -9,7 +9,7 @@ from vessels.report import ablation, bland_altman, card, comparison, scores
 DOCUMENTS = {
     "README.md": {"results": comparison.short_table, "general": comparison.general},
     "results/README.md": {"reproduction": comparison.reproduction, "cameras": comparison.cameras,
-                          "methods": comparison.methods_table, "measures": bland_altman.markdown,
+                          "methods": comparison.methods, "measures": bland_altman.markdown,
                           "groups": comparison.groups},
     "results/ablation.md": {"ablation": ablation.markdown},
     "results/scores.csv": scores.csv_text,

@@ -78,8 +78,10 @@ def markdown(head, body):
     return "\n".join(lines) + "\n" if body else ""
 
 
-def table_markdown(metrics):
-    """The table of `metrics` in Markdown: str; with mean and standard deviation over the images."""
+def score_table(metrics):
+    """`(head, rows)`, lists of str: the rows of `rows` in both protocols, and mean and standard deviation over the
+    images.
+    """
     body = []
     for protocol, scored in SCORED.items():
         mean, std = metrics["mean"][protocol], metrics["std"][protocol]
@@ -87,8 +89,7 @@ def table_markdown(metrics):
         body += [[name, scored, *(cell(scores.get(key)) for key in COLUMNS)]
                  for name, scores in [*rows(metrics, protocol),
                                       (f"{label(metrics)}, mean ± std of the images", spread)]]
-    return markdown([f"{title(metrics['dataset'])}, {metrics['n_images']} test images", "scored", *COLUMNS.values()],
-                    body)
+    return [f"{title(metrics['dataset'])}, {metrics['n_images']} test images", "scored", *COLUMNS.values()], body
 
 
 def results_of(name, results_dir):
