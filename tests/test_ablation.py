@@ -59,7 +59,7 @@ def test_interval_covers_trainings(ours, backbone, expected):
     assert ablation.difference(*sides) == pytest.approx(expected)
 
 
-def test_every_network_is_compared_with_the_backbone_of_its_recipe(write):
+def test_every_two_networks_of_a_recipe_are_compared(write):
     better = np.linspace(0.801, 0.803, 20)
     folder = write(
         result(f1=better), result(seed=1, f1=better), result("backbone"), result("backbone_dropblock", f1=0.801),
@@ -68,7 +68,7 @@ def test_every_network_is_compared_with_the_backbone_of_its_recipe(write):
         result(dataset="CHASEDB1", images=IMAGES[:8]),
         *(result(f1=0.1, folder=folder) for folder in ("rsan_of_CHASEDB1", "rsan_tta", "any_rsan")),
     )
-    rows = [ablation.cells(one) for one in ablation.comparisons(folder)]
+    rows = ablation.comparisons(folder)
     assert [row[:4] + row[6:] for row in rows] == [
         ["rsan", "backbone_dropblock", "DRIVE", "default", "2", "1"],
         ["rsan", "backbone", "DRIVE", "default", "2", "1"],
@@ -77,20 +77,12 @@ def test_every_network_is_compared_with_the_backbone_of_its_recipe(write):
     assert rows[1][4].startswith("+2.00 [+1.") and rows[0][4].startswith("+1.00 [+0.")
     assert rows[2][4:6] == ["+1.00 [+1.00, +1.00]", "+0.00 [+0.00, +0.00]"]
     assert rows[3][4] == "-50.00 [-50.00, -50.00]" and rows[4][5] == "+10.00 [+10.00, +10.00]"
-    drive, authors, chase = ablation.conclusions(ablation.comparisons(folder))
-    assert drive.startswith("DRIVE, default recipe, 20 images. In F1, rsan is higher than backbone_dropblock, "
-                            "rsan is higher than backbone, backbone_dropblock is higher than backbone;")
-    assert "In AUC, no network can be distinguished from another; the intervals extend up to 0.0" in drive
-    assert "DRIVE, authors' recipe, 20 images. In F1, rsan is lower than backbone;" in authors
-    assert "CHASE DB1, default recipe, 8 images." in chase and "In AUC, rsan is higher" in chase
-    table = ablation.markdown(folder)
-    assert all(text in table for text in (drive, authors, chase, "| " + " | ".join(rows[0]) + " |"))
 
 
 def test_images_in_another_order_are_paired_all_the_same(write):
     f1 = np.linspace(0.7, 0.9, 20)
     folder = write(result(f1=f1[::-1], images=IMAGES[::-1]), result("backbone", f1=f1))
-    assert ablation.comparisons(folder)[0]["f1"] == pytest.approx((0, 0, 0))
+    assert ablation.comparisons(folder)[0][4] in ("+0.00 [+0.00, +0.00]", "-0.00 [-0.00, +0.00]")
 
 
 def test_other_images_are_no_comparison(write):

@@ -155,7 +155,8 @@ def test_scores_csv_has_each_network_set_and_protocol_with_intervals(tmp_path):
 
 
 def test_interval_of_a_mean_is_that_of_the_normal_distribution():
-    values = np.random.default_rng(1).normal(0.3, 1, (1, 1000))
-    low, high = scores.interval(values)[:, 0] - values.mean()
-    assert (-low, high) == pytest.approx([1.96 * values.std() / 1000**0.5] * 2, rel=0.05)
-    assert np.isnan(scores.interval(np.array([[1, np.nan]]))).all()
+    values = np.random.default_rng(1).normal(0.3, 1, 1000)
+    metrics = {"per_image": [{"inside_fov": {"f1": value, "auc": None}} for value in values]}
+    mean, low, high = scores.mean_and_interval(metrics, "inside_fov", ["f1", "auc"])
+    assert (mean[0] - low[0], high[0] - mean[0]) == pytest.approx([1.96 * values.std() / 1000**0.5] * 2, rel=0.05)
+    assert np.isnan([mean[1], low[1], high[1]]).all()

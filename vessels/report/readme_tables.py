@@ -13,7 +13,7 @@ DOCUMENTS = {
                           "groups": comparison.groups},
     "results/ablation.md": {"ablation": ablation.markdown},
     "results/scores.csv": scores.csv_text,
-    "weights/README.md": {"model-index": card.model_index, "training": card.training, "figures": card.figures},
+    "weights/README.md": {"model-index": card.model_index, "training": card.training},
 }
 
 

@@ -1,7 +1,6 @@
 """results/scores.csv: every metric of every network, with intervals."""
 
 import csv
-import functools
 import io
 
 import numpy as np
@@ -12,30 +11,16 @@ from vessels.report import tables
 FACTS = ("set", "folder", "network", "variant", "trained_on", "seed", "threshold", "images", "scored")
 
 
-def interval(images):
-    """Bootstrap 95 % interval of the mean over images: float `(2, metrics)`, low and high.
-
-    `images`: float `(metrics, images)`. 9,999 times, images are drawn with replacement; percentiles of the means. NaN
-    where a metric is undefined for an image.
-    """
-    return np.percentile(drawn_shares(images.shape[1]) @ images.T, [2.5, 97.5], axis=0)
-
-
-@functools.cache
-def drawn_shares(images):
-    """float `(9999, images)`: the share of each image in each drawing of as many images, with replacement."""
-    return np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), 9999) / images
-
-
-def of_images(metrics, protocol, keys):
-    """float `(metrics, images)`: each image's scores; NaN where they are undefined or older results lack them."""
-    return np.array([[image[protocol].get(key) for image in metrics["per_image"]] for key in keys], float)
-
-
 def mean_and_interval(metrics, protocol, keys):
-    """`(mean, low, high)` over images, float arrays `(metrics,)`; see `interval`."""
-    images = of_images(metrics, protocol, keys)
-    return images.mean(axis=1), *interval(images)
+    """`(mean, low, high)` over images, float arrays `(metrics,)`, with the bootstrap 95 % interval.
+
+    9,999 times, images are drawn with replacement; percentiles of the means. NaN where a metric is undefined for an
+    image, or missing in older results.
+    """
+    images = np.array([[image[protocol].get(key) for image in metrics["per_image"]] for key in keys], float)
+    count = images.shape[1]
+    shares = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), 9999) / count
+    return images.mean(axis=1), *np.percentile(shares @ images.T, [2.5, 97.5], axis=0)
 
 
 def csv_text(results_dir):
