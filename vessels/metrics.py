@@ -5,6 +5,7 @@ need, exactly, and histograms add up over photographs. What needs the mask itsel
 """
 
 import dataclasses
+import json
 import math
 
 import cv2
@@ -42,12 +43,10 @@ def histogram(values, label, where=...):
         where: bool array of that shape, the pixels that count; by default all.
 
     Raises:
-        ValueError: `label` or `where` is not bool, or `values` not uint16.
+        ValueError: `label` is not bool, or `values` not uint16.
     """
-    masks = [label] if where is ... else [label, where]
-    if values.dtype != np.uint16 or any(mask.dtype != bool for mask in masks):
-        raise ValueError("values must be uint16, label and where bool; got "
-                         + ", ".join(str(array.dtype) for array in (values, *masks)))
+    if values.dtype != np.uint16 or label.dtype != bool:
+        raise ValueError(f"values must be uint16 and label bool; got {values.dtype} and {label.dtype}")
     places = values[where].ravel() + (WHITE + 1) * label[where].ravel()
     return np.bincount(places, minlength=2 * (WHITE + 1)).reshape(2, -1)
 
@@ -118,32 +117,32 @@ def ratio(a, b):
 class Counts:
     """What the scores of a map at one threshold are made of; adds up over photographs.
 
-    `histogram`: int `(2, 65536)`. `centrelines`: int `(4,)`, skeleton pixels of the map on the label, all of them, and
-    the same with map and label exchanged. `widths`: int `(2, 2)`, label pixels of thin and of thick vessels (rows) that
-    are found, and all of them (columns).
+    `histogram`: int `(2, 65536)`. `overlaps`: int `(4, 2)`, for the map's skeleton and the label, the label's skeleton
+    and the map, thin vessels of the label and the map, thick ones and the map: how many pixels of the first lie on the
+    second, and how many the first has.
     """
 
     histogram: np.ndarray
-    centrelines: np.ndarray
-    widths: np.ndarray
+    overlaps: np.ndarray
 
     def __add__(self, other):
-        return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in dataclasses.fields(self)))
+        return Counts(self.histogram + other.histogram, self.overlaps + other.overlaps)
 
     def scores(self, threshold):
         """dict with a value for each of `METRICS`."""
-        thin, thick = (ratio(*row) for row in self.widths)
-        found = {**score(self.histogram, threshold), "cldice": cldice(self.centrelines),
-                 "sensitivity_thin": thin, "sensitivity_thick": thick}
-        return {metric: found[metric] for metric in METRICS}
+        drawn, found, thin, thick = (ratio(*row) for row in self.overlaps)
+        scores = {**score(self.histogram, threshold), "cldice": cldice(drawn, found),
+                  "sensitivity_thin": thin, "sensitivity_thick": thick}
+        return {metric: scores[metric] for metric in METRICS}
 
 
-def cldice(centrelines):
-    """Centreline Dice (Shit et al., CVPR 2021, equation 3) from the counts of `Counts`; None without any vessel."""
-    on_label, drawn, on_map, wanted = centrelines
-    if not drawn and not wanted:
+def cldice(precision, sensitivity):
+    """Centreline Dice (Shit et al., CVPR 2021, equation 3) from the shares of the map's skeleton that lie on the label,
+    and the other way round; None without any skeleton.
+    """
+    if precision is None and sensitivity is None:
         return None
-    precision, sensitivity = ratio(on_label, drawn) or 0, ratio(on_map, wanted) or 0
+    precision, sensitivity = precision or 0, sensitivity or 0
     return ratio(2 * precision * sensitivity, precision + sensitivity) or 0.0
 
 
@@ -164,16 +163,14 @@ class Reference:
     def counts(self, values, threshold):
         """`{protocol: Counts}` of a map, uint16 `(height, width)`. Skeletons are those of the whole map."""
         mask = values >= level(threshold)
-        skeleton = skeletonize(mask)
-        lines = skeleton & self.label, skeleton, self.skeleton & mask, self.skeleton
-        thick = self.label & ~self.thin
-        vessels = self.thin & mask, self.thin, thick & mask, thick
+        pairs = ((skeletonize(mask), self.label), (self.skeleton, mask), (self.thin, mask),
+                 (self.label & ~self.thin, mask))
 
-        def count(planes, region):
-            return np.array([np.count_nonzero(plane & region) for plane in planes])
+        def overlaps(region):
+            return np.array([[np.count_nonzero(first & second & region), np.count_nonzero(first & region)]
+                             for first, second in pairs])
 
-        return {protocol: Counts(histogram(values, self.label, region), count(lines, region),
-                                 count(vessels, region).reshape(2, 2))
+        return {protocol: Counts(histogram(values, self.label, region), overlaps(region))
                 for protocol, region in self.regions.items()}
 
 
@@ -198,7 +195,8 @@ class Scores:
 
     def __init__(self, threshold=0.5):
         self.threshold, self.per_image = threshold, []
-        self.pooled, self.observer, self.observed = {}, {}, 0
+        self.pooled = self.observer = dict.fromkeys(PROTOCOLS, Counts(0, 0))
+        self.observed = 0
 
     def add(self, example, values):
         """Scores one more map, uint16 `(height, width)`: dict of its "image" and, per protocol, its scores.
@@ -241,12 +239,9 @@ class Scores:
 
 
 def added(total, counts):
-    return {protocol: total[protocol] + counts[protocol] for protocol in counts} if total else counts
+    return {protocol: total[protocol] + counts[protocol] for protocol in PROTOCOLS}
 
 
 def rounded(value):
-    if isinstance(value, dict):
-        return {key: rounded(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [rounded(inner) for inner in value]
-    return round(value, 6) if isinstance(value, float) else value
+    """The value with six digits of each float in its dicts and lists."""
+    return json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 6))

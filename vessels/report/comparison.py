@@ -13,32 +13,26 @@ INSIDE = ("auc", "f1", "cldice")
 THIN = ("f1", "auc", "sensitivity_thin", "sensitivity_thick")
 # Folders in results/<set>/ of the networks in each table.
 REPRODUCTION = ("rsan", "backbone", "backbone_dropblock", "rsan_authors", "backbone_dropblock_authors")
-CAMERAS = ("any_rsan", "drive_chase_rsan", "rsan_of_DRIVE", "rsan_of_CHASEDB1")
+CAMERAS = ("any_rsan", "rsan_of_DRIVE", "rsan_of_CHASEDB1")
 GENERAL = "any_rsan"
 EYES = {"h": "healthy eyes", "dr": "diabetic retinopathy", "g": "glaucoma"}  # by the ends of HRF's names
 TITLES = tuple(tables.COLUMNS[key] for key in FIGURES)
 
 
-def published_figures():
-    """Content of results/published.json: rows for each set, with how they were scored; "field": general remarks."""
-    return json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8"))
+def published_scores(name):
+    """Rows of results/published.json on the set of this name: list of dicts, with how they were scored."""
+    return json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8")).get(name, [])
 
 
 def paper(name):
-    """The paper's scores on the set of this name: dict, empty for other sets and without results/published.json."""
-    rows = published_figures().get(name, []) if (ROOT / "results" / "published.json").is_file() else []
-    return next((row for row in rows if row["method"] == "RSAN (paper)"), {})
+    """The paper's scores on the set of this name: dict, empty for other sets."""
+    return next((row for row in published_scores(name) if row["method"] == "RSAN (paper)"), {})
 
 
 def networks(name, folders, results_dir):
     """`{folder: [metrics of each training]}` of those `folders` that hold results on the set of this name."""
     groups = tables.trainings(tables.results_of(name, results_dir))
     return {folder: groups[folder] for folder in folders if folder in groups}
-
-
-def beside(found, protocol):
-    """Rows of the paper and of the second observer, `[(name, scores)]`, for networks as `networks` returns them."""
-    return [row for seeds in list(found.values())[:1] for row in tables.rows(seeds[0], protocol)[1:]]
 
 
 def cells(scores, keys=FIGURES):
@@ -54,8 +48,10 @@ def reproduction(results_dir):
             body.append([dataset.title, tables.label(seeds[0]), str(len(seeds)),
                          *(tables.spread(seeds, "whole_image", key) for key in FIGURES),
                          *(tables.spread(seeds, "inside_fov", key) for key in INSIDE)])
-        for (name, whole), (_, inside) in zip(*(beside(found, protocol) for protocol in tables.SCORED), strict=True):
-            body.append([dataset.title, name, "", *cells(whole), *cells(inside, INSIDE)])
+        for (metrics, *_) in list(found.values())[:1]:
+            both = (tables.rows(metrics, protocol)[1:] for protocol in tables.SCORED)
+            body += [[dataset.title, name, "", *cells(whole), *cells(inside, INSIDE)]
+                     for (name, whole), (_, inside) in zip(*both, strict=True)]
     inside = (f"{tables.COLUMNS[key]}, field of view" for key in INSIDE)
     return tables.markdown(["set", "network", "trainings", *TITLES, *inside], body)
 
@@ -77,7 +73,7 @@ def methods(results_dir):
     """Markdown: RSAN trained on each set with seed 0, and below it the published methods that were scored alike."""
     body = []
     for dataset in published.DATASETS:
-        theirs = [row for row in published_figures().get(dataset.name, []) if row["comparable"]]
+        theirs = [row for row in published_scores(dataset.name) if row["comparable"]]
         for (metrics, *_) in networks(dataset.name, ["rsan"], results_dir).values():
             for scored in tables.SCORED:
                 ours = {"pooled": metrics[scored], "mean over images": metrics["mean"][scored]}
