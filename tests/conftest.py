@@ -1,7 +1,10 @@
 import dataclasses
+import hashlib
+import json
 import os
 import shutil
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,55 @@ def stand_in(monkeypatch):
         monkeypatch.setattr(published.Dataset, "check", lambda *_: None)
 
     return show
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """`command(*flags, dataset=...)` -> exit code of eval_*.py, with weights/ and results/ in `tmp_path`.
+
+    A replacement for the network, which needs no TensorFlow, takes dark pixels for vessels. `command.diameters`: those
+    to which photographs were scaled, a tuple for each.
+    """
+    from vessels import evaluation, jobs, network, release
+
+    def build(filters, variant):
+        return types.SimpleNamespace(count_params=lambda: 7 * (filters == 16))
+
+    def load_weights(model, path):
+        if path.read_bytes() == b"other arrays":
+            raise ValueError(f"{path} holds 3 arrays that do not match the 5 of rsan")
+
+    def predict_image(model, image, side):
+        green = image[..., 1].astype("float32")
+        return 1 - green / green.max()
+
+    def predict_photograph(model, image, widths, fov):
+        run.diameters.append(widths.diameters)
+        return evaluation.maps.Prediction(predict_image(model, image, None) * fov, fov, None, 1.0, 1.0)
+
+    def run(*flags, dataset=published.DRIVE):
+        return evaluation.main(dataset, "rsan_model", "Scores.", list(map(str, flags)))
+
+    for module in (jobs, release):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(evaluation.maps, "predict_image", predict_image)
+    monkeypatch.setattr(evaluation.maps, "predict_photograph", predict_photograph)
+    monkeypatch.setattr(network, "load", lambda name: network.Network("rsan_model", build, None, load_weights))
+    run.diameters = []
+    return run
+
+
+def save_weights(folder, stem="drive_rsan", content=b"weights", **changes):
+    """Writes a weights file and its record: path of the first. A change to None leaves the field out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f"{stem}.weights.h5"
+    weights.write_bytes(content)
+    record = {"dataset": "DRIVE", "variant": "rsan", "model": {"filters": 16, "variant": "rsan"},
+              "parameters": 7, "sha256": hashlib.sha256(content).hexdigest(), "seed": 0,
+              "recipe": {"epochs": 3, "seed": changes.get("seed", 0)}}
+    record = {key: value for key, value in {**record, **changes}.items() if value is not None}
+    (folder / f"{stem}.json").write_text(json.dumps(record))
+    return weights
 
 
 @pytest.fixture

@@ -117,20 +117,22 @@ def from_network(job):
     if job.mixed_precision:
         model = with_precision(model, True)[0]
     widths = widths_for(job.source, job.weights, record)
+    unusual = {
+        "unfinished": record.get("unfinished"),
+        "tta": job.tta,
+        "precision": job.mixed_precision and "bfloat16",
+        "widths": widths and widths.as_record(),
+        "started_from": record.get("started_from", {}).get("file"),
+    }
+    more = {key: record[key] for key in ("loss", "augmentation") if key in record}
     facts = {
         "name": f"{record['name']}, TTA" if job.tta else record["name"],
         "variant": record["variant"],
         "trained_on": record["dataset"],
-        **{key: record[key] for key in ("unfinished",) if key in record},
-        **({"tta": True} if job.tta else {}),
-        **({"precision": "bfloat16"} if job.mixed_precision else {}),
-        **({"widths": widths.as_record()} if widths else {}),
-        **({"started_from": record["started_from"]["file"]} if "started_from" in record else {}),
+        **{key: value for key, value in unusual.items() if value},
         "weights": {"file": job.weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
-                    "recipe": {**record["recipe"],
-                               **{key: record[key] for key in ("loss", "augmentation") if key in record}}},
+                    "recipe": {**record["recipe"], **more}},
     }
-
     see = functools.partial(predict, model, job.source, widths)
     if job.tta:
         see = functools.partial(average_flips, see)
@@ -207,9 +209,6 @@ def report(job, metrics):
           f"          panels/, probabilities/\n"
           f"seconds   {seconds['predicting'] / count:.2f} to predict an image, {seconds['scoring'] / count:.2f} to "
           "score it")
-    ranked = sorted(metrics["per_image"], key=lambda image: image["inside_fov"]["f1"] or 0)
-    for word, image in (("worst", ranked[0]), ("best", ranked[-1])):
-        print(f"{word:9} {image['image']}: F1 {tables.cell(image['inside_fov']['f1'])} inside the field of view")
     if job.source.name == "synthetic":
         print(f"\nSYNTHETIC IMAGES: these scores say nothing about {job.source.title}.")
     if job.seen:
