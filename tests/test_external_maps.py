@@ -11,6 +11,7 @@ from vessels.prediction.external_maps import read_map
 
 SHAPE = (40, 50)
 PROBABILITY = np.linspace(0, 1, SHAPE[0] * SHAPE[1], dtype="float32").reshape(SHAPE)
+BINARY = PROBABILITY > 0.7
 
 
 def example(name):
@@ -44,23 +45,16 @@ def write(folder, array, suffix=".png", names=("01_test", "left/eye")):
     (eight(PROBABILITY), ".png", 255), (eight(PROBABILITY), ".tif", 255), (sixteen(PROBABILITY), ".PNG", 65535),
     (sixteen(PROBABILITY), ".tiff", 65535), (PROBABILITY, ".tif", 1e7), (PROBABILITY.astype("float64"), ".tif", 1e7),
     (np.dstack([eight(PROBABILITY)] * 3), ".png", 255), (sixteen(PROBABILITY), "_probability.png", 65535),
+    # Black and white maps rank nothing: they become bool.
+    (eight(BINARY), ".png", None), (BINARY.astype("uint8"), ".png", None), (BINARY, ".png", None),
+    (sixteen(BINARY), ".png", None),
 ])
 def test_maps_of_every_kind_are_read(made, suffix, step, tmp_path):
     write(tmp_path, made, suffix)
     for one in EXAMPLES:
         found = read_map(tmp_path, one)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, PROBABILITY, atol=0.51 / step)
-
-
-@pytest.mark.parametrize("made", [eight(PROBABILITY > 0.7), (PROBABILITY > 0.7).astype("uint8"), PROBABILITY > 0.7,
-                                  sixteen(PROBABILITY > 0.7)])
-def test_black_and_white_maps_rank_nothing(made, tmp_path):
-    write(tmp_path, made)
-    for one in EXAMPLES:
-        found = read_map(tmp_path, one)
-        assert found.dtype == bool
-        np.testing.assert_array_equal(found, PROBABILITY > 0.7)
+        assert found.dtype == (np.float32 if step else bool)
+        np.testing.assert_allclose(found, PROBABILITY if step else BINARY, atol=0.51 / step if step else 0)
 
 
 @pytest.mark.parametrize(("made", "suffix", "message"), [
