@@ -229,11 +229,9 @@ def write_results(job, metrics, pooled):
 
 def write_metrics(path, metrics):
     """Writes metrics.json, unless it holds the same outcome already: all but the environment and the seconds."""
-    def outcome(text):
-        return {key: value for key, value in json.loads(text).items() if key not in ("environment", "seconds")}
-
     text = json.dumps(metrics, indent=1) + "\n"
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        if outcome(path.read_text(encoding="utf-8")) == outcome(text):
+    changing = {"environment": None, "seconds": None}
+    with contextlib.suppress(OSError, ValueError):
+        if {**json.loads(path.read_text(encoding="utf-8")), **changing} == {**json.loads(text), **changing}:
             return
     write_atomically(path, text)

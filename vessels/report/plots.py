@@ -77,12 +77,10 @@ def overview(networks, lines):
             for (name, scores), style in zip(lines[title].items(), ("--", ":"), strict=False):
                 if scores.get(key) is not None:
                     axes[i].axvline(scores[key], color=COLOURS["inside_fov"], linestyle=style, label=name)
-            axes[i].set_title(f"{title}, {COLUMNS[key]}", fontsize=10)
+            axes[i].set_title(f"{title}, {COLUMNS[key]}")
             axes[i].grid(alpha=0.3)
-            axes[i].tick_params(labelsize=8)
-            axes[i].margins(y=0.15)
         axes[0].invert_yaxis()
-        axes[0].legend(fontsize=8, loc="best")
+        axes[0].legend()
     return picture(figure)
 
 

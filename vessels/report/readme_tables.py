@@ -2,7 +2,7 @@
 
 from vessels import UserError
 from vessels.files import ROOT, write_atomically
-from vessels.report import ablation, bland_altman, card, comparison, scores
+from vessels.report import ablation, bland_altman, comparison, scores
 
 # For each file, what makes it from the results folder, or what makes the text between `<!-- name: begin -->` and
 # `<!-- name: end -->`.
@@ -13,7 +13,7 @@ DOCUMENTS = {
                           "groups": comparison.groups},
     "results/ablation.md": {"ablation": ablation.markdown},
     "results/scores.csv": scores.csv_text,
-    "weights/README.md": {"model-index": card.model_index, "training": card.training},
+    "weights/README.md": {"training": comparison.training},
 }
 
 
