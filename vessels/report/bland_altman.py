@@ -52,24 +52,6 @@ def measures(example, values, threshold):
             for who, mask in masks.items() if mask is not None}
 
 
-def pairs(metrics):
-    """Measures to be compared: of the maps, and of the second observer's labels, where three images have them.
-
-    `metrics` is the content of `metrics.json`; older results have no measures.
-
-    Returns:
-        dict by name, each `{measure: float (2, images)}`: the first observer's measures, then those compared with them.
-    """
-    found = {}
-    for name, who in ((tables.label(metrics), "map"), ("second observer", "second_observer")):
-        images = [image["measures"] for image in metrics["per_image"] if who in image.get("measures", {})]
-        if len(images) >= 3:
-            both = {key: np.array([[image["label"][key], image[who][key]] for image in images], float).T
-                    for key in SHOWN}
-            found[name] = {key: values[:, ~np.isnan(values).any(axis=0)] for key, values in both.items()}
-    return found
-
-
 def bland_altman(first, other):
     """`(bias, low, high, r)` of two float arrays `(images,)`: mean of `other - first`, its 95 % limits of agreement,
     and Pearson's correlation, NaN if one of them does not vary.
@@ -79,27 +61,37 @@ def bland_altman(first, other):
     return tuple(map(float, (bias, bias - reach, bias + reach, r)))
 
 
-def table(compared):
-    """`(head, rows)`, lists of str, from the result of `pairs`: a row for each measure, a column for each name."""
+def table(metrics):
+    """`(head, rows)`, lists of str: a row for each measure, with those of the maps and of the second observer's labels
+    compared with the first observer's.
+
+    `metrics` is the content of `metrics.json`. Without rows if fewer than three images were measured, as in older
+    results.
+    """
+    images = [image["measures"] for image in metrics["per_image"] if "measures" in image]
+    names = {"map": tables.label(metrics), "second_observer": "second observer"}
+    names = {who: name for who, name in names.items() if sum(who in image for image in images) >= 3}
     rows = []
-    for key, (title, decimals) in SHOWN.items():
+    for key, (title, decimals) in SHOWN.items() if names else ():
         means, cells = [], []
-        for first, other in (both[key] for both in compared.values()):
+        for who in names:
+            both = np.array([[image["label"][key], image[who][key]] for image in images if who in image], float)
+            first, other = both[~np.isnan(both).any(axis=1)].T
             enough = len(first) >= 3  # with a value, such as a width
             means.append(f"{first.mean():.{decimals}f}" if enough else "-")
             cells.append("{1:+.{0}f} [{2:+.{0}f}, {3:+.{0}f}], r {4:.2f}".format(decimals, *bland_altman(first, other))
                          if enough else "-")
         rows.append([title, means[0], *cells])
-    return ["measure", "first observer", *compared], rows
+    return ["measure", "first observer", *names.values()], rows
 
 
 def markdown(results_dir):
-    """Markdown: the measures of the general network's maps on DRIVE and CHASE DB1; empty if nothing was measured."""
+    """Markdown: the measures of the general network's maps on DRIVE and CHASE DB1; empty without results."""
     head, body = ["measure"], [[title] for title, _ in SHOWN.values()]
     for dataset in published.DATASETS[:2]:
         results = tables.results_of(dataset.name, results_dir)
-        if NETWORK in results and (compared := pairs(results[NETWORK])):
-            (_, *titles), rows = table(compared)
+        if NETWORK in results:
+            (_, *titles), rows = table(results[NETWORK])
             head += [f"{dataset.title}: {title}" for title in titles]
             body = [[*cells, *row[1:]] for cells, row in zip(body, rows, strict=True)]
     return f"{tables.markdown(head, body)}\n{HOW}\n" if len(head) > 1 else ""

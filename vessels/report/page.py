@@ -85,9 +85,9 @@ def section(source, folder, metrics):
     details = {"scores": table(*tables.score_table(metrics))}
     if others := [cases[name] for name in ranked if name not in chosen]:
         details = {"the other photographs, from worst to best": together(others), **details}
-    if compared := bland_altman.pairs(metrics):
-        details["measures of maps and of labels"] = (f"{table(*bland_altman.table(compared))}"
-                                                     f"<p>{html.escape(bland_altman.HOW)}</p>")
+    head, rows = bland_altman.table(metrics)
+    if rows:
+        details["measures of maps and of labels"] = f"{table(head, rows)}<p>{html.escape(bland_altman.HOW)}</p>"
     return (f"<h2>{html.escape(heading)}</h2>{together(cases[name] for name in chosen)}",
             "\n".join(f"<details><summary>{html.escape(source.title)}: {title}</summary>{content}</details>"
                       for title, content in details.items()))
