@@ -49,9 +49,9 @@ def reproduction(results_dir):
                          *(tables.spread(seeds, "whole_image", key) for key in FIGURES),
                          *(tables.spread(seeds, "inside_fov", key) for key in INSIDE)])
         for (metrics, *_) in list(found.values())[:1]:
-            both = (tables.rows(metrics, protocol)[1:] for protocol in tables.SCORED)
-            body += [[dataset.title, name, "", *cells(whole), *cells(inside, INSIDE)]
-                     for (name, whole), (_, inside) in zip(*both, strict=True)]
+            inside = dict(tables.rows(metrics, "inside_fov"))
+            body += [[dataset.title, name, "", *cells(whole), *cells(inside.get(name, {}), INSIDE)]
+                     for name, whole in tables.rows(metrics, "whole_image")[1:]]
     inside = (f"{tables.COLUMNS[key]}, field of view" for key in INSIDE)
     return tables.markdown(["set", "network", "trainings", *TITLES, *inside], body)
 
@@ -91,11 +91,9 @@ def short_table(results_dir):
     """
     body = []
     for dataset in published.DATASETS:
-        for seeds in networks(dataset.name, ["rsan"], results_dir).values():
-            for scored, other in {"whole_image": "RSAN (paper)", "inside_fov": "second observer"}.items():
-                mine, *others = tables.rows(seeds[0], scored)
-                for name, scores in [mine, *(row for row in others if row[0] == other)]:
-                    body.append([dataset.title, tables.SCORED[scored], name, *cells(scores)])
+        for (metrics, *_) in networks(dataset.name, ["rsan"], results_dir).values():
+            body += [[dataset.title, words, name, *cells(scores)] for protocol, words in tables.SCORED.items()
+                     for name, scores in tables.rows(metrics, protocol)[:2]]
     return tables.markdown(["set", "scored", "network", *TITLES], body)
 
 
@@ -104,15 +102,14 @@ def groups(results_dir):
     body = []
     for name, folder in (("DRIVE", "rsan"), ("CHASEDB1", "rsan"), ("HRF", GENERAL)):
         for (metrics, *_) in networks(name, [folder], results_dir).values():
-            rows = [row for row in tables.rows(metrics, "inside_fov") if row[0] != "RSAN (paper)"]
-            body += [[tables.title(name), who, f"all {metrics['n_images']}, pooled",
-                      *cells(scores, THIN)] for who, scores in rows]
-            for end, words in EYES.items() if name == "HRF" else ():
+            body += [[tables.title(name), who, f"all {metrics['n_images']}, pooled", *cells(scores, THIN)]
+                     for who, scores in tables.rows(metrics, "inside_fov")]
+            for end, words in EYES.items():
                 images = [image["inside_fov"] for image in metrics["per_image"] if image["image"].endswith(f"_{end}")]
-                defined = ([image[key] for image in images if image.get(key) is not None] for key in THIN)
-                means = (np.mean(values) if values else None for values in defined)
-                body.append([tables.title(name), rows[0][0], f"{words}: {len(images)}, mean",
-                             *map(tables.cell, means)])
+                if images:
+                    means = np.array([[image[key] for key in THIN] for image in images], float).mean(axis=0)
+                    body.append([tables.title(name), tables.label(metrics), f"{words}: {len(images)}, mean",
+                                 *map(tables.cell, means)])
     head = ["set", "network", "images", "F1", "AUC", "sens., thin vessels", "sens., thick vessels"]
     return tables.markdown(head, body)
 

@@ -45,11 +45,11 @@ def label(metrics):
 
 
 def rows(metrics, protocol):
-    """`[(name, scores)]` of the table: ours, the paper's (empty for the other protocol), the second observer's."""
+    """`[(name, scores)]` of the table: ours, the paper's if it was scored by this protocol, the second observer's."""
     found = [(label(metrics), metrics[protocol])]
     paper = metrics["published"]
-    if paper and (metrics["variant"] == "rsan" or "maps" in metrics):
-        found.append((paper["method"], paper if paper["scored"] == protocol else {}))
+    if paper and paper["scored"] == protocol and (metrics["variant"] == "rsan" or "maps" in metrics):
+        found.append((paper["method"], paper))
     if metrics["second_observer"]:
         found.append(("second observer", metrics["second_observer"][protocol]))
     return found
@@ -61,7 +61,7 @@ def cell(value):
 
 def table(metrics):
     """The table of `metrics` for a terminal of 80 columns: str."""
-    lines, room = [], max(12, min(25, 76 - 7 * len(COLUMNS)))
+    lines, room = [], 76 - 7 * len(COLUMNS)
     for protocol, scored in SCORED.items():
         lines.append(f"\n{title(metrics['dataset'])}, {metrics['n_images']} test images, {scored}")
         lines.append(" " * (room + 1) + "".join(f"{head:>7}" for head in COLUMNS.values()))
