@@ -103,10 +103,8 @@ def best_threshold(histograms):
 
     If all pixels were pooled, large photographs would count more. `histograms`: list of results of `histogram`.
     """
-    def f1(threshold):
-        return np.mean([score(counts, threshold)["f1"] or 0 for counts in histograms])
-
-    return max((round(0.05 * i, 2) for i in range(1, 20)), key=f1)
+    grid = [round(0.05 * i, 2) for i in range(1, 20)]
+    return max(grid, key=lambda threshold: np.mean([score(counts, threshold)["f1"] or 0 for counts in histograms]))
 
 
 def ratio(a, b):
