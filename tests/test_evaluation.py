@@ -19,6 +19,10 @@ import pretrained
 pytestmark = pytest.mark.usefixtures("examples")
 
 
+def read(path, *parts):
+    return json.loads(path.joinpath(*parts).read_text(encoding="utf-8"))
+
+
 def test_environment_does_not_import_tensorflow(monkeypatch):
     for name in ("keras", "tensorflow", "jax", "torch"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -50,7 +54,7 @@ def test_command_writes_all_and_ends_with_the_table(command, examples, tmp_path,
     written = {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()}
     pictures = {f"{kind}/{name}_test.png" for kind in ("panels", "probabilities") for name in ("01", "02")}
     assert written == {"metrics.json", "table.md", "roc.png", "pr.png", *pictures}
-    metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read(results, "metrics.json")
     assert metrics["weights"] == {"file": "drive_rsan.weights.h5", "parameters": 7,
                                   "recipe": {"epochs": 3, "seed": 0},
                                   "sha256": hashlib.sha256(b"weights").hexdigest()}
@@ -85,31 +89,20 @@ def test_synthetic_scores_are_marked_and_stay_in_their_run_folder(command, tmp_p
     assert not (tmp_path / "results" / "DRIVE").exists()
 
 
-def read(tmp_path, *parts):
-    return json.loads(tmp_path.joinpath(*parts).read_text(encoding="utf-8"))
-
-
-def test_release_adds_the_test_scores(command, tmp_path, capsys):
+def test_a_release_holds_its_test_scores_at_its_threshold(command, tmp_path, capsys):
     weights = save_weights(tmp_path / "runs" / "drive-rsan-0", "final")
     assert release.main([str(weights.parent)]) == 2
     assert f"make them with `python eval_drive.py {weights}`" in capsys.readouterr().err
-    assert command(weights.parent) == 0 and not (tmp_path / "results" / "DRIVE").exists()
-    assert release.main([str(weights.parent)]) == 0
-    scores = read(weights.parent, "results", "metrics.json")
-    assert read(tmp_path, "weights", "drive_rsan.json")["test"]["inside_fov"] == scores["inside_fov"]
-    assert command() == 0
-    assert read(tmp_path, "results", "DRIVE", "rsan", "metrics.json")["inside_fov"] == scores["inside_fov"]
-
-
-def test_a_threshold_is_released_with_its_scores(command, tmp_path, capsys):
-    weights = save_weights(tmp_path / "runs" / "drive-rsan-0", "final")
-    assert command(weights.parent) == 0
+    assert command(weights.parent) == 0 and not (tmp_path / "results").exists()
     assert release.main([str(weights), "--threshold", "0.6"]) == 2
     assert "no scores of these weights at this threshold" in capsys.readouterr().err
     assert command(weights.parent, "--threshold", "0.6") == 0
     assert release.main([str(weights), "--threshold", "0.6", "--name", "rsan, my way"]) == 0
     record = read(tmp_path, "weights", "drive_rsan.json")
     assert (record["threshold"], record["name"]) == (0.6, "rsan, my way")
+    assert command() == 0
+    for folder in (weights.parent / "results", tmp_path / "results" / "DRIVE" / "rsan"):
+        assert read(folder, "metrics.json")["inside_fov"] == record["test"]["inside_fov"]
 
 
 @pytest.mark.parametrize(("name", "shown", "changes"), [
@@ -170,9 +163,12 @@ def test_released_weights_are_replaced_only_when_asked(command, tmp_path, capsys
     ({"dataset": "DRIVE+mine", "diameters": [500]}, "trained on DRIVE+mine"),
     ({"sha256": "0" * 64}, "not the file that final.json describes"),
 ])
-def test_what_is_not_released(command, tmp_path, capsys, changes, message):
+def test_what_is_scored_but_not_released(command, tmp_path, capsys, changes, message):
     weights = save_weights(tmp_path / "run", "final", **changes)
-    command(weights, "--allow-modified")
+    assert command(weights, "--allow-modified") == 0
+    assert ("rsan, unfinished" in capsys.readouterr().out) == ("unfinished" in changes)
+    (metrics,) = (tmp_path / "run").rglob("metrics.json")
+    assert read(metrics)["weights"]["sha256"] == hashlib.sha256(b"weights").hexdigest()  # not what the record says
     assert release.main([str(weights)]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "weights").exists()
 
@@ -199,13 +195,9 @@ def test_results_that_would_overwrite_others_are_refused(command, tmp_path, caps
     first, second = save_weights(tmp_path / "run", "one"), save_weights(tmp_path / "run", "two")
     assert command(first, second) == 2
     assert "would overwrite others" in capsys.readouterr().err and not (tmp_path / "run" / "results").exists()
-    assert command(tmp_path / "results") == 2
+    (tmp_path / "empty").mkdir()
+    assert command(tmp_path / "empty") == 2
     assert "no weights with their JSON" in capsys.readouterr().err
-
-
-def test_weights_of_an_unfinished_run_are_scored_and_marked(command, tmp_path, capsys):
-    assert command(save_weights(tmp_path / "run", "final", unfinished=True)) == 0
-    assert "rsan, unfinished" in capsys.readouterr().out
 
 
 def test_another_data_set_is_one_more_instance(command, tmp_path, monkeypatch, capsys):
@@ -254,13 +246,6 @@ def test_a_folder_where_one_file_is_needed_is_said(tmp_path):
         pretrained.read_record(tmp_path)
 
 
-def test_modified_weights_are_scored_under_their_own_checksum(command, tmp_path):
-    save_weights(tmp_path / "weights", sha256="0" * 64)
-    assert command("--allow-modified") == 0
-    metrics = json.loads((tmp_path / "results" / "DRIVE" / "rsan" / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics["weights"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
-
-
 def test_a_network_that_predicts_no_probabilities_is_not_scored(command, examples, tmp_path, capsys, monkeypatch):
     save_weights(tmp_path / "weights")
     monkeypatch.setattr(evaluation.maps, "predict_image", lambda model, image, side: image[..., 1] * np.float32(np.nan))
@@ -286,7 +271,7 @@ def test_flips_are_averaged_and_marked(command, tmp_path, capsys, monkeypatch):
         assert command(*flags) == 0
         assert ("TTA" in capsys.readouterr().out) == bool(flags)
         results = tmp_path / "results" / "DRIVE" / folder
-        assert json.loads((results / "metrics.json").read_text()).get("tta", False) == bool(flags)
+        assert read(results, "metrics.json").get("tta", False) == bool(flags)
         saved = cv2.imread(str(results / "probabilities" / "01_test.png"), cv2.IMREAD_UNCHANGED)
         assert abs(saved / 65535 - (0.5 if flags else ramp)).max() < 1 / 65535
 
@@ -299,10 +284,3 @@ def test_output_that_cannot_be_written(command, tmp_path, capsys):
         assert command("--output-dir", str(tmp_path / name)) == 2
         assert "cannot be written" in capsys.readouterr().err
     assert not list(tmp_path.rglob(".*")) and not (tmp_path / "folder" / "metrics.json").exists()
-
-
-def test_help_names_the_defaults(command, capsys):
-    with pytest.raises(SystemExit, match="0"):
-        command("--help")
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "weights/drive_rsan.weights.h5" in shown and "results/<set>/<name of the weights>" in shown

@@ -6,8 +6,8 @@ from vessels import UserError
 from vessels.files import ROOT, write_atomically
 from vessels.report import ablation, bland_altman, comparison, scores
 
-# For each file, what makes the text between `<!-- name: begin -->` and `<!-- name: end -->` from the results folder; the
-# whole file without a name.
+# For each file, what makes the text between `<!-- name: begin -->` and `<!-- name: end -->` from the results folder.
+# Without a name, it makes the whole file.
 DOCUMENTS = {
     "README.md": {"results": comparison.short_table, "general": comparison.general},
     "results/README.md": {"reproduction": comparison.reproduction, "cameras": comparison.cameras,
