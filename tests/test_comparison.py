@@ -38,35 +38,29 @@ def test_quoted_figures_are_the_references():
                 for row, reference in zip(ours, quoted.get(dataset.name, []), strict=True)] == ours
 
 
+def cells(table):
+    """The cells of a Markdown table, a list for each row."""
+    return [line[2:-2].split(" | ") for line in table.splitlines()[2:]]
+
+
 def test_published_rows_stand_below_ours_scored_alike(results):
     metrics = measured()
-    found = [line.strip("| ").split(" | ") for line in comparison.methods(results).splitlines()[2:]]
-    assert [(row[1], row[2], row[8]) for row in found] == [
-        ("whole image", "rsan", "pooled"), ("whole image", "RSAN (paper), 2020", "pooled"),
-        ("whole image", "SA-UNet, 2020", "pooled"), ("whole image", "rsan", "mean over images"),
-        ("whole image", "SA-UNetv2, 2025", "mean over images"), ("inside the field of view", "rsan", "pooled"),
-        ("inside the field of view", "IterNet, 2020", "pooled"),
-        ("inside the field of view", "rsan", "mean over images"),
-        ("inside the field of view", "SA-UNetv2, 2025", "mean over images")]
-    ours = [f"{scores['whole_image']['f1']:.4f}" for scores in (metrics, metrics["mean"])]
-    assert [found[0][7], found[3][7]] == ours
+    found = cells(comparison.methods(results))
+    assert [row[2] for row in found] == ["rsan", "RSAN (paper), 2020", "SA-UNet, 2020", "rsan", "SA-UNetv2, 2025",
+                                         "rsan", "IterNet, 2020", "rsan", "SA-UNetv2, 2025"]
+    assert [row[8][0] for row in found] == list("pppmmppmm")  # pooled, mean over images
+    assert [found[i][7] for i in (0, 3)] == [f"{one['whole_image']['f1']:.4f}" for one in (metrics, metrics["mean"])]
 
 
-def test_short_table_has_four_rows_a_set(results):
-    lines = comparison.short_table(results).splitlines()
-    names = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines[2:]]
-    assert names == [("DRIVE", "whole image", "rsan"), ("DRIVE", "whole image", "RSAN (paper)"),
-                     ("DRIVE", "inside the field of view", "rsan"),
-                     ("DRIVE", "inside the field of view", "second observer")]
-
-
-def test_reproduction_and_cameras_give_means_over_trainings(results):
+def test_tables_of_the_networks(results):
     write(results, "rsan_seed1", measured(seed=1))
     write(results, "any_rsan", measured(dataset="les_av", trained_on="DRIVE+CHASEDB1", name="general"))
-    names = [line.split(" | ")[1:3] for line in comparison.reproduction(results).splitlines()[2:]]
-    assert names == [["rsan", "2"], ["backbone", "1"], ["RSAN (paper)", ""], ["second observer", ""]]
-    (row,) = comparison.general(results).splitlines()[2:]
-    assert row.startswith("| LES-AV | general | 1 | 2 | ")
+    whole, inside = ["DRIVE", "whole image"], ["DRIVE", "inside the field of view"]
+    assert [row[:3] for row in cells(comparison.short_table(results))] == [
+        [*whole, "rsan"], [*whole, "RSAN (paper)"], [*inside, "rsan"], [*inside, "second observer"]]
+    assert [row[1:3] for row in cells(comparison.reproduction(results))] == [
+        ["rsan", "2"], ["backbone", "1"], ["RSAN (paper)", ""], ["second observer", ""]]
+    assert [row[:4] for row in cells(comparison.general(results))] == [["LES-AV", "general", "1", "2"]]
 
 
 def test_hrfs_eyes_are_grouped_by_their_names(results):
@@ -74,8 +68,8 @@ def test_hrfs_eyes_are_grouped_by_their_names(results):
     for image, name, f1 in zip(metrics["per_image"], ("06_h", "06_dr"), (0.9, 0.7), strict=True):
         image["image"], image["inside_fov"]["f1"] = name, f1
     write(results, "any_rsan", metrics)
-    rows = [line.split(" | ")[2:4] for line in comparison.groups(results).splitlines() if "| HRF | general" in line]
-    assert rows[1:] == [["healthy eyes: 1, mean", "0.9000"], ["diabetic retinopathy: 1, mean", "0.7000"]]
+    assert [row[2:4] for row in cells(comparison.groups(results))][-2:] == [
+        ["healthy eyes: 1, mean", "0.9000"], ["diabetic retinopathy: 1, mean", "0.7000"]]
 
 
 @pytest.mark.parametrize("make", [comparison.reproduction, comparison.cameras, comparison.methods,
@@ -88,5 +82,4 @@ def test_training_hours_are_those_of_the_records(tmp_path):
     (tmp_path / "weights").mkdir()
     record = {"dataset": "DRIVE", "history": [{}] * 60, "wall_time_s": 5400, "environment": {"device": "two cores"}}
     (tmp_path / "weights" / "drive_rsan.json").write_text(json.dumps(record), encoding="utf-8")
-    row = comparison.training(tmp_path / "results").splitlines()[2]
-    assert row == "| drive_rsan | DRIVE | 60 | 1.5 | two cores |"
+    assert cells(comparison.training(tmp_path / "results")) == [["drive_rsan", "DRIVE", "60", "1.5", "two cores"]]
