@@ -1,9 +1,8 @@
 """Differences to the backbone, on invented scores whose intervals are known."""
 
-import json
-
 import numpy as np
 import pytest
+from test_report import write
 
 from vessels import UserError
 from vessels.report import ablation
@@ -11,27 +10,17 @@ from vessels.report import ablation
 IMAGES = [f"{i:02d}_test" for i in range(1, 21)]
 
 
-def result(variant="rsan", seed=0, f1=0.8, auc=0.98, images=IMAGES, dataset="DRIVE", recipe="", **changes):
-    """`(folder, metrics.json)` of a network; `f1` and `auc`: one value for all images, or one for each."""
-    scores = zip(*(np.broadcast_to(value, len(images)).tolist() for value in (f1, auc)), strict=True)
-    folder = f"{variant}{recipe}{f'_seed{seed}' if seed else ''}"
-    return changes.get("folder", folder), {
-        "dataset": dataset, "variant": variant,
-        "per_image": [{"image": name, "inside_fov": {"f1": one, "auc": other}}
-                      for name, (one, other) in zip(images, scores, strict=True)]}
-
-
 @pytest.fixture
-def write(tmp_path):
-    """`write(*results)` -> the results folder."""
-    def write(*results):
-        for folder, metrics in results:
-            path = tmp_path / metrics["dataset"] / folder / "metrics.json"
-            path.parent.mkdir(parents=True)
-            path.write_text(json.dumps(metrics))
-        return tmp_path
+def network(tmp_path):
+    """`network(variant, ...)` writes metrics.json; `f1` and `auc`: one value for all images, or one for each."""
+    def network(variant="rsan", end="", f1=0.8, auc=0.98, images=IMAGES, dataset="DRIVE"):
+        scores = zip(*(np.broadcast_to(value, len(images)).tolist() for value in (f1, auc)), strict=True)
+        write(tmp_path, variant + end, {
+            "dataset": dataset, "variant": variant.removeprefix("any_"),
+            "per_image": [{"image": name, "inside_fov": {"f1": one, "auc": other}}
+                          for name, (one, other) in zip(images, scores, strict=True)]})
 
-    return write
+    return network
 
 
 def test_interval_over_images_is_that_of_coin_tosses():
@@ -52,16 +41,18 @@ def test_interval_covers_trainings(ours, backbone, expected):
     assert ablation.difference(*sides) == pytest.approx(expected)
 
 
-def test_every_two_networks_of_a_recipe_are_compared(write):
-    better = np.linspace(0.801, 0.803, 20)
-    folder = write(
-        result(f1=better), result(seed=1, f1=better), result("backbone"), result("backbone_dropblock", f1=0.801),
-        result(recipe="_authors", f1=0.7), result("backbone", recipe="_authors", f1=0.75),
-        result("backbone", dataset="CHASEDB1", images=IMAGES[:8], auc=0.97),
-        result(dataset="CHASEDB1", images=IMAGES[:8]),
-        *(result(f1=0.1, folder=folder) for folder in ("rsan_of_CHASEDB1", "rsan_tta", "any_rsan")),
-    )
-    rows = ablation.comparisons(folder)
+def test_every_two_networks_of_a_recipe_are_compared(network, tmp_path):
+    for end in ("", "_seed1"):
+        network("rsan", end, f1=np.linspace(0.801, 0.803, 20))
+    network("backbone")
+    network("backbone_dropblock", f1=0.801)
+    network("rsan", "_authors", f1=0.7)
+    network("backbone", "_authors", f1=0.75)
+    network("backbone", dataset="CHASEDB1", images=IMAGES[:8], auc=0.97)
+    network("rsan", dataset="CHASEDB1", images=IMAGES[:8])
+    for variant, end in (("rsan", "_of_CHASEDB1"), ("rsan", "_tta"), ("any_rsan", "")):
+        network(variant, end, f1=0.1)
+    rows = ablation.comparisons(tmp_path)
     assert [row[:4] + row[6:] for row in rows] == [
         ["rsan", "backbone_dropblock", "DRIVE", "default", "2", "1"],
         ["rsan", "backbone", "DRIVE", "default", "2", "1"],
@@ -72,17 +63,12 @@ def test_every_two_networks_of_a_recipe_are_compared(write):
     assert rows[3][4] == "-50.00 [-50.00, -50.00]" and rows[4][5] == "+10.00 [+10.00, +10.00]"
 
 
-def test_images_in_another_order_are_paired_all_the_same(write):
+def test_images_are_paired_by_name(network, tmp_path):
     f1 = np.linspace(0.7, 0.9, 20)
-    folder = write(result(f1=f1[::-1], images=IMAGES[::-1]), result("backbone", f1=f1))
-    assert ablation.comparisons(folder)[0][4] in ("+0.00 [+0.00, +0.00]", "-0.00 [-0.00, +0.00]")
-
-
-def test_other_images_are_no_comparison(write):
-    folder = write(result(), result("backbone", images=[*IMAGES[:19], "21_test"]))
-    with pytest.raises(UserError, match="DRIVE: rsan and backbone were scored on different images"):
-        ablation.comparisons(folder)
-
-
-def test_without_a_backbone_there_is_nothing_to_say(write):
-    assert ablation.markdown(write(result(), result(seed=1))) == ""
+    network(f1=f1[::-1], images=IMAGES[::-1])
+    assert ablation.markdown(tmp_path) == ""  # nothing to compare with
+    network("backbone", f1=f1)
+    assert ablation.comparisons(tmp_path)[0][4] in ("+0.00 [+0.00, +0.00]", "-0.00 [-0.00, +0.00]")
+    network("backbone_dropblock", images=[*IMAGES[:19], "21_test"])
+    with pytest.raises(UserError, match="DRIVE: rsan and backbone_dropblock were scored on different images"):
+        ablation.comparisons(tmp_path)
