@@ -76,10 +76,3 @@ def test_hrfs_eyes_are_grouped_by_their_names(results):
                                   comparison.groups, comparison.short_table])
 def test_tables_are_short_and_empty_without_results(make, tmp_path):
     assert make(tmp_path) == "" and 0 < len(make(ROOT / "results").splitlines()) - 2 <= 14
-
-
-def test_training_hours_are_those_of_the_records(tmp_path):
-    (tmp_path / "weights").mkdir()
-    record = {"dataset": "DRIVE", "history": [{}] * 60, "wall_time_s": 5400, "environment": {"device": "two cores"}}
-    (tmp_path / "weights" / "drive_rsan.json").write_text(json.dumps(record), encoding="utf-8")
-    assert cells(comparison.training(tmp_path / "results")) == [["drive_rsan", "DRIVE", "60", "1.5", "two cores"]]

@@ -1,4 +1,4 @@
-"""Updates results/scores.csv, all tables of README.md, results/ and weights/README.md, and the results page.
+"""Updates results/scores.csv, all tables of README.md and results/, and the results page.
 
     python -m vessels.report            # the tables, from results/*/*/metrics.json; and, if the images and the maps
                                         # of eval_*.py are available, results/index.html

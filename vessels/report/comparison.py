@@ -112,14 +112,3 @@ def groups(results_dir):
                                  *map(tables.cell, means)])
     head = ["set", "network", "images", "F1", "AUC", "sens., thin vessels", "sens., thick vessels"]
     return tables.markdown(head, body)
-
-
-def training(results_dir):
-    """Markdown: how long each released network was trained, from the records beside `results_dir`."""
-    head = ("weights", "trained on", "epochs", "hours", "processor")
-    body = []
-    for path in sorted((results_dir.parent / "weights").glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        body.append([path.stem, tables.title(record["dataset"]), str(len(record["history"])),
-                     f"{record['wall_time_s'] / 3600:.1f}", record["environment"]["device"]])
-    return tables.markdown(head, body)

@@ -2,7 +2,6 @@
 
 import io
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
@@ -141,9 +140,8 @@ def panel(example, values, threshold=0.5):
     """
     height, width = example.label.shape
     size = min(width, 640), round(height * min(1, 640 / width))
-    grey = [cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB)
-            for plane in (255 * example.label.astype("uint8"), (values >> 8).astype("uint8"))]
-    tiles = {example.name: example.image, "label": grey[0], "probability": grey[1],
+    tiles = {example.name: example.image, "label": 255 * example.label.astype("uint8"),
+             "probability": (values >> 8).astype("uint8"),
              "green: found, orange: missed, blue: false": agreement(example, values, threshold)}
     gap, strip = 10, 34
     canvas = Image.new("RGB", (2 * size[0] + gap, 2 * (strip + size[1])), "white")
@@ -151,7 +149,7 @@ def panel(example, values, threshold=0.5):
     for i, (title, tile) in enumerate(tiles.items()):
         x, y = i % 2 * (size[0] + gap), i // 2 * (strip + size[1])
         draw.text((x + 4, y + strip / 2), title, "black", font, anchor="lm")
-        canvas.paste(Image.fromarray(cv2.resize(tile, size, interpolation=cv2.INTER_AREA)), (x, y + strip))
+        canvas.paste(Image.fromarray(tile).resize(size, Image.Resampling.BOX), (x, y + strip))
     return png(canvas)
 
 

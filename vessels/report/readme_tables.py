@@ -15,7 +15,6 @@ DOCUMENTS = {
                           "groups": comparison.groups},
     "results/ablation.md": {"ablation": ablation.markdown},
     "results/scores.csv": {None: scores.csv_text},
-    "weights/README.md": {"training": comparison.training},
 }
 
 
