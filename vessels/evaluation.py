@@ -5,7 +5,6 @@ import contextlib
 import functools
 import json
 import sys
-import time
 from pathlib import Path
 
 from PIL import Image
@@ -165,21 +164,16 @@ def run(job):
     photographs[0].load()  # wrong data are said before a network is built
     predict, facts = from_network(job) if job.weights else from_maps(job.maps)
     scores = Scores(job.threshold)
-    seconds = {"predicting": 0.0, "scoring": 0.0}
     for i, photograph in enumerate(photographs, 1):
         print(f"\rphotograph {i}/{len(photographs)} ", end="", file=sys.stderr, flush=True)
         example = photograph.load()
-        began = time.time()
         try:
             values = to_16_bit(predict(example))
-            predicted = time.time()
             scored = scores.add(example, values)
         except ValueError as error:
             raise UserError(f"{job.weights or job.maps}: the map of {example.name} {error}; it cannot be scored, "
                             "name others") from None
         scored["measures"] = bland_altman.measures(example, values, job.threshold)
-        seconds["predicting"] += predicted - began
-        seconds["scoring"] += time.time() - predicted
         for folder, picture in (("probabilities", plots.png(Image.fromarray(values))),
                                 ("panels", plots.panel(example, values, job.threshold))):
             write_atomically(job.output / folder / f"{example.name}.png", picture)
@@ -194,21 +188,17 @@ def run(job):
         **({"photographs": {one.name: one.digests["image"] for one in photographs}} if job.source.own else {}),
         "published": comparison.paper(job.source.name),
         "environment": environment(predicting=True),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
     write_results(job, metrics, scores.pooled)
     report(job, metrics)
 
 
 def report(job, metrics):
-    """Prints where the results are, what they took, and the table."""
-    count, seconds = metrics["n_images"], metrics["seconds"]
+    """Prints where the results are, and the table."""
     if metrics["whole_image"]["auc"] is None:
         print("the maps are black and white, so there is no AUC and no curve")
     print(f"scored    {job.weights or job.maps}\nwritten   {job.output}/: metrics.json, table.md, curves,\n"
-          f"          panels/, probabilities/\n"
-          f"seconds   {seconds['predicting'] / count:.2f} to predict an image, {seconds['scoring'] / count:.2f} to "
-          "score it")
+          "          panels/, probabilities/")
     if job.source.name == "synthetic":
         print(f"\nSYNTHETIC IMAGES: these scores say nothing about {job.source.title}.")
     if job.seen:
@@ -228,9 +218,9 @@ def write_results(job, metrics, pooled):
 
 
 def write_metrics(path, metrics):
-    """Writes metrics.json, unless it holds the same outcome already: all but the environment and the seconds."""
+    """Writes metrics.json, unless it holds the same outcome already: all but the environment."""
     text = json.dumps(metrics, indent=1) + "\n"
-    changing = {"environment": None, "seconds": None}
+    changing = {"environment": None, "seconds": None}  # older results hold the second
     with contextlib.suppress(OSError, ValueError):
         if {**json.loads(path.read_text(encoding="utf-8")), **changing} == {**json.loads(text), **changing}:
             return
