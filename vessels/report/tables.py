@@ -61,7 +61,7 @@ def cell(value):
 
 def table(metrics):
     """The table of `metrics` for a terminal of 80 columns: str."""
-    lines, room = [], 76 - 7 * len(COLUMNS)
+    lines, room = [], min(25, 76 - 7 * len(COLUMNS))
     for protocol, scored in SCORED.items():
         lines.append(f"\n{title(metrics['dataset'])}, {metrics['n_images']} test images, {scored}")
         lines.append(" " * (room + 1) + "".join(f"{head:>7}" for head in COLUMNS.values()))
