@@ -1,8 +1,10 @@
 """Scores of own photographs, of other programs' maps, at other thresholds, and of photographs seen in training."""
 
 import functools
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import h5py
@@ -12,7 +14,8 @@ from conftest import save_weights
 from PIL import Image
 from test_custom import PAIRS, table
 
-from vessels.data import sources, synthetic
+from vessels import evaluation
+from vessels.data import custom, sources, synthetic
 from vessels.data.images import checksum, read_mask, read_photograph
 from vessels.data.published import DRIVE
 from vessels.files import sha256
@@ -202,3 +205,22 @@ def test_weights_that_cannot_know_own_photographs(changes, message, score, root,
             file.attrs["layer_names"] = ["conv"]
     assert score(table(root, *PAIRS[:2])) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_evaluation_does_not_hold_all_photographs_or_maps(score, root, monkeypatch, tmp_path):
+    photographs, maps = [], []
+
+    def watched(kept, make):
+        def made(*arguments):
+            gc.collect()
+            assert sum(reference() is not None for reference in kept) <= 2
+            kept.append(weakref.ref(result := make(*arguments)))
+            return result
+
+        return made
+
+    monkeypatch.setattr(custom.Row, "load", watched(photographs, custom.Row.load))
+    monkeypatch.setattr(evaluation, "to_16_bit", watched(maps, evaluation.to_16_bit))
+    save_weights(tmp_path / "weights", "any_rsan", **GENERAL)
+    assert score(table(root, *PAIRS)) == 0
+    assert len(photographs) > len(maps) == 4

@@ -10,11 +10,9 @@
 import contextlib
 import csv
 import dataclasses
-import functools
 import io
 import os
 import re
-import sys
 import unicodedata
 from pathlib import Path
 
@@ -24,7 +22,7 @@ import numpy as np
 from vessels import UserError
 from vessels.data.examples import Example, Photograph, Source, check_labels
 from vessels.data.fov import field_of_view
-from vessels.data.images import read_mask, read_photograph
+from vessels.data.images import read_mask, read_photograph, say_once
 from vessels.data.published import DATASETS
 from vessels.files import read_bytes
 
@@ -39,16 +37,6 @@ class Row(Photograph):
 
     place: str
     split: str
-
-    @functools.cached_property
-    def digests(self):
-        with named(self.place):
-            return Photograph.digests.func(self)
-
-    @functools.cached_property
-    def pixels(self):
-        with named(self.place):
-            return Photograph.pixels.func(self)
 
     def load(self):
         with named(self.place):
@@ -65,13 +53,13 @@ class Row(Photograph):
                                     "middle; is it empty or inverted? Correct it, or leave fov empty")
                 outside = (fov & ~found).sum() / fov.sum()
                 if outside > 0.2:
-                    warn(self.files["fov"], f"{outside:.0%} of it lies where the photograph shows no retina; is it of "
-                         "another photograph?")
+                    say_once(f"warning: {self.files['fov']}: {outside:.0%} of it lies where the photograph shows no "
+                             "retina; is it of another photograph?")
             for kind in {"label", "second"} & set(masks):
                 labelled = box(masks[kind] & fov) / box(fov)
                 if labelled < 0.5:
-                    warn(self.files[kind], f"all vessels lie in {labelled:.0%} of the field of view; if the rest was "
-                         "not labelled, make it black in fov")
+                    say_once(f"warning: {self.files[kind]}: all vessels lie in {labelled:.0%} of the field of view; if "
+                             "the rest was not labelled, make it black in fov")
             return Example(self.name, image, masks["label"], fov, masks.get("second"), diameter)
 
 
@@ -232,8 +220,10 @@ def check_once(rows):
     for row in rows:
         # Files first: a photograph that is given as its own label cannot be decoded as a label.
         for attribute, same in (("digests", "is the same file as"), ("pixels", "has the same pixels as")):
+            with named(row.place):
+                digests = getattr(row, attribute)
             for kind in sorted(row.files.keys() - {"fov"}):
-                other_kind, other = seen.setdefault(getattr(row, attribute)[kind], (kind, row))
+                other_kind, other = seen.setdefault(digests[kind], (kind, row))
                 if (other_kind, other) != (kind, row):
                     apart = f"; it must not be both {other.split} and {row.split}" if row.split != other.split else ""
                     raise UserError(f"{row.place}: {row.files[kind]} {same} the {other_kind} of {other.place}{apart}; "
@@ -244,10 +234,6 @@ def box(mask):
     """Pixels of the box around the mask."""
     _, _, width, height = cv2.boundingRect(mask.astype("uint8"))
     return width * height
-
-
-def warn(path, text):
-    print(f"warning: {path}: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager
