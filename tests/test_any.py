@@ -129,17 +129,15 @@ def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(image, label, 
         read(path, "DRIVE")
 
 
-@pytest.mark.parametrize(("lines", "message"), [
-    (PAIRS[:1], "photographs to learn from: 0, at least 2 needed"),
-    (PAIRS[:2], "photographs to learn from: 1, at least 2 needed, and another that validates"),
+@pytest.mark.parametrize(("lines", "said"), [
+    (PAIRS[:1], "for train: 0, but at least 2 must train"), (PAIRS[:2], "for train: 1"),
     ([f"{pair},test" for pair in PAIRS], "none of its 4 photographs has split train, all have test"),
-    ([f"{pair},validation" for pair in PAIRS], "photographs to learn from: 0"),
-])
-def test_too_few_to_train_on_is_said(lines, message, root, tmp_path, capsys):
+    ([f"{pair},validation" for pair in PAIRS], "for train: 0")])
+def test_too_few_to_train_on_is_said(lines, said, root, tmp_path, capsys):
     header = "image,label" + ",split" * (lines[0].count(",") > 1)
     assert run(tmp_path / "run", str(table(root, *lines, header=header))) == 2
     error = capsys.readouterr().err
-    assert message in error and "mine.csv" in error and error.count("\n") == 1
+    assert said in error and "mine.csv" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

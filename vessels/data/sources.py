@@ -79,12 +79,9 @@ class Several(Source):
                 photographs += part.photographs(split)
             elif not part.names("train+validation"):
                 part.photographs("train")  # raises a UserError that says what is missing
-        least = 1 if split == "validation" else 2
-        if len(photographs) < least:
-            task = "validate" if split == "validation" else "learn from"
-            more = ", and another that validates" if split == "train" else ""
-            raise UserError(f"{', '.join(self.sources)}: photographs to {task}: {len(photographs)}, at least {least} "
-                            f"needed{more}; add some, or give DRIVE, CHASEDB1 or HRF with them")
+        if len(photographs) < (1 if split == "validation" else 2):
+            raise UserError(f"{', '.join(self.sources)}: photographs for {split}: {len(photographs)}, but at least 2 "
+                            "must train and 1 validate; add some, or give DRIVE, CHASEDB1 or HRF with them")
         return photographs
 
     def check(self, split):
