@@ -12,7 +12,7 @@ from vessels import UserError
 from vessels.data import published
 from vessels.data.images import decode
 from vessels.files import ROOT, write_atomically
-from vessels.report import bland_altman, comparison, plots, scores, tables
+from vessels.report import bland_altman, comparison, plots, tables
 
 WIDTH = 560  # width of a picture on the page, in pixels
 SHOWN = ("rsan", comparison.GENERAL)  # the first of these folders with results shows its maps
@@ -93,26 +93,9 @@ def section(source, folder, metrics):
                       for title, content in details.items()))
 
 
-def shown(results):
-    """The folder whose maps are shown: the first of `SHOWN`, or the first that there is."""
-    return next((folder for folder in SHOWN if folder in results), next(iter(results)))
-
-
 def overview(by_title):
-    """The plot of F1 and AUC of all networks on the sets on which they were trained: HTML.
-
-    `by_title`: results of each set, as `tables.results_of` returns them.
-    """
-    networks, lines = {}, {}
-    for title, results in by_title.items():
-        of_set = [metrics for folder, metrics in results.items() if tables.own(metrics) and "_seed" not in folder]
-        if of_set:
-            networks[title] = {tables.label(metrics): scores.mean_and_interval(metrics, "whole_image", plots.PLOTTED)
-                               for metrics in of_set}
-            lines[title] = dict(tables.rows(results[shown(results)], "whole_image")[1:])
-    if not networks:
-        return ""
-    return (f"<figure class=picture><img src='{data_uri(plots.overview(networks, lines), 'png')}' "
+    """The plot of F1 and AUC: HTML. `by_title`: for each set, a list of contents of metrics.json."""
+    return (f"<figure class=picture><img src='{data_uri(plots.overview(by_title), 'png')}' "
             "alt='F1 and AUC of each network'><figcaption>F1 and AUC over whole images, as the paper scored: mean over "
             "the images with its 95 % interval. Lines: the paper, and the second observer, whose label has no AUC."
             "</figcaption></figure>")
@@ -138,22 +121,25 @@ def write(results_dir=ROOT / "results"):
     Returns:
         list of str, a line for each: written, or left out and why.
     """
-    lines, by_title, openings, details = [], {}, [], []
+    lines, titles, openings, details, plotted = [], [], [], [], {}
     for dataset in published.DATASETS:
         if not (results := tables.results_of(dataset.name, results_dir)):
             continue
-        folder = shown(results)
+        folder = next((folder for folder in SHOWN if folder in results), next(iter(results)))
         try:
             opening, rest = section(dataset, results_dir / dataset.name / folder, results[folder])
         except UserError as error:
             lines.append(f"left out {dataset.title}: {error}")
             continue
-        by_title[dataset.title] = results
+        titles.append(dataset.title)
         openings.append(opening)
         details.append(rest)
-    if by_title:
+        if own := [metrics for name, metrics in results.items() if tables.own(metrics) and "_seed" not in name]:
+            plotted[dataset.title] = own
+    if titles:
         about = ("Made by <code>python -m vessels.report</code> from the maps in <code>results/</code>. It shows "
                  "photographs of data sets that may not be redistributed: do not publish it.")
-        fill(results_dir / "index.html", list(by_title), about, [*openings, overview(by_title), *details])
+        plot = [overview(plotted)] if plotted else []
+        fill(results_dir / "index.html", titles, about, [*openings, *plot, *details])
         lines.append(f"written {results_dir / 'index.html'}")
     return lines

@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from vessels.metrics import curve, level
+from vessels.report import tables
+from vessels.report.scores import mean_and_interval
 from vessels.report.tables import COLUMNS, SCORED
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish too.
@@ -59,27 +61,27 @@ def curves(histograms, metrics):
     return {"roc.png": picture(figures[0]), "pr.png": picture(figures[1])}
 
 
-def overview(networks, lines):
-    """F1 and AUC of the networks of each set, with intervals: PNG bytes.
+def overview(by_title):
+    """F1 and AUC over whole images, with intervals; the paper and the second observer as lines: PNG bytes.
 
-    Args:
-        networks: `{title of the set: {name: (mean, low, high)}}`, each `(metrics,)` for PLOTTED.
-        lines: `{title of the set: {name: scores}}`, drawn as lines.
+    `by_title`: for each set, a list of contents of metrics.json.
     """
-    rows = [len(of_set) for of_set in networks.values()]
+    rows = [len(of_set) for of_set in by_title.values()]
     figure = Figure(figsize=(9, 0.9 * len(rows) + 0.3 * sum(rows)), layout="constrained")
     grid = figure.subplots(len(rows), len(PLOTTED), squeeze=False, sharey="row", height_ratios=rows)
-    for axes, (title, of_set) in zip(grid, networks.items(), strict=True):
-        for i, key in enumerate(PLOTTED):
-            mean, low, high = np.array(list(of_set.values()))[..., i].T
-            axes[i].errorbar(mean, list(of_set), xerr=[mean - low, high - mean], fmt="o", color=COLOURS["whole_image"])
-            for (name, scores), style in zip(lines[title].items(), ("--", ":"), strict=False):
+    for axes, (title, of_set) in zip(grid, by_title.items(), strict=True):
+        names = [tables.label(metrics) for metrics in of_set]
+        lines = dict(row for metrics in of_set for row in tables.rows(metrics, "whole_image")[1:])
+        intervals = np.array([mean_and_interval(metrics, "whole_image", PLOTTED) for metrics in of_set])
+        for axis, key, (mean, low, high) in zip(axes, PLOTTED, intervals.T, strict=True):
+            axis.errorbar(mean, names, xerr=[mean - low, high - mean], fmt="o", color=COLOURS["whole_image"])
+            for (name, scores), style in zip(lines.items(), ("--", ":"), strict=False):
                 if scores.get(key) is not None:
-                    axes[i].axvline(scores[key], color=COLOURS["inside_fov"], linestyle=style, label=name)
-            axes[i].set_title(f"{title}, {COLUMNS[key]}")
-            axes[i].grid(alpha=0.3)
+                    axis.axvline(scores[key], color=COLOURS["inside_fov"], linestyle=style, label=name)
+            axis.set_title(f"{title}, {COLUMNS[key]}")
+            axis.grid(alpha=0.3)
         axes[0].invert_yaxis()
-        axes[0].legend()
+        axes[0].legend(loc="lower left", fontsize=8)
     return picture(figure)
 
 
