@@ -8,7 +8,6 @@ ONNX Runtime runs the general network, and everything is done as by predict.py. 
 One photograph is predicted at a time, while others wait. Photographs and results are deleted when their page is closed.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -29,7 +28,6 @@ from vessels.prediction.session import Session
 
 WEIGHTS = Path(__file__).parent / "weights/any_rsan.onnx"
 SHOWN = 1600  # longer side in pixels of the pictures on the page; its files have the photograph's own size
-MOST = 50  # photographs at once
 PROGRESS = gr.Progress()
 NARROW = "td, th {padding: .4em !important; overflow-wrap: normal !important; word-break: normal !important}"
 POLICY = (b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -49,53 +47,44 @@ def same_host(app):
     return answer
 
 
-def text_of(lines):
-    return gr.update(value="\n".join(map(str, lines)), visible=bool(lines))
-
-
 class Desk:
     """Answers pages; their files are in `root`, a folder."""
 
     def __init__(self, root):
-        network = load_onnx(WEIGHTS)
-        self.root, self.sessions, self.network = root, {}, photographs.OneAtATime(network)
-        self.record, self.threshold = network.record, network.threshold
+        self.root, self.sessions, self.network = root, {}, photographs.OneAtATime(load_onnx(WEIGHTS))
 
     def close(self, request: gr.Request):
         if session := self.sessions.pop(request.session_hash, None):
             session.close()
-
-    def take(self, request: gr.Request, uploads):
-        """Takes uploaded files instead of those that the page had."""
-        self.close(request)
-        if len(uploads) > MOST:
-            raise gr.Error(f"more than {MOST} photographs: drop fewer, or use predict.py", print_exception=False)
-        self.sessions[request.session_hash] = Session(uploads, self.root)
 
     def session(self, request):
         if request.session_hash not in self.sessions:
             raise gr.Error("no photographs: drop some (they are deleted when the connection breaks)")
         return self.sessions[request.session_hash]
 
-    def options(self, threshold, scale="", size=None):
-        try:
-            given = {scale: SCALES[scale](str(size or 0))} if scale else {}
-        except argparse.ArgumentTypeError as error:
-            raise gr.Error(f"{scale.replace('_', ' ')} {error}", print_exception=False) from None
-        return photographs.Options(Widths.of_record(self.record), threshold, **given)
+    def options(self, threshold, *scale):
+        for number, (unit, low, high) in zip(scale, SCALES, strict=False):
+            if number and not low <= number <= high:
+                raise gr.Error(f"{unit}: must be {low} to {high}, got {number}", print_exception=False)
+        return photographs.Options(Widths.of_record(self.network.model.record), threshold, False, *scale)
+
+    def take(self, request: gr.Request, uploads):
+        """Takes uploaded files instead of those that the page had."""
+        self.close(request)
+        self.sessions[request.session_hash] = Session(uploads, self.root)
 
     def predict(self, request: gr.Request, progress=PROGRESS):
         """Predicts the photographs of a page. Returns what `drop`, `chosen` and `errors` become."""
-        session, names, errors = self.session(request), [], []
-        for name, error in session.predict(self.network, self.options(self.threshold)):
-            (errors if error else names).append(error or name)
-            progress((len(names) + len(errors), session.count), unit="photographs")
-        return None, gr.update(choices=names, value=(names or [None])[0], visible=len(names) > 1), text_of(errors)
+        session, options = self.session(request), self.options(self.network.model.threshold)
+        answers = list(progress.tqdm(session.predict(self.network, options), total=session.count, unit="photographs"))
+        names, errors = [name for name, error in answers if not error], [error for _, error in answers if error]
+        return (None, gr.update(choices=names, value=(names or [None])[0], visible=len(names) > 1),
+                gr.update(value="\n".join(errors), visible=bool(errors)))
 
     def show(self, request: gr.Request, chosen, *settings):
-        """What `pictures`, `warnings` and `table` become."""
+        """What `pictures` and `table` become."""
         if chosen is None:
-            return None, text_of([]), None
+            return None, None
         session = self.session(request)
         path, image, result = session.result(session.predicted()[chosen], self.options(*settings))
         size = [round(min(SHOWN / max(image.shape), 1) * side) for side in image.shape[1::-1]]
@@ -103,13 +92,15 @@ class Desk:
         pictures = folder / "photograph.jpg", folder / "vessels.jpg"
         for picture, array in zip(pictures, (image, result.overlay), strict=True):
             Image.fromarray(resize(array, *size)).save(picture, quality=90)
-        rows = [f"| {name} | {result.row[name]} | {unit} |" for name, unit in UNITS.items() if name in result.row]
-        return pictures, text_of(result.warnings), "\n".join(["| measure | value | unit |", "| - | - | - |", *rows])
+        warning = f"**Warning:** {result.row['warning']}\n" if result.row["warning"] else ""
+        rows = [warning, "| measure | value | unit |", "| - | - | - |"]
+        rows += [f"| {name} | {result.row[name]} | {unit} |" for name, unit in UNITS.items() if name in result.row]
+        return pictures, "\n".join(rows)
 
-    def write(self, request: gr.Request, threshold, scale, size, progress=PROGRESS):
-        options = self.options(threshold, scale, size)
-        files = self.session(request).write(options, options.made(WEIGHTS, self.record), progress.tqdm)
-        return [str(file) for file in files]
+    def write(self, request: gr.Request, *settings):
+        options = self.options(*settings)
+        made = options.made(WEIGHTS, self.network.model.record)
+        return list(map(str, self.session(request).write(options, made)))
 
 
 def build(desk):
@@ -123,25 +114,23 @@ def build(desk):
                 drop = gr.File(label="Photographs", file_count="multiple", height=160)
                 errors = gr.Textbox(label="Errors", visible=False)
                 chosen = gr.Dropdown(label="Photograph", type="index", visible=False)
-                threshold = gr.Slider(0.01, 0.99, desk.threshold, step=0.01, label="Threshold",
+                threshold = gr.Slider(0.01, 0.99, desk.network.model.threshold, step=0.01, label="Threshold",
                                       info="probability from which a pixel counts as vessel")
-                scale = gr.Radio([("unknown", ""), ("degrees across the field of view", "degrees"),
-                                  ("micrometres a pixel", "microns_per_pixel")], value="", label="Scale",
-                                 info="adds lengths in millimetres and widths in micrometres")
-                size = gr.Number(45, label="Degrees, or micrometres a pixel")
+                gr.Markdown("One of these adds lengths in millimetres and widths in micrometres:")
+                microns, degrees = (gr.Number(None, label=unit) for unit, _, _ in SCALES)
             with gr.Column(min_width=320, scale=2):
                 pictures = gr.ImageSlider(label="Photograph and vessels", interactive=False)
-                warnings = gr.Textbox(label="Warnings", visible=False)
                 table = gr.Markdown()
                 write = gr.Button("Make files: maps, masks, overlays, table")
                 files = gr.File(label="Files", interactive=False, height=260)
-        settings, private = [threshold, scale, size], {"api_visibility": "private"}
-        show = {"fn": desk.show, "inputs": [chosen, *settings], "outputs": [pictures, warnings, table],
-                "show_progress": "hidden", "concurrency_limit": 2, **private}
-        drop.upload(desk.take, drop, None, queue=False, **private).success(
-            desk.predict, None, [drop, chosen, errors], concurrency_limit=1, **private).then(**show)
-        gr.on([chosen.input, threshold.change, scale.input, size.submit, size.blur], trigger_mode="always_last", **show)
-        write.click(desk.write, settings, files, concurrency_limit=1, **private)
+        settings = [threshold, microns, degrees]
+        show = {"fn": desk.show, "inputs": [chosen, *settings], "outputs": [pictures, table],
+                "show_progress": "hidden", "concurrency_limit": 2}
+        drop.upload(desk.take, drop, None, queue=False).success(
+            desk.predict, None, [drop, chosen, errors], concurrency_limit=1).then(**show)
+        changes = chosen.input, threshold.change, microns.submit, microns.blur, degrees.submit, degrees.blur
+        gr.on(changes, trigger_mode="always_last", **show)
+        write.click(desk.write, settings, files, concurrency_limit=1)
         page.unload(desk.close)
     return page.queue(max_size=20)
 

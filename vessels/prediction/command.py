@@ -31,7 +31,11 @@ def main(description, network, kernels, argv=None):
     return exit_code(lambda: predict(parse(description, argv), network))
 
 
-def between(low, high, unit):
+# Unit, least and most of --microns-per-pixel and --degrees.
+SCALES = ("micrometres a pixel", 0.5, 100), ("degrees across the field of view", 5, 220)
+
+
+def between(unit, low, high):
     """Type of a command line's argument: float from `low` to `high`."""
     def number(text):
         if not low <= float(text) <= high:
@@ -39,9 +43,6 @@ def between(low, high, unit):
         return float(text)
 
     return number
-
-
-SCALES = {"microns_per_pixel": between(0.5, 100, "micrometres a pixel"), "degrees": between(5, 220, "degrees")}
 
 
 def add_weights(parser):
@@ -58,7 +59,7 @@ def add_photographs(parser):
                         help="folder for results (default: predictions)")
     add_weights(parser)
     add_threshold(parser)
-    parser.add_argument("--diameter", type=between(100, 10000, "pixels"), help="width in pixels to which the field of "
+    parser.add_argument("--diameter", type=between("pixels", 100, 10000), help="width in pixels to which the field of "
                         "view is scaled for the network (default: the mean of the maps at the widths in the weights' "
                         "JSON); weights of the authors' scripts have no JSON and need this option")
 
@@ -106,9 +107,9 @@ def parse(description, argv):
     parser.add_argument("--skip-existing", action="store_true", help="skip photographs whose results are already in "
                         "--output-dir, if the same photograph, weights and settings made them")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--microns-per-pixel", type=SCALES["microns_per_pixel"], help="micrometres of "
+    size.add_argument("--microns-per-pixel", type=between(*SCALES[0]), help="micrometres of "
                       "retina per pixel, 0.5 to 100: adds lengths in millimetres and widths in micrometres")
-    size.add_argument("--degrees", type=SCALES["degrees"], help="the same from the camera's angle of view "
+    size.add_argument("--degrees", type=between(*SCALES[1]), help="the same from the camera's angle of view "
                       "across the whole circle of the field of view, 5 to 220; the eye is assumed to be 24 mm long")
     arguments = parser.parse_args(argv)
     if arguments.output_dir.resolve() in [path.resolve() for path in arguments.photographs]:

@@ -65,21 +65,13 @@ class Result:
         probability: float32 `(height, width)` in [0, 1], 0 outside the field of view.
         mask: bool `(height, width)`: vessels.
         overlay: uint8 `(height, width, 3)`, RGB: the photograph with its vessels tinted.
-        row: Size, scale, confidence and measures: `{name: int or str}`, names as in `HEADER`.
-        warnings: Reasons to doubt the map: list of str.
+        row: Size, scale, confidence, warning and measures: `{name: int or str}`, names as in `HEADER`.
     """
 
     probability: np.ndarray
     mask: np.ndarray
     overlay: np.ndarray
     row: dict
-    warnings: list
-
-
-def segment_photograph(model, image, options):
-    """`Result` of a photograph, uint8 `(height, width, 3)`, RGB. `model` is anything with `predict_on_batch`."""
-    prediction = predict_photograph(model, image, options.widths, tta=options.tta, threshold=options.threshold)
-    return result_of(image, prediction, options)
 
 
 def result_of(image, prediction, options):
@@ -94,12 +86,12 @@ def result_of(image, prediction, options):
         warnings.append("without a rim, --degrees says nothing; give --microns-per-pixel")
     measured = measure_map(prediction, options.threshold, microns) | {"density": mask.sum() / prediction.fov.sum()}
     row = {"width": mask.shape[1], "height": mask.shape[0], "scale": f"{prediction.scale:.4f}",
-           "confidence": f"{prediction.confidence:.4f}",
+           "confidence": f"{prediction.confidence:.4f}", "warning": "; ".join(warnings),
            **{name: value if isinstance(value, int) else f"{value:.4f}" for name, value in measured.items()
               if not np.isnan(value)}}
     overlay = image.copy()
     overlay[mask] = (0.2 * image[mask] + 0.8 * SKY_BLUE).round()
-    return Result(prediction.probability, mask, overlay, row, warnings)
+    return Result(prediction.probability, mask, overlay, row)
 
 
 def measure_map(prediction, threshold, microns):
@@ -154,7 +146,9 @@ class Writer:
                 row = path.name.encode("utf-8", "backslashreplace").decode(), photograph, made
                 if self.skip_existing and before == {made} and row in self.table.done:
                     return None
-                result = segment_photograph(self.model, image, self.options)
+                prediction = predict_photograph(self.model, image, self.options.widths, tta=self.options.tta,
+                                                threshold=self.options.threshold)
+                result = result_of(image, prediction, self.options)
         except UserError as error:
             return error
         return self.write(path, photograph, result)
@@ -168,7 +162,7 @@ class Writer:
         images = sixteen, 255 * result.mask.astype("uint8"), result.overlay
         for file, image in zip(self.files(path), images, strict=True):
             folders.write_png(file, image, folders.mark(photograph, folders.digest(self.table.made)))
-        return {**result.row, "file": path, "photograph": photograph, "warning": "; ".join(result.warnings)}
+        return {**result.row, "file": path, "photograph": photograph}
 
 
 def predict_all(writer, photographs):

@@ -67,13 +67,12 @@ class Session:
         path, image, prediction = pickle.loads(file.read_bytes())
         return path, image, photographs.result_of(image, prediction, options)
 
-    def write(self, options, made, progress=iter):
+    def write(self, options, made):
         """Writes what predict.py writes into a new folder.
 
         Args:
             options: A `photographs.Options`.
             made: As in `folders.Table`.
-            progress: Function of the files of `predicted`, over whose result is iterated.
 
         Returns:
             list of `Path`: the table and the images, of several photographs in one ZIP file.
@@ -81,7 +80,7 @@ class Session:
         folder = Path(tempfile.mkdtemp(dir=self.folder)) / "vessels"
         table = folders.Table(folder, photographs.HEADER, made)
         writer = photographs.Writer(None, options, table)
-        for file in progress(self.predicted()):
+        for file in self.predicted():
             path, image, result = self.result(file, options)
             table.append(writer.write(path, folders.identity(image), result) | {"file": path.name})
         if len(self.predicted()) == 1:
