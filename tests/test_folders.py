@@ -86,12 +86,6 @@ def test_results_of_older_versions_are_not_overwritten(folder, tmp_path, capsys)
     assert "did not make it from this photograph" in capsys.readouterr().err
 
 
-def test_attention_does_not_overwrite_another_photographs(tmp_path):
-    folders.write_atomically(tmp_path / "a_attention.jpg", b"jpeg" + folders.mark("sha256:" + 16 * "0"))
-    with pytest.raises(UserError, match="did not make it from this"):
-        folders.made_from(tmp_path / "a_attention.jpg", "sha256:" + 16 * "1")
-
-
 def test_what_is_no_photograph_is_counted_and_left_out(folder, eye, tmp_path, capsys):
     assert run(tmp_path / "out", folder / "a.png") == 0
     results = [*(tmp_path / "out").iterdir()]
@@ -146,6 +140,8 @@ def test_a_table_that_is_open_elsewhere_is_said_so(folder, tmp_path, capsys, mon
 @pytest.mark.parametrize(("change", "message"), [
     (lambda text: text.replace(",", ";"), "has other columns or separators"),
     (lambda text: text.replace(",weights", ""), "has other columns"),
+    (lambda text: "vessel,tonnage\nTitanic,46328\n", "has other columns"),
+    (lambda text: "vessel,tonnage", "has other columns"),
     (lambda text: text.replace("drive_rsan", "other"), "was begun with the weights other"),
     (lambda text: "\ufeff" + text.replace("\n", "\r\n"), None)])
 def test_tables_of_other_programs_versions_and_weights_are_not_continued(change, message, folder, tmp_path, capsys):
@@ -196,15 +192,6 @@ def test_a_link_that_is_not_ours_is_never_followed(folder, tmp_path):
     assert not (tmp_path / "elsewhere.png").exists() and (folder / "a_mask.png").is_symlink()
 
 
-@pytest.mark.parametrize("content", ["vessel,tonnage\nTitanic,46328\n", "vessel,tonnage"])
-def test_a_table_that_is_not_ours_is_never_touched(content, folder, tmp_path, capsys):
-    (tmp_path / "vessels.csv").write_text(content)
-    assert run(tmp_path, folder / "a.png") == 2
-    assert "has other columns" in capsys.readouterr().err
-    assert (tmp_path / "vessels.csv").read_text() == content
-    assert not (tmp_path / "a_mask.png").exists()
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_file_names_may_hold_any_bytes(eye, tmp_path):
     photographs = tmp_path / "in"
@@ -223,14 +210,6 @@ def test_file_names_may_hold_any_bytes(eye, tmp_path):
     assert done.returncode == 0, done.stderr
     assert names(tmp_path / "out" / "vessels.csv") == ["a.png", "\\udce9il.png"]
     assert os.path.exists(os.fsencode(tmp_path) + b"/out/\xe9il_mask.png")  # noqa: PTH110
-
-
-def test_threshold(folder, tmp_path):
-    for threshold in (0.3, 0.7):
-        assert run(tmp_path / str(threshold), folder / "a.png", "--threshold", threshold) == 0
-        probability = np.asarray(Image.open(tmp_path / str(threshold) / "a_probability.png")) / 65535
-        mask = np.asarray(Image.open(tmp_path / str(threshold) / "a_mask.png")) == 255
-        assert mask.any() and (mask == (probability >= threshold)).mean() > 0.9999
 
 
 def test_measures_are_columns(folder, tmp_path):

@@ -141,22 +141,6 @@ def test_half_and_double_size_change_nothing_by_more_than_a_twentieth(eye, scale
         assert after[name] == pytest.approx(scale * before[name], rel=0.05), name
 
 
-@pytest.mark.slow
-def test_labels_of_drive_at_double_size(data_root):
-    for one in published.DRIVE.load("test")[:3]:
-        before = measure(one.label, one.fov)
-        after = measure(*(array.repeat(2, axis=0).repeat(2, axis=1) for array in (one.label, one.fov)))
-        for name in before.keys() - {"width_px", "widest_px", "ends"}:
-            rel = 0.15 if name == "branch_points" else 0.05
-            assert after[name] == pytest.approx(before[name], rel=rel), (one.name, name)
-
-
-def test_a_turned_photograph_measures_the_same(eye):
-    upright, turned = measure(eye.label, eye.fov), measure(np.rot90(eye.label), np.rot90(eye.fov))
-    for name in upright:
-        assert turned[name] == pytest.approx(upright[name], rel=0.05 if name == "branch_points" else 0.02), name
-
-
 def test_a_wide_map_is_measured_at_another_size_but_in_its_own_pixels(eye):
     side = 3 * MEASURED
     probability = resize(cv2.GaussianBlur(eye.label.astype("float32"), (0, 0), 1), side, side)

@@ -14,7 +14,6 @@ from vessels.files import write_atomically
 from vessels.jobs import plan
 from vessels.metrics import Scores, to_16_bit
 from vessels.prediction import external_maps, maps
-from vessels.prediction.flips import average_flips
 from vessels.prediction.precision import with_precision
 from vessels.record import environment, known_widths
 from vessels.report import bland_altman, comparison, page, plots, tables
@@ -134,7 +133,7 @@ def from_network(job):
     }
     see = functools.partial(predict, model, job.source, widths)
     if job.tta:
-        see = functools.partial(average_flips, see)
+        see = functools.partial(maps.average_flips, see)
     return lambda example: see(example.image, example.fov), facts
 
 

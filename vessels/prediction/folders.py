@@ -96,10 +96,8 @@ def skip_reason(path, named):
     """Why a file, `named` or found in a folder, is not tried, in words to be counted: str; None if it is tried."""
     if path.name.startswith("._"):
         return "companion file of macOS"
-    if path.is_dir():
-        return "subfolder"
     if path.exists() and not path.is_file():
-        return "special file"
+        return "subfolder" if path.is_dir() else "special file"
     if path.name == TABLE or read_mark(path):
         return "predict.py result"
     return None if named or suffix(path) in SUFFIXES else suffix(path) or "without suffix"

@@ -8,7 +8,6 @@ import numpy as np
 
 from vessels.data.fov import field_of_view
 from vessels.data.images import crop, pad
-from vessels.prediction.flips import average_flips
 from vessels.record import full_float32
 
 # Radius of the network's receptive field, in pixels. Each level adds 7 of its own pixels, by four 3x3 convolutions and
@@ -20,6 +19,7 @@ MARGIN = 16  # width of the black border around the field of view, in pixels of 
 # Diameters of the whole disc to try if no rim is visible, as multiples of the photograph's longer side. The first is
 # for ultra-wide fields, whose vessels are finer than in an ordinary field of that width.
 NO_RIM = (0.65, 1.0, 1.25, 1.6)
+FLIPS = ((), (0,), (1,), (0, 1))
 
 
 def predict_image(model, image, side=None):
@@ -81,14 +81,12 @@ def predict_tiled(model, image, tile=TILE):
 
 def tile_grid(height, width, tile):
     """`(rows, columns)` of tiles, each of at most `tile * tile` pixels, that show the network the fewest pixels."""
-    grids = {}
-    for rows in range(1, max(-(-(height - 2 * HALO) // (tile - 2 * HALO)), 1) + 1):
-        tall = tile_side(height, rows)
-        widest = tile**2 // tall // 8 * 8
-        if widest >= width or widest > 2 * HALO:
-            columns = 1 if widest >= width else -(-(width - 2 * HALO) // (widest - 2 * HALO))
-            grids[rows * tall * columns * tile_side(width, columns)] = rows, columns
-    return grids[min(grids)]
+    most = max(-(-(height - 2 * HALO) // (tile - 2 * HALO)), 1)
+    grids = [(rows * tall * columns * wide, -rows, columns)
+             for rows in range(1, most + 1) for columns in range(1, width // 8 + 1)
+             if (tall := tile_side(height, rows)) * (wide := tile_side(width, columns)) <= tile**2]
+    _, rows, columns = min(grids)
+    return -rows, columns
 
 
 def tile_side(length, count):
@@ -176,6 +174,22 @@ def predict_scaled(model, image, fov, scale, tta=False):
     probability = np.zeros(fov.shape, "float32")
     probability[box] = resize(crop(found, *small.shape[:2]), width, height).clip(max=1)  # a mean may round to more
     return probability * fov
+
+
+def average_flips(predict, *images):
+    """Test-time augmentation: mean of the maps of a photograph and of its three mirror images, each flipped back.
+
+    Args:
+        predict: Function of `images`, or of their mirror images; returns float32 `(height, width)` in [0, 1].
+        images: The photograph, uint8 `(height, width, 3)`, and other arrays of that height and width that `predict`
+            needs, such as the field of view.
+
+    Returns:
+        float32 `(height, width)` in [0, 1].
+    """
+    maps = [np.flip(predict(*(np.ascontiguousarray(np.flip(image, axes)) for image in images)), axes)
+            for axes in FLIPS]
+    return np.mean(maps, axis=0, dtype="float32")
 
 
 def confidence(probability, threshold=0.5):
