@@ -26,14 +26,8 @@ def negative(image):
     return 255 - image
 
 
-def angiogram(image):
-    inside = field_of_view(image)[0]
-    return np.stack([(255 - image[..., 1]) * inside] * 3, axis=-1)
-
-
 UNUSUAL = [
-    (negative, "negative"), (angiogram, "angiogram"),
-    (lambda image: np.stack([255 - image[..., 1]] * 3, axis=-1), "negative"),
+    (negative, "negative"),
     (lambda image: image[..., ::-1], "red and blue swapped"),
     (lambda image: image // 10, "nearly black"),
     (lambda image: np.concatenate([image, image[:, ::-1]], axis=1), "more than one eye"),
@@ -87,6 +81,6 @@ def test_usual_photographs_get_none_and_unusual_ones_do(name, data_root):
         pairs = [(one.image, one.label) for one in dataset.at(data_root).load("validation")]
     for image, label in pairs:
         assert not said(image, label)
-        for change, warning in UNUSUAL[:6]:
+        for change, warning in UNUSUAL[:4]:
             changed = np.ascontiguousarray(change(image))
             assert warning in said(changed, np.resize(label, changed.shape[:2]))

@@ -31,9 +31,8 @@ def doubts(image, found, mask):
         "more than one eye?": discs(small) > 1 or max(width, height) > 1.7 * min(width, height),
         "nearly black": np.percentile(small[fov].max(axis=1), 95) < 40,
         "bluer than a retina; are red and blue swapped, or is it a negative?": blue > 1.05 * red,
-        "bright lines instead of dark ones; is it a negative, or an angiogram?": dark_lines(small, fov) < 1,
         f"vessel density {density:.3f} is implausible": not DENSITY[0] <= density <= DENSITY[1],
-        f"confidence {found.confidence:.2f} is low": found.confidence < CONFIDENCE,
+        f"confidence {found.confidence:.2f} is low; is it no colour photograph?": found.confidence < CONFIDENCE,
     }
     return [reason for reason, holds in reasons.items() if holds]
 
@@ -53,14 +52,3 @@ def discs(image):
     inside = cv2.morphologyEx(inside, cv2.MORPH_CLOSE, np.ones((9, 9), "uint8"))
     areas = cv2.connectedComponentsWithStats(inside)[2][1:, cv2.CC_STAT_AREA]
     return int((areas > max(0.5 * areas.max(), 0.03 * inside.size)).sum())
-
-
-def dark_lines(image, fov):
-    """Ratio of fine dark structures to fine bright ones, a float: more than 1 if vessels are dark."""
-    size = int(np.sqrt(fov.sum())) // 36 | 1  # wider than vessels
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    inside = cv2.erode(np.pad(fov.astype("uint8"), 1), np.ones((2 * size, 2 * size), "uint8"))[1:-1, 1:-1] > 0
-    green = cv2.GaussianBlur(image[..., 1], (0, 0), 1)
-    dark, bright = (cv2.morphologyEx(green, kind, disc)[inside].mean(dtype=float) if inside.any() else 1
-                    for kind in (cv2.MORPH_BLACKHAT, cv2.MORPH_TOPHAT))
-    return dark / max(bright, 1e-6)
