@@ -1,14 +1,11 @@
 """Doubtful maps get a warning; usual photographs get none."""
 
-import csv
-
 import cv2
 import numpy as np
 import pytest
 
-from vessels.data import published
+from vessels.data import published, sources
 from vessels.data.fov import Widths, field_of_view
-from vessels.data.images import read_mask, read_photograph
 from vessels.prediction.maps import Prediction, predict_photograph
 from vessels.prediction.quality import doubts
 
@@ -67,20 +64,14 @@ def test_an_unsure_network_gets_a_warning(eye):
     assert "confidence 0.45" in said(eye.image, eye.label, 0.45)
 
 
-@pytest.mark.parametrize("name", ["DRIVE", "CHASEDB1", "LES_AV"])
+@pytest.mark.parametrize("name", ["DRIVE", "CHASEDB1", "LES_AV/les_av.csv"])
 def test_usual_photographs_get_none_and_unusual_ones_do(name, data_root):
-    if name == "LES_AV":
-        table = data_root / name / "les_av.csv"
-        if not table.exists():
-            pytest.skip("needs LES_AV in data/ or $RSAN_DATA_ROOT")
-        with table.open() as file:
-            rows = list(csv.DictReader(file))[::11]
-        pairs = [(read_photograph(table.parent / row["image"]), read_mask(table.parent / row["label"])) for row in rows]
-    else:
-        dataset = {one.name: one for one in published.DATASETS}[name]
-        pairs = [(one.image, one.label) for one in dataset.at(data_root).load("validation")]
-    for image, label in pairs:
-        assert not said(image, label)
+    if not (data_root / name).exists():
+        pytest.skip("needs LES_AV beside DRIVE")
+    source = sources.find(str(data_root / name) if "/" in name else name).at(data_root)
+    for photograph in source.photographs("test" if "/" in name else "validation")[:2]:
+        example = photograph.load()
+        assert not said(example.image, example.label)
         for change, warning in UNUSUAL[:4]:
-            changed = np.ascontiguousarray(change(image))
-            assert warning in said(changed, np.resize(label, changed.shape[:2]))
+            changed = np.ascontiguousarray(change(example.image))
+            assert warning in said(changed, np.resize(example.label, changed.shape[:2]))
