@@ -53,8 +53,7 @@ class Patches(keras.utils.PyDataset):
         self.examples = examples
         self.patch_size, self.batch_size, self.steps = patch_size, batch_size, steps
         self.seed, self.epoch, self.strength = seed, epoch, strength
-        # A list of all pixels inside the fields of view would need more memory than the photographs.
-        self.inside = [np.cumsum(example.fov.sum(axis=1)) for example in examples]  # pixels down to each row
+        self.inside = [np.flatnonzero(example.fov).astype("uint32") for example in examples]
 
     def __len__(self):
         return self.steps
@@ -68,11 +67,8 @@ class Patches(keras.utils.PyDataset):
 
     def centre(self, rng, which):
         """x and y of a random pixel inside the field of view of photograph number `which`."""
-        inside = self.inside[which]
-        pixel = rng.integers(inside[-1])
-        y = np.searchsorted(inside, pixel, side="right")
-        row = np.flatnonzero(self.examples[which].fov[y])
-        return row[pixel - inside[y] + len(row)], y
+        y, x = divmod(int(rng.choice(self.inside[which])), self.examples[which].fov.shape[1])
+        return x, y
 
     def patch(self, rng):
         which = rng.integers(len(self.examples))
