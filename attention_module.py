@@ -1,6 +1,6 @@
 """Spatial attention of CBAM (Woo et al., ECCV 2018, arXiv:1807.06521), as RSAN uses it."""
 
-from fused import NarrowConv2D, compiled  # first: sets what TensorFlow reads on import
+from fused import compiled  # first: sets what TensorFlow reads on import
 
 # isort: split
 import keras
@@ -36,7 +36,7 @@ class SpatialAttention(layers.Layer):
     def __init__(self, kernel_size=7, **kwargs):
         super().__init__(**kwargs)
         self.kernel_size = kernel_size
-        self.conv = NarrowConv2D(
+        self.conv = layers.Conv2D(
             1,
             kernel_size,
             padding="same",

@@ -1,10 +1,9 @@
 """Faster versions of Keras layers: the same results with fewer passes over memory, and on JAX a faster gradient.
 
-The environment variable `RSAN_FUSED=0` or the context `with unfused():` switches them off; then Keras' own layers
-compute everything, and DropBlock draws as `dropblock.py` reads.
+The environment variable `RSAN_FUSED=0` switches them off; then Keras' own layers compute everything, and DropBlock
+draws as `dropblock.py` reads.
 """
 
-import contextlib
 import math
 import os
 
@@ -15,7 +14,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # isort: split
 import keras
-import numpy as np
 from keras import layers, ops
 
 FUSED = os.environ.get("RSAN_FUSED", "1") != "0"
@@ -24,17 +22,6 @@ BACKEND = keras.backend.backend()
 PACKED = 16
 # TensorFlow keeps int32 in the host's memory, also between kernels of a GPU.
 STORED = "uint32" if BACKEND == "tensorflow" else "int32"
-
-
-@contextlib.contextmanager
-def unfused():
-    """In this context, layers compute as Keras' own layers do. Functions compiled before are not changed."""
-    global FUSED
-    before, FUSED = FUSED, False
-    try:
-        yield
-    finally:
-        FUSED = before
 
 
 def compiled(function):
@@ -85,40 +72,6 @@ class StepInput(keras.random.SeedGenerator):
             setting.variable = keras.Variable(setting.number, dtype="float32", trainable=False, autocast=False,
                                               aggregation="none")
         self.state = setting.variable
-
-
-@keras.saving.register_keras_serializable(package="rsan")
-class NarrowConv2D(layers.Conv2D):
-    """Conv2D for very few channels, stride 1 and "same" padding.
-
-    With 2 input channels and 1 output channel, Keras' own convolution uses only a small part of the vector units. Here,
-    four neighbouring columns are treated as channels, with a kernel rearranged to match. Arguments, weights and
-    results are those of `keras.layers.Conv2D`, except that `padding` is "same" by default. Keras computes all other
-    strides, dilations, groups, paddings and data formats.
-    """
-
-    columns = 4
-
-    def __init__(self, filters, kernel_size, strides=1, padding="same", **kwargs):
-        super().__init__(filters, kernel_size, strides, padding, **kwargs)
-
-    def convolution_op(self, x, kernel):
-        usual = (self.padding, self.data_format, {*self.strides, *self.dilation_rate}, self.groups, len(x.shape))
-        if not FUSED or BACKEND != "tensorflow" or usual != ("same", "channels_last", {1}, 1, 4):
-            return super().convolution_op(x, kernel)
-        import tensorflow as tf
-
-        n, taps, channels = self.columns, kernel.shape[1], kernel.shape[2]
-        before = (taps - 1) // 2
-        blocks = 2 * -(-(taps - 1 - before) // n) + 1
-        source = np.arange(blocks * n).reshape(blocks, n, 1, 1) - blocks // 2 * n
-        reaches = source - np.arange(n)[:, None] + before == np.arange(taps)
-        wide = tf.einsum("bijt,rtco->rbicjo", tf.constant(reaches, kernel.dtype), kernel)
-        wide = tf.reshape(wide, (-1, blocks, n * channels, n * self.filters))
-        batch, height, width = tf.unstack(tf.shape(x)[:3])
-        x = tf.pad(x, ((0, 0), (0, 0), (0, -width % n), (0, 0)))
-        y = tf.nn.conv2d(tf.reshape(x, (batch, height, -1, n * channels)), wide, 1, "SAME")
-        return tf.reshape(y, (batch, height, -1, self.filters))[:, :, :width]
 
 
 @keras.saving.register_keras_serializable(package="rsan")

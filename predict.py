@@ -32,4 +32,4 @@ import sys
 from vessels.prediction import command
 
 if __name__ == "__main__":
-    sys.exit(command.main(__doc__, network="rsan_model", kernels="fused"))
+    sys.exit(command.main(__doc__, network="rsan_model"))

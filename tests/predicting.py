@@ -20,4 +20,4 @@ def load_weights(model, path):
 
 def run(output, *words):
     """Exit code of `predict.py WORDS -o OUTPUT`."""
-    return command.main("", "predicting", "fused", ["--weights", "drive", *words, "-o", output])
+    return command.main("", "predicting", ["--weights", "drive", *words, "-o", output])

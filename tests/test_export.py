@@ -12,7 +12,6 @@ from vessels.data.images import EXAMPLE, read_photograph
 from vessels.prediction import export
 from vessels.prediction.maps import predict_tiled
 
-from fused import unfused
 from rsan_model import build_rsan, load_weights
 
 pytestmark = pytest.mark.slow
@@ -31,7 +30,7 @@ def test_exported_networks_say_what_keras_says_at_any_size(kind, model, tmp_path
     if kind == "onnx":
         pytest.importorskip("onnxruntime", reason="needs ONNX: pip install onnxruntime tf2onnx")
         pytest.importorskip("tf2onnx", reason="needs ONNX: pip install onnxruntime tf2onnx")
-    assert export.export(model, kind, tmp_path / NAMES[kind], unfused) <= 1e-4
+    assert export.export(model, kind, tmp_path / NAMES[kind]) <= 1e-4
     assert [path.name for path in tmp_path.iterdir()] == [NAMES[kind]]
     photograph = read_photograph(EXAMPLE)
     run = export.RUNNERS[kind](tmp_path / NAMES[kind])

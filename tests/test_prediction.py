@@ -277,5 +277,5 @@ def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):
 ])
 def test_wrong_command_line(wrong, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        command.main("", "predicting", "fused", wrong)
+        command.main("", "predicting", wrong)
     assert stopped.value.code == 2 and message in capsys.readouterr().err

@@ -71,7 +71,7 @@ def test_a_network_of_weights_is_the_one_that_predict_py_uses(monkeypatch, tmp_p
     Image.fromarray(image).save(tmp_path / "eye.png")
     segment(build_rsan(weights="drive"), image)
     flags = [str(tmp_path / "eye.png"), "--weights", "drive", "-o", str(tmp_path)]
-    assert command.main("", "rsan_model", "fused", flags) == 0
+    assert command.main("", "rsan_model", flags) == 0
     half = len(seen) // 2
     assert half and may_round_to_tf32()
     for (rounds, compiled, arrays), other in zip(seen[:half], seen[half:], strict=True):

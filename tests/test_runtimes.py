@@ -69,7 +69,7 @@ def test_predict_py_changes_the_runtime_and_nothing_else(installed, words, said,
     photograph = tmp_path / "eye.png"
     Image.fromarray(read_photograph(EXAMPLE)[::4, ::4]).save(photograph)
     monkeypatch.setattr(runtimes, "only_onnx", lambda: not installed)
-    assert command.main("", "rsan_model", "fused", [photograph, "-o", tmp_path, *words]) == 0
+    assert command.main("", "rsan_model", [photograph, "-o", tmp_path, *words]) == 0
     assert capsys.readouterr().err.startswith(said)
     row = next(csv.DictReader((tmp_path / "vessels.csv").open(encoding="utf-8")))
     assert row["settings"].startswith("keras" if said == "[1/1]" else "onnx")

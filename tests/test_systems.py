@@ -126,7 +126,7 @@ def test_no_temporary_folder_and_a_wrong_keras_json_are_one_line(tmp_path, monke
 
 
 def test_help_and_wrong_options_import_nothing_slow():
-    command = ("import sys; from vessels.prediction import command\ntry: command.main('', '', '', [sys.argv[1]])\n"
+    command = ("import sys; from vessels.prediction import command\ntry: command.main('', '', [sys.argv[1]])\n"
                "except SystemExit: print({'cv2', 'keras', 'scipy', 'skimage', 'h5py'} & set(sys.modules))")
     for flag in ("--help", "--degrees=a"):
         done = subprocess.run([sys.executable, "-c", command, flag], cwd=ROOT, capture_output=True, text=True)

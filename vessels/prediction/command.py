@@ -1,7 +1,6 @@
 """The command line of predict.py. Until it is known to be right, nothing slow is imported."""
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 
@@ -10,13 +9,12 @@ from vessels import Renamed, UserError, add_threshold, exit_code
 WEIGHTS = "any"
 
 
-def main(description, network, kernels, argv=None):
+def main(description, network, argv=None):
     """The command behind `predict.py`.
 
     Args:
         description: Text of `--help`.
         network: Name of the module that defines the network, see `vessels/network.py`.
-        kernels: Name of the module with `unfused`, as `plain` in `export.export`.
         argv: The command line; by default, that of the process.
 
     Returns:
@@ -25,7 +23,7 @@ def main(description, network, kernels, argv=None):
     argv = sys.argv[1:] if argv is None else [str(word) for word in argv]
     given = {word.split("=")[0] for word in argv}
     if "--export" in given:
-        return exit_code(lambda: export(parse_export(argv), network, kernels))
+        return exit_code(lambda: export(parse_export(argv), network))
     if "--attention" in given:
         return exit_code(lambda: attention(attention_parser().parse_args(argv), network))
     return exit_code(lambda: predict(parse(description, argv), network))
@@ -179,11 +177,11 @@ def attention(arguments, network):
     return 0
 
 
-def export(arguments, network, kernels):
+def export(arguments, network):
     from pretrained import weights_file
 
     arguments.weights = weights_file(arguments.weights or WEIGHTS)
     model = opened(arguments.weights, network)
     from vessels.prediction import export as exports  # needs Keras
 
-    return exports.main(model, importlib.import_module(kernels).unfused, arguments)
+    return exports.main(model, arguments)

@@ -1,6 +1,5 @@
 """Exports the network to formats that run without Keras."""
 
-import contextlib
 import json
 import tempfile
 import warnings
@@ -24,8 +23,8 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
 
-def main(model, plain, arguments):
-    """The command predict.py --export; `model` and `plain` as in `export`.
+def main(model, arguments):
+    """The command predict.py --export; `model` as in `export`.
 
     `arguments` holds `export`, `weights` and `output_dir`, which may be None for ONNX: the file is then written beside
     the weights, and replaces an earlier one. The SHA-256 of an ONNX file is added to the JSON beside it.
@@ -36,7 +35,7 @@ def main(model, plain, arguments):
     beside = record_path(path)
     if arguments.export == "onnx" and beside.exists() and beside != record_path(arguments.weights):
         raise UserError(f"{beside}: exists; remove it, or choose another path with -o")
-    difference = export(model, arguments.export, path, plain, replace=arguments.output_dir is None)
+    difference = export(model, arguments.export, path, replace=arguments.output_dir is None)
     if arguments.export == "onnx":
         write_atomically(beside, json.dumps(record | {"onnx_sha256": sha256(path)}, indent=1) + "\n")
     print(f"written {path}: its probabilities differ from Keras' by at most {difference:.1e}")
@@ -66,7 +65,7 @@ def saved_model(path):
 RUNNERS = {"onnx": lambda path: OnnxNetwork(path, {}).predict_on_batch, "litert": litert, "saved_model": saved_model}
 
 
-def export(model, kind, path, plain=contextlib.nullcontext, replace=False):
+def export(model, kind, path, replace=False):
     """Writes the network to `path` if it gives the same probabilities as Keras for scikit-image's photograph.
 
     Args:
@@ -75,7 +74,6 @@ def export(model, kind, path, plain=contextlib.nullcontext, replace=False):
             sides as `predict_tiled` does, as an input named "photograph".
         kind: "onnx", "litert" or "saved_model" (a folder).
         path: File or folder to write.
-        plain: Returns a context in which the network uses no kernels that exported formats lack.
         replace: Whether to replace a file that `path` is.
 
     Returns:
@@ -94,7 +92,7 @@ def export(model, kind, path, plain=contextlib.nullcontext, replace=False):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-            difference = write(model, kind, Path(folder) / path.name, plain)
+            difference = write(model, kind, Path(folder) / path.name)
             (Path(folder) / path.name).replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another path with -o") from None
@@ -118,7 +116,7 @@ class AnySize(keras.layers.Layer):
         return tf.slice(self.model(padded), tf.pad(before, [[1, 1]]), tf.concat([[-1], sides, [-1]], 0))
 
 
-def write(model, kind, path, plain):
+def write(model, kind, path):
     photograph = read_photograph(EXAMPLE)[200:902, 200:903]  # sides that are no multiples of 8
     wanted = predict_tiled(model, photograph)[None, ..., None]
     photograph = photograph[None].astype("float32") / 255
@@ -126,7 +124,7 @@ def write(model, kind, path, plain):
     whole = keras.Model(inputs, AnySize(model)(inputs))
     signature = [keras.InputSpec(dtype="float32", shape=(None, None, None, 3), name="photograph")]
     try:
-        with plain(), warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"):
             whole.export(str(path), format={"saved_model": "tf_saved_model"}.get(kind, kind), verbose=False,
                          input_signature=signature)
         run = RUNNERS[kind](path)
