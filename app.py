@@ -86,15 +86,15 @@ class Desk:
         if chosen is None:
             return None, None
         session = self.session(request)
-        path, image, result = session.result(session.predicted()[chosen], self.options(*settings))
+        path, image, images, row = session.result(session.predicted()[chosen], self.options(*settings))
         size = [round(min(SHOWN / max(image.shape), 1) * side) for side in image.shape[1::-1]]
         folder = Path(tempfile.mkdtemp(dir=path.parent))  # a new name, as browsers keep pictures
         pictures = folder / "photograph.jpg", folder / "vessels.jpg"
-        for picture, array in zip(pictures, (image, result.overlay), strict=True):
+        for picture, array in zip(pictures, (image, images["overlay"]), strict=True):
             Image.fromarray(resize(array, *size)).save(picture, quality=90)
-        warning = f"**Warning:** {result.row['warning']}\n" if result.row["warning"] else ""
+        warning = f"**Warning:** {row['warning']}\n" if row["warning"] else ""
         rows = [warning, "| measure | value | unit |", "| - | - | - |"]
-        rows += [f"| {name} | {result.row[name]} | {unit} |" for name, unit in UNITS.items() if name in result.row]
+        rows += [f"| {name} | {row[name]} | {unit} |" for name, unit in UNITS.items() if name in row]
         return pictures, "\n".join(rows)
 
     def write(self, request: gr.Request, *settings):

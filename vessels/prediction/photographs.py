@@ -57,25 +57,18 @@ class Options:
                 "settings": ", ".join(words)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What is known of a photograph's vessels.
-
-    Attributes:
-        probability: float32 `(height, width)` in [0, 1], 0 outside the field of view.
-        mask: bool `(height, width)`: vessels.
-        overlay: uint8 `(height, width, 3)`, RGB: the photograph with its vessels tinted.
-        row: Size, scale, confidence, warning and measures: `{name: int or str}`, names as in `HEADER`.
-    """
-
-    probability: np.ndarray
-    mask: np.ndarray
-    overlay: np.ndarray
-    row: dict
-
-
 def result_of(image, prediction, options):
-    """`Result` of a photograph and its `maps.Prediction`, which may have been made with another threshold."""
+    """What is written of a photograph.
+
+    Args:
+        image: uint8 `(height, width, 3)`, RGB.
+        prediction: Its `maps.Prediction`, which may have been made with another threshold.
+        options: `Options`.
+
+    Returns:
+        `(images, row)`: the pictures by `KINDS`, of the photograph's size: uint16 and uint8, grey, and uint8 RGB; and
+        size, scale, confidence, warning and measures: `{name: int or str}`, names as in `HEADER`.
+    """
     mask = prediction.probability >= options.threshold
     prediction = dataclasses.replace(prediction, confidence=confidence(prediction.probability, options.threshold))
     warnings = doubts(image, prediction, mask)
@@ -91,7 +84,8 @@ def result_of(image, prediction, options):
               if not np.isnan(value)}}
     overlay = image.copy()
     overlay[mask] = (0.2 * image[mask] + 0.8 * SKY_BLUE).round()
-    return Result(prediction.probability, mask, overlay, row)
+    pictures = np.round(prediction.probability * 65535).astype("uint16"), 255 * mask.astype("uint8"), overlay
+    return dict(zip(KINDS, pictures, strict=True)), row
 
 
 def measure_map(prediction, threshold, microns):
@@ -148,21 +142,19 @@ class Writer:
                     return None
                 prediction = predict_photograph(self.model, image, self.options.widths, tta=self.options.tta,
                                                 threshold=self.options.threshold)
-                result = result_of(image, prediction, self.options)
+                images, row = result_of(image, prediction, self.options)
         except UserError as error:
             return error
-        return self.write(path, photograph, result)
+        return self.write(path, photograph, images, row)
 
     def files(self, path):
         return [folders.place(self.table.folder, path, f"{kind}.png") for kind in KINDS]
 
-    def write(self, path, photograph, result):
-        """Writes the images of a `Result`. Returns the row of the table; `photograph` is its `folders.identity`."""
-        sixteen = np.round(result.probability * 65535).astype("uint16")
-        images = sixteen, 255 * result.mask.astype("uint8"), result.overlay
-        for file, image in zip(self.files(path), images, strict=True):
+    def write(self, path, photograph, images, row):
+        """Writes what `result_of` returns. Returns the row of the table; `photograph` is its `folders.identity`."""
+        for file, image in zip(self.files(path), images.values(), strict=True):
             folders.write_png(file, image, folders.mark(photograph, folders.digest(self.table.made)))
-        return {**result.row, "file": path, "photograph": photograph}
+        return {**row, "file": path, "photograph": photograph}
 
 
 def predict_all(writer, photographs):

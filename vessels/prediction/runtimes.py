@@ -10,13 +10,31 @@ from vessels import UserError
 class OnnxNetwork:
     """A network in a file of `predict.py --export onnx`, run on the processor.
 
+    Args:
+        path: The file.
+        record: The JSON beside it, a dict.
+
     Attributes:
-        record: The JSON beside the file, a dict.
+        record: As given.
         threshold: Probability from which a pixel counts as vessel, a float.
+
+    Raises:
+        UserError: The file is broken, or ONNX Runtime is missing.
     """
 
     def __init__(self, path, record):
-        self.session, self.record, self.threshold = open_session(path), record, record.get("threshold", 0.5)
+        self.record, self.threshold = record, record.get("threshold", 0.5)
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError(f"{path}: needs ONNX Runtime ({error}); pip install -r requirements-predict.txt") from None
+        options = onnxruntime.SessionOptions()
+        # Threads that wait must not keep a core busy: others read and measure photographs meanwhile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own errors have no common class
+            raise UserError(f"{path}: cannot be opened ({' '.join(str(error).split())}); export it again") from None
 
     def predict_on_batch(self, x):
         """float32 `(batch, height, width, 1)`, in [0, 1] as is `x`, float32 `(batch, height, width, 3)`."""
@@ -28,25 +46,11 @@ def load_onnx(path):
 
     Raises:
         WeightsError: A file is missing, or was not exported from the weights that the JSON describes.
-        UserError: The file is broken, or ONNX Runtime is missing.
+        UserError: As `OnnxNetwork`.
     """
     from pretrained import read_record  # slow
 
     return OnnxNetwork(path, read_record(Path(path)))
-
-
-def open_session(path):
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(f"{path}: needs ONNX Runtime ({error}); pip install -r requirements-predict.txt") from None
-    options = onnxruntime.SessionOptions()
-    # Threads that wait must not keep a core busy: others read and measure photographs meanwhile.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own errors have no common class
-        raise UserError(f"{path}: cannot be opened ({' '.join(str(error).split())}); export it again") from None
 
 
 def only_onnx():

@@ -63,9 +63,9 @@ class Session:
         return sorted(self.folder.glob("*.pickle"))
 
     def result(self, file, options):
-        """`(path, photograph, photographs.Result)` of one of `predicted`."""
+        """`(path, photograph, images, row)` of one of `predicted`, see `photographs.result_of`."""
         path, image, prediction = pickle.loads(file.read_bytes())
-        return path, image, photographs.result_of(image, prediction, options)
+        return path, image, *photographs.result_of(image, prediction, options)
 
     def write(self, options, made):
         """Writes what predict.py writes into a new folder.
@@ -81,8 +81,8 @@ class Session:
         table = folders.Table(folder, photographs.HEADER, made)
         writer = photographs.Writer(None, options, table)
         for file in self.predicted():
-            path, image, result = self.result(file, options)
-            table.append(writer.write(path, folders.identity(image), result) | {"file": path.name})
+            path, image, *written = self.result(file, options)
+            table.append(writer.write(path, folders.identity(image), *written) | {"file": path.name})
         if len(self.predicted()) == 1:
             return sorted(folder.iterdir())
         return [table.path, Path(shutil.make_archive(str(folder), "zip", folder))]
