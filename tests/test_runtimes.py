@@ -33,18 +33,10 @@ def test_the_released_onnx_file_says_what_the_released_weights_say():
     np.testing.assert_allclose(segment(onnx, photograph), segment(keras, photograph, mixed_precision=False), atol=1e-4)
 
 
-def test_a_file_that_its_record_does_not_name_is_refused(copy):
-    copy.write_bytes(copy.read_bytes() + b"x")
-    with pytest.raises(WeightsError, match=r"not exported from the weights that any_rsan\.json describes"):
-        load_onnx(copy)
-
-
-def test_a_record_of_weights_released_since_is_refused(copy):
+def test_a_file_that_does_not_belong_to_its_record_is_refused(copy):
     path = copy.with_suffix(".json")
-    record = json.loads(path.read_text(encoding="utf-8"))
-    del record["onnx_sha256"]
-    path.write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(WeightsError, match=r"export them again with `python predict\.py --export onnx`"):
+    path.write_text(path.read_text(encoding="utf-8").replace("onnx_sha256", "old"), encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"not exported from the weights .* export them again with `python predict"):
         load_onnx(copy)
 
 
