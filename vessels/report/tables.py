@@ -2,7 +2,6 @@
 
 import json
 import re
-import textwrap
 
 import numpy as np
 
@@ -66,9 +65,10 @@ def table(metrics):
         lines.append(f"\n{title(metrics['dataset'])}, {metrics['n_images']} test images, {scored}")
         lines.append(" " * (room + 1) + "".join(f"{head:>7}" for head in COLUMNS.values()))
         for name, scores in rows(metrics, protocol):
-            first, *rest = textwrap.wrap(name, room)
-            lines.append(f"{first:{room}} " + "".join(f" {cell(scores.get(key)):>6}" for key in COLUMNS))
-            lines += [f"  {part}" for part in rest]
+            if len(name) > room:
+                lines.append(name)
+                name = ""
+            lines.append(f"{name:{room}} " + "".join(f" {cell(scores.get(key)):>6}" for key in COLUMNS))
     return "\n".join(lines)
 
 
