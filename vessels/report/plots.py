@@ -45,10 +45,14 @@ def curves(histograms, metrics):
         counts = histograms[protocol]
         style = {"color": colour, "linestyle": line}
         draw_curves(roc, pr, counts, f"{SCORED[protocol]}, {{}} {{:.4f}}", metrics[protocol], style)
+        share = counts[1].sum() / counts.sum()  # of vessel pixels
         for name, (marker, scores) in points.items():
             mark = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8,
                     "label": f"{name}, {SCORED[protocol]}", "markeredgecolor": "white"}
-            draw_point(roc, pr, scores[protocol], counts[1].sum() / counts.sum(), mark)
+            sensitivity, fall_out = scores[protocol]["sensitivity"], 1 - scores[protocol]["specificity"]
+            hits, alarms = sensitivity * share, fall_out * (1 - share)
+            roc.plot(fall_out, sensitivity, **mark)
+            pr.plot(sensitivity, hits / (hits + alarms) if hits + alarms else np.nan, **mark)
     corner = all(scores[protocol]["sensitivity"] > 0.6 and scores[protocol]["specificity"] > 0.8
                  for _, scores in points.values() for protocol in SCORED)
     roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, upper left corner" if corner else "ROC",
@@ -94,14 +98,6 @@ def draw_curves(roc, pr, counts, label, scores, style):
     roc.plot(fps / fps[-1], tps / tps[-1], **style, label=label.format("AUC", scores["auc"]))
     pr.plot(tps / tps[-1], tps / (tps + fps), **style,
             label=label.format("average precision", scores["average_precision"]))
-
-
-def draw_point(roc, pr, point, share, mark):
-    """Marks `point`, a dict of scores; `share` is the fraction of vessel pixels."""
-    sensitivity, fall_out = point["sensitivity"], 1 - point["specificity"]
-    hits, alarms = sensitivity * share, fall_out * (1 - share)
-    roc.plot(fall_out, sensitivity, **mark)
-    pr.plot(sensitivity, hits / (hits + alarms) if hits + alarms else np.nan, **mark)
 
 
 def history_plot(history):

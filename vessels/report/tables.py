@@ -16,7 +16,7 @@ CSVS = {"les_av": "LES-AV", "dr_hagis": "DR HAGIS"}
 
 def title(name):
     """Name of a set for readers; for several sets, such as "DRIVE+CHASEDB1", all their names."""
-    return " and ".join({**titles(), "synthetic": "SYNTHETIC"}.get(part, part) for part in name.split("+"))
+    return " and ".join(titles().get(part, part) for part in name.split("+"))
 
 
 def titles():
