@@ -1,6 +1,7 @@
 """Imports in vessels/ go in one direction, and files and functions are short."""
 
 import ast
+import re
 
 import pytest
 from conftest import ROOT
@@ -33,25 +34,15 @@ def room(module):
     return module.split(".")[1]
 
 
-def is_text_without_encoding(call):
-    """Whether a call reads or writes text in the system's encoding, which is not UTF-8 on Windows."""
-    name = getattr(call.func, "attr", getattr(call.func, "id", None))
-    named = {keyword.arg for keyword in call.keywords}
-    if name in ("read_text", "write_text"):
-        return "encoding" not in named
-    owner = getattr(getattr(call.func, "value", None), "id", None)
-    if name != "open" or owner in ("Image", "os", "tarfile"):
-        return False
-    modes = [one.value for one in [*call.args, *(keyword.value for keyword in call.keywords)]
-             if isinstance(one, ast.Constant)]
-    return "encoding" not in named and not any("b" in str(mode) for mode in modes)
+CALL = re.compile(r"(?:(?<!Image)(?<!os)(?<!tarfile)\.open|read_text|write_text)\((.*)")
 
 
 @pytest.mark.parametrize("path", [*FILES, *ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")],
                          ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_text_is_utf8_on_every_system(path):
-    calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
-    assert not [f"line {call.lineno}" for call in calls if is_text_without_encoding(call)]
+    """Windows has another encoding. Ruff refuses `open` itself in favour of `Path.open`."""
+    calls = CALL.findall(path.read_text(encoding="utf-8"))
+    assert not [call for call in calls if "encoding=" not in call and not re.search("[\"'][rwa]b[\"']", call)]
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -9,8 +9,9 @@ import re
 import signal
 import sys
 import tempfile
-import threading
 from pathlib import Path
+
+from packaging.version import Version
 
 from pretrained import WeightsError
 
@@ -73,10 +74,8 @@ def import_backend():
             home = os.environ.get("KERAS_HOME", "~/.keras")
             raise UserError(f"{home}/keras.json: {error}; correct it, or remove the file") from error
         backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
-        packages = {"tensorflow": "-r requirements.txt", "jax": "jax", "torch": "torch"}
-        install = f"install it (pip install {packages[backend]}), or " if backend in packages else ""
-        raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({' '.join(str(error).split())}); {install}"
-                        "set it to tensorflow, jax or torch") from error
+        raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({' '.join(str(error).split())}); install it "
+                        "with pip, or set it to tensorflow, jax or torch") from error
 
 
 def add_threshold(parser):
@@ -90,14 +89,12 @@ def add_threshold(parser):
                         "(default: the value in the weights' JSON, else 0.5)")
 
 
-class Renamed(argparse.Action):
-    """An old flag, whose error names the new one: `add_argument("--old", action=Renamed, dest="--new")`."""
+def add_renamed(parser, old, new):
+    """Adds an old flag, whose error names the new one, to an `argparse.ArgumentParser`."""
+    def refuse(value):
+        raise argparse.ArgumentTypeError(f"is now called {new}")
 
-    def __init__(self, option_strings, dest, help=None):
-        super().__init__(option_strings, dest, nargs="?", default=argparse.SUPPRESS, help=help)
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        parser.error(f"{option_string} is now called {self.dest}")
+    parser.add_argument(old, type=refuse, nargs="?", const="", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 class Lasting:
@@ -136,8 +133,8 @@ def check_packages():
     for name, least in re.findall(r"(?m)^([\w-]+)>=([\d.]+)", requirements.read_text(encoding="utf-8")):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # what is missing is said on import
             version = importlib.metadata.version(name)
-            numbers, needed = ([int(number) for number in re.findall(r"\d+", text)] for text in (version, least))
-            old += [f"{name} {version} ({least} is needed)"] if numbers < needed else []
+            if Version(version) < Version(least):
+                old.append(f"{name} {version} ({least} is needed)")
     if old:
         raise UserError(f"too old: {', '.join(old)}; pip install -r requirements.txt")
 
@@ -146,20 +143,8 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as schedulers and container engines send it."""
 
 
-@contextlib.contextmanager
-def terminable():
-    """SIGTERM raises `Terminated`, if this is the main thread: no other may set what a signal does."""
-    def terminate(number, frame):
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def terminate(number, frame):
+    raise Terminated
 
 
 def exit_code(command, stopped="stopped"):
@@ -167,11 +152,11 @@ def exit_code(command, stopped="stopped"):
     open_streams()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that cannot be printed
+    signal.signal(signal.SIGTERM, terminate)
     with contextlib.redirect_stdout(Lasting(sys.stdout)), contextlib.redirect_stderr(Lasting(sys.stderr)):
         try:
-            with terminable():
-                check_packages()
-                return command()
+            check_packages()
+            return command()
         except (UserError, WeightsError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

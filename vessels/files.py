@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import time
 import zlib
@@ -59,14 +60,23 @@ def read_bytes(path):
     try:
         content = path.read_bytes()
     except OSError as error:
-        # `Path.is_dir` and `Path.is_symlink` raise OSError for a name that is too long.
-        reason = "the link leads to no file" if os.path.islink(path) else error.strerror  # noqa: PTH114
-        if os.path.isdir(path):  # noqa: PTH112
-            reason = "a folder"
-        raise UserError(f"{path}: {reason}; make it readable or put the file there") from None
+        raise UserError(f"{path}: {error.strerror}; make it readable or put the file there") from None
     if not content:
         raise UserError(f"{path}: the file is empty; restore the original")
     return content
+
+
+def read_json(path):
+    """The content of a JSON file: dict. Raises `UserError` when it cannot be read."""
+    try:
+        return dict(json.loads(read_bytes(path)))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore or remove it") from None
+
+
+def write_json(path, content):
+    """Writes a dict as `write_atomically` does."""
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 def sha256(path):

@@ -7,12 +7,11 @@ Scores, histories and weights stay as they are. What is in today's form already 
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from vessels import UserError, exit_code
-from vessels.files import ROOT, write_atomically
+from vessels.files import ROOT, read_json, write_json
 
 from pretrained import default_name, todays_keys, todays_record
 
@@ -45,13 +44,10 @@ def migrate(folder):
         weights = path.with_suffix(".weights.h5").exists()
         if not weights and path.name != "metrics.json":
             continue
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            after = todays_record(before) if weights else migrate_metrics(before)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: cannot be read ({error!r}); restore or remove it") from None
+        before = read_json(path)
+        after = todays_record(before) if weights else migrate_metrics(before)
         if after != before:
-            write_atomically(path, json.dumps(after, indent=1) + "\n")
+            write_json(path, after)
             changed.append(path)
     return changed
 

@@ -42,12 +42,9 @@ class Network:
 def find(name):
     """Path of the file NAME.py beside the scripts, which is not imported; UserError if there is none."""
     path = ROOT / f"{name}.py"
-    if str(name).isidentifier() and path.is_file():
-        spec = importlib.util.find_spec(name)
-        if spec and spec.origin == str(path):
-            return path
-        raise UserError(f"{path}: hidden by another module of that name ({spec and spec.origin}); rename it")
-    raise UserError(f"--network {name}: no file {path}; put it beside the scripts, and leave out folder and suffix")
+    if not str(name).isidentifier() or not path.is_file():
+        raise UserError(f"--network {name}: no file {path}; put it beside the scripts, and leave out folder and suffix")
+    return path
 
 
 def of_record(weights, record, default, asked=None):

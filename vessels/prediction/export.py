@@ -1,6 +1,5 @@
 """Exports the network to formats that run without Keras."""
 
-import json
 import tempfile
 import warnings
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from vessels import UserError
 from vessels.data.images import EXAMPLE, read_photograph
-from vessels.files import sha256, write_atomically
+from vessels.files import sha256, write_json
 from vessels.prediction.maps import predict_tiled
 from vessels.prediction.runtimes import OnnxNetwork
 
@@ -30,14 +29,14 @@ def main(model, arguments):
     the weights, and replaces an earlier one. The SHA-256 of an ONNX file is added to the JSON beside it.
     Returns the exit code 0, or raises UserError.
     """
-    record = read_record(arguments.weights, dataset="unknown")
+    record = read_record(arguments.weights)
     path = arguments.output_dir or record_path(arguments.weights).with_suffix(SUFFIXES["onnx"])
     beside = record_path(path)
     if arguments.export == "onnx" and beside.exists() and beside != record_path(arguments.weights):
         raise UserError(f"{beside}: exists; remove it, or choose another path with -o")
     difference = export(model, arguments.export, path, replace=arguments.output_dir is None)
     if arguments.export == "onnx":
-        write_atomically(beside, json.dumps(record | {"onnx_sha256": sha256(path)}, indent=1) + "\n")
+        write_json(beside, record | {"onnx_sha256": sha256(path)})
     print(f"written {path}: its probabilities differ from Keras' by at most {difference:.1e}")
     return 0
 
