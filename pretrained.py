@@ -17,7 +17,6 @@ SUFFIX = ".weights.h5"
 OLD_WEIGHTS = "best.weights.h5"
 OLD_KEYS = {"steps": "steps_per_epoch", "turned": "rotate_prob", "flips": "tta"}
 OLD_ARGUMENTS = {"filters": 16, "block_size": 7}
-AUTHORS = {"filters": 16, "keep_prob": 0.85, "block_size": 7, "variant": "rsan"}  # the network of their scripts
 
 
 class WeightsError(ValueError):
@@ -55,48 +54,36 @@ def record_path(weights):
     return weights.with_name(weights.name.removesuffix(".onnx").removesuffix(".h5").removesuffix(".weights") + ".json")
 
 
-def read_record(weights, allow_modified=False, dataset=None):
+def read_record(weights):
     """The record beside `weights`, a `Path`, after checking that it is whole and describes them: dict.
 
-    Weights in the format of Keras 2, as the authors' scripts write them, need no record if `dataset` is given: the
-    name of the set on which they are assumed to be trained.
-
     Raises:
-        WeightsError: A file is missing or broken, or (unless `allow_modified`) the SHA-256 differs.
+        WeightsError: A file is missing or broken, or the SHA-256 differs.
     """
     path = record_path(weights)
-    if not weights.exists():
+    if not weights.is_file():
         there = ", ".join(file.name.removesuffix(SUFFIX) for file in files_in(
             FOLDER if weights.name == str(weights) else weights.parent))
         raise WeightsError(f"{weights}: no such weights{f' (but {there})' if there else ''}; name others, or train "
                            "some")
-    if weights.is_dir():
-        raise WeightsError(f"{weights}: a folder without final{SUFFIX}; name a file of weights")
     try:
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         record = json.loads(path.read_text(encoding="utf-8"))
         missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
     except FileNotFoundError:
-        if dataset and is_keras_2(weights):
-            return {"name": "rsan, authors' recipe", "dataset": dataset, "variant": "rsan", "seed": 0,
-                    "model": AUTHORS, "sha256": digest, "recipe": {"recipe": "authors", "seed": 0}}
         raise WeightsError(f"{path}: missing; it says which network {weights.name} belongs to; put it there under "
                            "this name, or name other weights") from None
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{path}: cannot be read ({error}); restore it") from None
-    if not weights.stat().st_size:
-        raise WeightsError(f"{weights}: the file is empty; restore it")
     if missing:
         raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
-    if weights.suffix == ".onnx":
-        if digest != record.get("onnx_sha256"):
-            raise WeightsError(f"{weights}: not exported from the weights that {path.name} describes; export them "
-                               "again with `python predict.py --export onnx`")
-        return todays_record(record)
-    if digest != record["sha256"] and not allow_modified:
+    exported = weights.suffix == ".onnx"
+    described = record.get("onnx_sha256" if exported else "sha256", "none")
+    if digest != described:
+        remedy = "export it again with `predict.py --export onnx`" if exported else "name other weights"
         raise WeightsError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
-                           f"{record['sha256'][:12]}...); restore it, or use --allow-modified")
-    return {**todays_record(record), "sha256": digest}
+                           f"{described[:12]}...); restore it, or {remedy}")
+    return todays_record(record)
 
 
 def todays_record(record):
@@ -162,8 +149,6 @@ def load_network(build, load_weights, weights, record, **given):
     try:
         model = build(**record["model"], **given)
         load_weights(model, weights)
-    except WeightsError:
-        raise
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{weights} does not fit {record_path(weights)}: {error}; name other weights") from None
     if keras.config.backend() == "tensorflow":
@@ -177,7 +162,6 @@ def load_weights(model, path):
 
     Raises:
         ValueError: The file is not HDF5, or its arrays do not match those of `model`.
-        WeightsError: There is no folder for a copy that the file's name makes necessary.
     """
     legacy, arrays = read_arrays(path)
     # Keras would load a larger network's file into a smaller network without an error.
@@ -189,12 +173,8 @@ def load_weights(model, path):
     elif str(path).endswith(SUFFIX):
         model.load_weights(path)
     else:  # Keras treats a file without this suffix as a file of Keras 2
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                model.load_weights(shutil.copy(path, Path(folder) / f"copy{SUFFIX}"))
-        except OSError as error:
-            raise WeightsError(f"{path}: cannot be copied to a temporary folder ({error}); set TMPDIR to one that may "
-                               f"be written to, or give the file a name that ends in {SUFFIX}") from None
+        with tempfile.TemporaryDirectory() as folder:
+            model.load_weights(shutil.copy(path, Path(folder) / f"copy{SUFFIX}"))
 
 
 def read_arrays(path):
@@ -219,10 +199,3 @@ def read_arrays(path):
     except OSError as error:
         raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
     return legacy, arrays
-
-
-def is_keras_2(path):
-    try:
-        return read_arrays(path)[0]
-    except ValueError:
-        return False

@@ -23,12 +23,22 @@ import keras
 from dropblock import DropBlock2D
 from rsan_model import build_rsan, load_weights
 from vessels.prediction.maps import predict_image
-from vessels.record import environment, full_float32
+from vessels.record import full_float32
 
-rounds = [environment()["tf32"]]
+def rounds_to_tf32():
+    if keras.config.backend() == "jax":
+        import jax
+        return jax.config.jax_default_matmul_precision not in ("highest", "float32")
+    if keras.config.backend() == "torch":
+        import torch
+        return torch.backends.cudnn.allow_tf32
+    import tensorflow
+    return tensorflow.config.experimental.tensor_float_32_execution_enabled()
+
+rounds = [rounds_to_tf32()]
 with full_float32(), full_float32():
-    rounds.append(environment()["tf32"])
-rounds.append(environment()["tf32"])
+    rounds.append(rounds_to_tf32())
+rounds.append(rounds_to_tf32())
 given = np.load(sys.argv[1])
 model = build_rsan(keep_prob=1)
 load_weights(model, "weights/drive_rsan.weights.h5")

@@ -234,11 +234,8 @@ def test_weights_must_be_those_of_their_record(photograph, tmp_path, capsys):
     assert "not the file that" in capsys.readouterr().err
 
 
-def test_weights_of_the_authors_form_need_the_width_that_they_know(photograph, tmp_path, capsys):
-    weights = ROOT / "tests" / "golden" / "train_before.h5"
-    assert run(tmp_path / "out", photograph, "--weights", weights) == 2
-    assert "no known diameter; give --diameter (DRIVE: 537, CHASE DB1: 919, HRF: 3259), or" in capsys.readouterr().err
-    assert run(tmp_path / "out", photograph, "--weights", weights, "--diameter", 500) == 0
+def test_a_diameter_replaces_the_widths_of_the_record(photograph, tmp_path):
+    assert run(tmp_path / "out", photograph, "--weights", "drive", "--diameter", 500) == 0
     with (tmp_path / "out" / "vessels.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert float(row["scale"]) == pytest.approx(500 / 537, abs=0.02)
@@ -254,7 +251,7 @@ def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):
     (["--export", "litert"], "needs -o PATH"), (["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"], "unrecognized"),
     (["--attention", "--tta"], "unrecognized"),
     (["--export", "onnx", "-o", "rsan.onnx", "--threshold", "0.4"], "unrecognized"),
-    (["--careful"], "--careful is now called --tta"), (["--flips"], "--flips is now called --tta"),
+    (["--careful"], "--careful: is now called --tta"), (["--flips"], "--flips: is now called --tta"),
     (["--microns-per-pixel", "0.006"], "0.5 to 100 micrometres a pixel"), (["--degrees", "0.785"], "5 to 220 degrees"),
     (["--degrees", "400"], "5 to 220 degrees"), (["--degrees", "nan"], "5 to 220"), (["--diameter", "-1"], "100 to"),
     (["--degrees", "45", "--microns-per-pixel", "5"], "not allowed with"),

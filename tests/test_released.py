@@ -6,32 +6,26 @@ import pytest
 from conftest import ROOT
 
 from vessels.data import published
-from vessels.evaluation import predict, widths_for
+from vessels.evaluation import widths_for
 from vessels.jobs import results_folder
 from vessels.metrics import PROTOCOLS, Reference, to_16_bit
+from vessels.prediction.maps import predict_map
 
-import rsan_model
-from pretrained import read_record
+from rsan_model import build_rsan
 
 WEIGHTS = sorted((ROOT / "weights").glob("*.weights.h5"))
 
 
-def network_of(path):
-    record = read_record(path)
-    model = rsan_model.build_rsan(**record["model"])
-    rsan_model.load_weights(model, path)
-    return model, record
-
-
-def assert_scores_as_recorded(dataset, path, model, record, examples):
+def assert_scores_as_recorded(dataset, path, model, examples):
     """Returns what metrics.json holds."""
+    record = model.record
     folder = results_folder(dataset, path, record)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["weights"]["sha256"] == record["sha256"]
     recorded = {one["image"]: one for one in metrics["per_image"]}
     widths = widths_for(dataset, path, record)
     for example in examples:
-        values = to_16_bit(predict(model, dataset, widths, example.image, example.fov))
+        values = to_16_bit(predict_map(model, widths, dataset.padded, example.image, example.fov))
         counts = Reference(example.label, example.fov, example.diameter).counts(values, metrics["threshold"])
         for protocol in PROTOCOLS:
             wanted, found = recorded[example.name][protocol], counts[protocol].scores(metrics["threshold"])
@@ -47,11 +41,12 @@ def assert_scores_as_recorded(dataset, path, model, record, examples):
     pytest.param(path, id=path.name.removesuffix(".weights.h5"),
                  marks=[] if path.name == "drive_rsan.weights.h5" else pytest.mark.slow) for path in WEIGHTS])
 def test_an_image_scores_as_recorded(path, data_root):
-    model, record = network_of(path)
+    model = build_rsan(weights=path)
+    record = model.record
     sets = [one for one in published.DATASETS if one.name in record["dataset"].split("+")]
     for dataset in sets:
         examples = dataset.at(data_root / dataset.name).load("test")[:1]
-        metrics = assert_scores_as_recorded(dataset, path, model, record, examples)
+        metrics = assert_scores_as_recorded(dataset, path, model, examples)
         test = record["test"] if len(sets) == 1 else record["test"][dataset.name]
         scored = {key: metrics["inside_fov"][key] for key in test["inside_fov"]}  # older records lack newer metrics
         assert scored == pytest.approx(test["inside_fov"], abs=1e-5)
@@ -62,5 +57,5 @@ def test_an_image_scores_as_recorded(path, data_root):
 def test_an_image_of_the_other_set_scores_as_recorded(name, dataset, data_root):
     path = ROOT / "weights" / f"{name}.weights.h5"
     examples = dataset.at(data_root / dataset.name).load("test")[:1]
-    metrics = assert_scores_as_recorded(dataset, path, *network_of(path), examples)
+    metrics = assert_scores_as_recorded(dataset, path, build_rsan(weights=path), examples)
     assert metrics["trained_on"] != metrics["dataset"] == dataset.name

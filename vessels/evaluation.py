@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vessels import Renamed, UserError, add_threshold, exit_code, network
+from vessels import UserError, add_renamed, add_threshold, exit_code, network
 from vessels.files import write_atomically
 from vessels.jobs import plan
 from vessels.metrics import Scores, to_16_bit
@@ -49,13 +49,11 @@ def parse(dataset, description, argv=None):
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: average the maps of each "
                         "photograph and its three mirror images; takes four times as long; default folders then end in "
                         "_tta")
-    parser.add_argument("--flips", action=Renamed, dest="--tta", help=argparse.SUPPRESS)
+    add_renamed(parser, "--flips", "--tta")
     parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16, which is faster where the "
                         "processor or GPU has it (default: float32); metrics.json says so")
     parser.add_argument("--synthetic", action="store_true", help="score the weights that "
                         f"`train_{dataset.key}.py --synthetic` wrote, on procedural images; write beside them")
-    parser.add_argument("--allow-modified", action="store_true",
-                        help="continue even if the weights' SHA-256 is not the one in their JSON")
     parser.add_argument("--allow-seen", action="store_true",
                         help="also score photographs on which the network was trained; every table says so")
     arguments = parser.parse_args(argv)
@@ -131,7 +129,7 @@ def from_network(job):
         "weights": {"file": job.weights.name, "sha256": record["sha256"], "parameters": model.count_params(),
                     "recipe": {**record["recipe"], **more}},
     }
-    see = functools.partial(predict, model, job.source, widths)
+    see = functools.partial(maps.predict_map, model, widths, job.source.padded)
     if job.tta:
         see = functools.partial(maps.average_flips, see)
     return lambda example: see(example.image, example.fov), facts
@@ -141,17 +139,6 @@ def widths_for(dataset, weights, record):
     """`Widths` to which fields of view are scaled; None if images are predicted unscaled."""
     as_it_is = record["dataset"] == dataset.name and record["recipe"].get("recipe") != "any"
     return None if as_it_is else known_widths(weights, record)
-
-
-def predict(model, source, widths, image, fov):
-    """The map of a photograph: float32 `(height, width)`.
-
-    Without `widths`, the network was trained on unscaled images of this set (or synthetic ones of its size): the image
-    is padded as in training. Otherwise it is scaled to the `widths` on which the network was trained.
-    """
-    if not widths:
-        return maps.predict_image(model, image, source.padded)
-    return maps.predict_photograph(model, image, widths, fov=fov).probability
 
 
 def run(job):
@@ -186,7 +173,7 @@ def run(job):
         **scores.result(),
         **({"photographs": {one.name: one.digests["image"] for one in photographs}} if job.source.own else {}),
         "published": comparison.paper(job.source.name),
-        "environment": environment(predicting=True),
+        "environment": environment(),
     }
     write_results(job, metrics, scores.pooled)
     report(job, metrics)

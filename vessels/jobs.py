@@ -1,15 +1,13 @@
 """What eval_*.py scores: weights and photographs, after all checks that need no network."""
 
-import contextlib
 import dataclasses
-import json
 from pathlib import Path
 
 from vessels import UserError, network
 from vessels.data import published, sources, synthetic
 from vessels.data.examples import Source
-from vessels.files import ROOT
-from vessels.record import find_weights, knows_pixels, learned_from
+from vessels.files import ROOT, read_json
+from vessels.record import find_weights, learned_from
 
 from pretrained import read_record
 
@@ -59,32 +57,28 @@ def plan(dataset, default, arguments):
 
 def check_no_others(output, table):
     """UserError if `output` holds results of photographs that `table` does not score, such as another CSV's."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        scored = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["photographs"]
-        now = {photograph.digests["image"] for photograph in table.photographs("test")}
-        if foreign := [name for name, digest in scored.items() if digest not in now]:
-            raise UserError(f"{output}: holds results of {len(foreign)} photographs that {table.path} does not score, "
-                            f"such as {foreign[0]}; remove it, or give another --output-dir")
+    path = output / "metrics.json"
+    scored = read_json(path).get("photographs", {}) if path.exists() else {}
+    now = {photograph.digests["image"] for photograph in table.photographs("test")}
+    if foreign := [name for name, digest in scored.items() if digest not in now]:
+        raise UserError(f"{output}: holds results of {len(foreign)} photographs that {table.path} does not score, such "
+                        f"as {foreign[0]}; remove it, or give another --output-dir")
 
 
 def weights_plan(dataset, part, default, arguments):
     usual = ROOT / "weights" / f"{dataset.key}_rsan.weights.h5"
-    train = f"python train_{dataset.key}.py"
     if arguments.synthetic:
         usual = ROOT / "runs" / f"{dataset.key}-synthetic-rsan-0" / "final.weights.h5"
-        train += " --synthetic"
-    if not arguments.weights and not usual.exists():
-        raise UserError(f"{usual}: no such weights; train them with `{train}`, or name others")
     jobs, photographs = [], []
     for weights in find_weights(arguments.weights) or [usual]:
-        record = read_record(weights, arguments.allow_modified, None if part.own else part.name)
+        record = read_record(weights)
         drawn = record["dataset"] == "synthetic"
         if drawn and part.own:
             raise UserError(f"{weights}: trained on procedural images, of which your photographs show nothing; name "
                             "other weights")
         name = network.of_record(weights, record, default, arguments.network)
         seen = []
-        if not drawn and learned_from(record):
+        if not drawn and learned_from(record)[0]:
             photographs = photographs or part.photographs("test")
             seen = photographs_seen(photographs, weights, record)
         if seen and not arguments.allow_seen:
@@ -103,11 +97,11 @@ def photographs_seen(photographs, weights, record):
 
     A photograph that was saved anew as JPEG has other pixels, but the same label.
     """
-    learned, known = learned_from(record), knows_pixels(record)
-    if not known:
+    learned, complete = learned_from(record)
+    if not complete:
         print(f"{weights}: its record has no checksums of pixels, so photographs are compared as files")
     return [photograph.name for photograph in photographs
-            if any(photograph.digests.get(kind) in learned or (known and photograph.pixels[kind] in learned)
+            if any(photograph.digests.get(kind) in learned or (complete and photograph.pixels[kind] in learned)
                    for kind in ("image", "label"))]
 
 

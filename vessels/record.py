@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -13,17 +12,15 @@ from pathlib import Path
 from vessels import UserError
 from vessels.data import published
 from vessels.data.fov import Widths
-from vessels.files import ROOT, sha256, write_atomically
+from vessels.files import ROOT, read_json, sha256, write_json
 
 from pretrained import files_in, read_record, record_path, weights_file
 
 PRECISION = threading.RLock()
 
-def environment(predicting=False):
-    """dict of what results may depend on: commit, versions, processor and so on; None if unknown.
 
-    `tf32` says whether a GPU may round to it: never when `predicting`, see `full_float32`.
-    """
+def environment():
+    """dict of what results may depend on: commit, versions, processor and so on; None if unknown."""
     def version(package):
         try:
             return importlib.metadata.version(package)
@@ -48,7 +45,6 @@ def environment(predicting=False):
         "backend": keras.config.backend() if keras else os.environ.get("KERAS_BACKEND", "tensorflow"),
         **{package: version(package) for package in ("keras", "tensorflow", "jax", "torch", "numpy")},
         "device": device(),
-        "tf32": may_round_to_tf32() and not predicting,
         **{name: os.environ.get(name) for name in ("TF_ENABLE_ONEDNN_OPTS", "RSAN_FUSED")},
     }
 
@@ -94,17 +90,6 @@ def full_float32():
         yield
 
 
-def may_round_to_tf32():
-    """Whether a GPU that supports TF32 would round to it; None before a backend is imported."""
-    keras = sys.modules.get("keras")
-    backend = keras and keras.config.backend()
-    if backend == "tensorflow":
-        return sys.modules["tensorflow"].config.experimental.tensor_float_32_execution_enabled()
-    if backend == "jax":
-        return sys.modules["jax"].config.jax_default_matmul_precision not in ("highest", "float32")
-    return sys.modules["torch"].backends.cudnn.allow_tf32 if backend == "torch" else None
-
-
 def write_record(weights, description, history, complete=False, threshold=None):
     """Writes the record beside `weights`: all that evaluation and readers need.
 
@@ -120,53 +105,35 @@ def write_record(weights, description, history, complete=False, threshold=None):
         "validation": {"held_out": description["recipe"]["train_on"] == "train",
                        **{key: history[-1][key] for key in ("epoch", "val_auc", "val_f1")}},
         "wall_time_s": round(sum(row["seconds"] for row in history)),
-        "environment": json.loads((weights.parent / "environment.json").read_text(encoding="utf-8")),
+        "environment": read_json(weights.parent / "environment.json"),
         "history": history,
     }
-    write_atomically(record_path(weights), json.dumps(record, indent=1) + "\n")
-
-
-def finished(weights):
-    """Whether the record beside `weights` is of a finished run; UserError if it then does not describe this file."""
-    try:
-        record = json.loads(record_path(weights).read_text(encoding="utf-8"))
-        complete, digest = not record.get("unfinished"), record["sha256"]
-    except (OSError, ValueError, KeyError):
-        return False
-    if complete and digest != sha256(weights):
-        raise UserError(f"{weights}: not the file that {record_path(weights).name} describes; restore it, or train "
-                        "again with another --output-dir")
-    return complete
+    write_json(record_path(weights), record)
 
 
 def find_weights(names):
     """Weights files of `names`: files, folders, or patterns (which not every shell expands); list of `Path`."""
     found = []
-    for path in [path for name in names for path in (
-            [name] if name.exists() else sorted(name.parent.glob(name.name)) or [weights_file(name)])]:
-        inside = [one for one in files_in(path) if record_path(one).exists()]
-        if path.is_dir() and not inside and (one := weights_file(path)) != path:
-            inside = [one]
-        if path.is_dir() and not inside:
-            raise UserError(f"{path}: contains no weights with their JSON; name another folder, or train some")
-        found += inside or [path]
+    for name in names:
+        for path in [name] if name.exists() else sorted(name.parent.glob(name.name)) or [name]:
+            found += [file for file in files_in(path) if record_path(file).exists()] or [weights_file(path)]
     return list(dict.fromkeys(found))
 
 
 def learned_from(record):
-    """SHA-256 of all files that weights were trained or validated on, and of the pixels of photographs and labels,
-    including those of the weights they started from: set.
+    """What weights, and those that they started from, were trained or validated on.
+
+    Returns:
+        `(digests, complete)`: SHA-256 of all files, and of the pixels of photographs and labels, a set; and whether it
+        holds the pixels of all.
     """
-    before = record.get("started_from")
-    return {*(digest for key in ("data_sha256", "validation_sha256", "pixels_sha256")
-              for digest in record.get(key, {}).values()),
-            *(learned_from(before) if before else ())}
-
-
-def knows_pixels(record):
-    """Whether `learned_from` includes the pixels of all photographs."""
-    before = record.get("started_from")
-    return "pixels_sha256" in record and (not before or knows_pixels(before))
+    digests, complete = set(), True
+    while record:
+        for key in ("data_sha256", "validation_sha256", "pixels_sha256"):
+            digests.update(record.get(key, {}).values())
+        complete = complete and "pixels_sha256" in record
+        record = record.get("started_from")
+    return digests, complete
 
 
 def read_start(weights, variant):
@@ -184,22 +151,21 @@ def read_start(weights, variant):
     return {"file": weights.name, **{key: record[key] for key in keys if key in record}}
 
 
-def known_widths(weights, record, remedy="name other weights"):
+def known_widths(weights, record):
     """`Widths` to which fields of view are scaled, from the record, else from the training set."""
-    known = {dataset.name: dataset.widths for dataset in published.DATASETS}
-    widths = Widths.of_record(record) if "diameters" in record else known.get(record["dataset"])
-    if widths is None:
-        raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; "
-                        f"{remedy}")
-    return widths
+    if "diameters" in record:
+        return Widths.of_record(record)
+    for dataset in published.DATASETS:
+        if dataset.name == record["dataset"]:
+            return dataset.widths
+    raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; give "
+                    "predict.py --diameter, or name other weights")
 
 
 def record_and_widths(weights, diameter=None):
     """`(record, widths)` of weights for anyone's photographs; see `read_record`, `known_widths`.
 
-    A `diameter`, in pixels, replaces the widths of the record; weights in the form of Keras 2 need it.
+    A `diameter`, in pixels, replaces the widths of the record.
     """
-    record = read_record(weights, dataset="an unknown data set")
-    examples = ", ".join(f"{dataset.title}: {dataset.diameter}" for dataset in published.DATASETS)
-    remedy = f"give --diameter ({examples}), or name other weights"
-    return record, Widths((diameter,)) if diameter else known_widths(weights, record, remedy)
+    record = read_record(weights)
+    return record, Widths((diameter,)) if diameter else known_widths(weights, record)

@@ -6,13 +6,12 @@
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from vessels import UserError, add_threshold, exit_code
+from vessels import UserError, exit_code
 from vessels.data import published
-from vessels.files import ROOT, sha256, write_atomically
+from vessels.files import ROOT, read_json, sha256, write_atomically, write_json
 from vessels.metrics import PROTOCOLS
 
 from pretrained import read_record, record_path, weights_file
@@ -33,8 +32,8 @@ def target(record):
     return ROOT / "weights" / f"{'_'.join(parts)}.weights.h5"
 
 
-def release(weights, replace=False, threshold=None, name=None):
-    """Copies `weights` and their JSON, with `threshold` and `name` in it if given. Returns the path of the copy.
+def release(weights, replace=False, name=None):
+    """Copies `weights` and their JSON, with `name` in it if given. Returns the path of the copy.
 
     Raises:
         UserError: The training is unfinished, used images outside the published sets, or has not been scored; or
@@ -48,19 +47,16 @@ def release(weights, replace=False, threshold=None, name=None):
                         f"{' or '.join(sets)} are released")
     if record.get("unfinished"):
         raise UserError(f"{weights}: the training is unfinished; finish it before its release")
-    if threshold is not None:
-        record["threshold"] = threshold
-    folder = weights.parent / "results"
-    folders = {name: folder / name for name in names} if len(names) > 1 else {names[0]: folder}
-    given = "" if threshold is None else f" --threshold {threshold}"
-    test = {name: figures(folder / "metrics.json", record, f"python {sets[name].eval_command(weights)}{given}")
-            for name, folder in folders.items()}
+    test = {}
+    for source in names:
+        path = weights.parent / "results" / (source if len(names) > 1 else "") / "metrics.json"
+        test[source] = figures(path, record, f"python {sets[source].eval_command(weights)}")
     copy = target(record)
     if copy.exists() and sha256(copy) != record["sha256"] and not replace:
         raise UserError(f"{copy}: other weights have this name; replace them by {weights} with --replace")
     write_atomically(copy, weights.read_bytes())
     record["test"] = test if len(names) > 1 else test[names[0]]
-    write_atomically(record_path(copy), json.dumps({**record, "name": name or record["name"]}, indent=1) + "\n")
+    write_json(record_path(copy), {**record, "name": name or record["name"]})
     return copy
 
 
@@ -69,12 +65,12 @@ def figures(path, record, command):
     if photographs were seen in training.
     """
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = read_json(path)
         threshold = record.get("threshold", 0.5)
         scored = metrics["weights"]["sha256"], metrics["threshold"], metrics.get("seen_in_training", [])
         if scored == (record["sha256"], threshold, []):
             return {protocol: metrics[protocol] for protocol in PROTOCOLS}
-    except (OSError, ValueError, KeyError):
+    except (UserError, KeyError):
         pass
     raise UserError(f"{path}: holds no scores of these weights at this threshold; make them with `{command}`")
 
@@ -83,7 +79,6 @@ def main(argv=None):
     """The command line `python -m vessels.release`: 0, or 2 after an error that names the remedy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or weights with their JSON")
-    add_threshold(parser)
     parser.add_argument("--name", help="the network's name in tables, without its seed (default: as in the JSON, else "
                         "by variant and recipe, such as \"rsan, authors' recipe\")")
     parser.add_argument("--replace", action="store_true", help="replace released weights of the same name")
@@ -91,7 +86,7 @@ def main(argv=None):
 
     def command():
         for run in arguments.runs:
-            print(f"released {release(weights_file(run), arguments.replace, arguments.threshold, arguments.name)}")
+            print(f"released {release(weights_file(run), arguments.replace, arguments.name)}")
         return 0
 
     return exit_code(command)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vessels import Renamed, UserError, add_threshold, exit_code
+from vessels import UserError, add_renamed, add_threshold, exit_code
 
 WEIGHTS = "any"
 
@@ -98,7 +98,7 @@ def parse(description, argv):
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: average over the three mirror "
                         "images too; takes four times as long")
     for old in ("--careful", "--flips"):
-        parser.add_argument(old, action=Renamed, dest="--tta", help=argparse.SUPPRESS)
+        add_renamed(parser, old, "--tta")
     parser.add_argument("--fast", action="store_true", help="see each photograph once, at the smallest width")
     parser.add_argument("--mixed-precision", action=argparse.BooleanOptionalAction, help="compute in bfloat16 "
                         "(default: if this processor does so natively), or in float32")
@@ -121,7 +121,7 @@ def opened(weights, default):
 
     from pretrained import load_network, read_record
 
-    record = read_record(weights, dataset="an unknown data set")
+    record = read_record(weights)
     module = network.load(network.of_record(weights, record, default))
     return load_network(module.build, module.load_weights, weights, record)
 

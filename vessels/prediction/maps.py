@@ -160,6 +160,17 @@ def predict_photograph(model, image, widths, fov=None, tta=False, threshold=0.5)
     return max(tried, key=lambda prediction: prediction.confidence)
 
 
+def predict_map(model, widths, side, image, fov):
+    """The map of a labelled photograph: float32 `(height, width)`.
+
+    Without `widths`, the network was trained on unscaled images of this set (or synthetic ones of its size): the image
+    is padded to `side` as in training. Otherwise it is scaled to the `widths` on which the network was trained.
+    """
+    if not widths:
+        return predict_image(model, image, side)
+    return predict_photograph(model, image, widths, fov=fov).probability
+
+
 def predict_scaled(model, image, fov, scale, tta=False):
     """float32 `(height, width)` in [0, 1]: the map of `image`, predicted at `scale`; 0 outside `fov`."""
     x, y, width, height = cv2.boundingRect(fov.astype("uint8"))
