@@ -22,6 +22,8 @@ from vessels.data import examples, published, synthetic  # noqa: E402
 from vessels.data.fov import field_of_view  # noqa: E402
 from vessels.data.images import EXAMPLE, read_photograph  # noqa: E402
 
+TINY = dataclasses.replace(published.DRIVE, size=(60, 70), padded=72)  # for trainings that take seconds
+
 
 @dataclasses.dataclass(frozen=True)
 class Shown(examples.Photograph):

@@ -72,12 +72,13 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 from vessels.training import distribution
 from dropblock import DropBlock2D
-engine = distribution.start("mirrored", [4])
-with engine.scope():
+scope, _ = distribution.start("mirrored", [4])
+with scope():
     layer = DropBlock2D(0.85)
-engine.part_random_streams([layer.seed_generator.state])
+    distribution.part_random_streams([layer.seed_generator.state])
+    strategy = tf.distribute.get_strategy()
 run = tf.function(lambda: layer(tf.ones((2, 64, 64, 8)), training=True))
-draws = np.array([[part.numpy() for part in engine.strategy.run(run).values] for _ in range(20)])
+draws = np.array([[part.numpy() for part in strategy.run(run).values] for _ in range(20)])
 kept = draws > 0
 print(json.dumps({"kept": kept.mean((0, 2, 3, 4, 5)).tolist(), "alike": float((kept[:, 0] == kept[:, 1]).mean()),
                   "mean": float(draws.mean())}))

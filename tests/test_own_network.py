@@ -1,18 +1,16 @@
 """A file of one's own beside the scripts is trained, scored and compared as RSAN is."""
 
-import dataclasses
 import json
 import sys
 
 import pytest
+from conftest import TINY
 
 from vessels import evaluation, jobs, network
-from vessels.data.published import DRIVE
 from vessels.training.config import Recipe, main, parse
 
 from rsan_model import build_rsan
 
-TINY = dataclasses.replace(DRIVE, size=(60, 70), padded=72)
 RECIPE = Recipe(network="rsan_model", epochs=1, steps_per_epoch=2, batch_size=2, patch_size=56, keep_prob=0.9)
 UNET = """
 import keras
@@ -86,7 +84,7 @@ def test_a_file_without_a_network_is_said(home, capsys):
     (["--network", "my_unet", "--variant", "deep"], "drive-my_unet-deep-0", {"variant": "deep", "block_size": 7}),
 ])
 def test_a_network_gets_the_arguments_that_it_accepts(flags, folder, arguments):
-    recipe, _, run_dir, *_ = parse(TINY, RECIPE, {}, "help", flags)
+    recipe, _, given = parse(TINY, RECIPE, {}, "help", flags)
     module = network.Network(recipe.network, lambda variant="flat", block_size=3, weights=None: None, None, None)
-    assert run_dir.name == folder
+    assert given.output_dir.name == folder
     assert module.arguments(recipe) == {"variant": "flat", **arguments}

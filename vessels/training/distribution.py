@@ -6,52 +6,44 @@ own blocks, and rescales its part of the batch by itself.
 """
 
 import contextlib
-import dataclasses
 
 import keras
 
 from vessels import UserError
 
-
-@dataclasses.dataclass
-class Engine:
-    """`replicas`: the number of devices that share a batch; `strategy`: TensorFlow's `MirroredStrategy`, or None."""
-
-    replicas: int = 1
-    strategy: object = None
-
-    def scope(self):
-        """The context in which to build and compile a network."""
-        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
-
-    def part_random_streams(self, states):
-        """Makes the random streams of the replicas differ; all replicas start with the same ones."""
-        if self.strategy:
-            for state in states:
-                for i, copy in enumerate(self.strategy.experimental_local_results(state.value)):
-                    copy.assign_add([i, 0])
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
 
 
 def start(name, batches):
-    """The `Engine` for all devices if `name` is "mirrored", for one if None. Call it before any computation.
+    """Prepares all devices if `name` is "mirrored", one if None. Call it before any computation.
+
+    Returns:
+        `(scope, devices)`: `scope()` is the context in which to build and compile a network; the number of devices.
 
     Raises:
         UserError: The backend does not allow it, or a size in `batches` cannot be divided evenly among the devices.
     """
     backend = keras.backend.backend()
     if name is None:
-        return Engine()
+        return contextlib.nullcontext, 1
     if backend == "tensorflow":
-        import tensorflow as tf
-
         strategy = tf.distribute.MirroredStrategy()
-        engine = Engine(strategy.num_replicas_in_sync, strategy)
+        scope, devices = strategy.scope, strategy.num_replicas_in_sync
     elif backend == "jax":
         keras.distribution.set_distribution(keras.distribution.DataParallel())
-        engine = Engine(len(keras.distribution.list_devices()))
+        scope, devices = contextlib.nullcontext, len(keras.distribution.list_devices())
     else:
         raise UserError(f"--strategy {name} does not work on {backend}; set KERAS_BACKEND=tensorflow")
     for batch in batches:
-        if batch % engine.replicas:
-            raise UserError(f"{engine.replicas} devices cannot share a batch of {batch} evenly; choose --batch-size")
-    return engine
+        if batch % devices:
+            raise UserError(f"{devices} devices cannot share a batch of {batch} evenly; choose --batch-size")
+    return scope, devices
+
+
+def part_random_streams(states):
+    """Makes the random streams of TensorFlow's devices differ, within their scope; all start with the same ones."""
+    if keras.backend.backend() == "tensorflow":
+        for state in states:
+            for i, copy in enumerate(tf.distribute.get_strategy().experimental_local_results(state.value)):
+                copy.assign_add([i, 0])

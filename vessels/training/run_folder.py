@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from vessels import UserError
-from vessels.files import PARTIAL, write_atomically
+from vessels.files import PARTIAL, read_json, write_atomically, write_json
 from vessels.record import environment
 from vessels.report import plots
 
@@ -27,10 +27,10 @@ def lock_run(run_dir):
         raise UserError(f"{run_dir}: {error.strerror}; choose --output-dir where you may write") from None
 
 
-def describe(run_dir, config, engine):
+def describe(run_dir, config, devices):
     """Writes config.json and environment.json, or checks that the folder holds the requested run.
 
-    `config` is all that the run depends on. `engine` is added to environment.json: facts about the devices.
+    `config` is all that the run depends on. `devices` is added to environment.json: facts about them.
     """
     config = json.loads(json.dumps(config))
     path = run_dir / "config.json"
@@ -40,40 +40,25 @@ def describe(run_dir, config, engine):
             raise UserError(f"{path}: not of a run of this version (it lacks {', '.join(sorted(missing))}), so it "
                             "cannot be resumed; choose another --output-dir")
         if differs := differences(before, config):
-            more = ", ..." if len(differs) > 4 else ""
-            raise UserError(f"{run_dir} holds a run with {', '.join(differs[:4])}{more}; choose another --output-dir")
+            raise UserError(f"{run_dir} holds a run with {', '.join(differs[:4])}; choose another --output-dir")
         for left in run_dir.glob(f".*.[0-9]*{PARTIAL}"):  # half-written, by a run that was killed
             if left.is_file():
                 left.unlink()
-    write_atomically(path, json.dumps(config, indent=1) + "\n")
+    write_json(path, config)
     if not (run_dir / "environment.json").exists():  # not on resume: the code may have changed
-        write_atomically(run_dir / "environment.json", json.dumps({**environment(), **engine}, indent=1) + "\n")
-
-
-def read_json(path):
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore it or choose another --output-dir") from None
+        write_json(run_dir / "environment.json", {**environment(), **devices})
 
 
 def differences(before, now):
-    """list of str, such as "seed 0 (asked: 1)" or "optimizer: beta_1 0.9 (asked: 0.8)"; of checksums, the names."""
-    said = []
-    for key in {**before, **now}:
-        old, new = before.get(key), now.get(key)
-        if old == new:
-            continue
-        if not isinstance(old, dict) or not isinstance(new, dict):
-            said.append(f"{key} {old} (asked: {new})")
-        elif key.endswith("sha256"):
-            names = sorted(name for name in {**old, **new} if old.get(name) != new.get(name))
-            more = ", ..." if len(names) > 3 else ""
-            said.append(f"other {key.replace('_', ' ')} ({', '.join(names[:3])}{more})")
-        else:
-            inner = differences(old, new)
-            said += inner if key == "recipe" else [f"{key}: {text}" for text in inner]
-    return list(dict.fromkeys(said))
+    """list of str, such as "seed 0 (asked: 1)" or "optimizer: beta_1 0.9 (asked: 0.8)"."""
+    def flat(config, start=""):
+        found = {}
+        for key, value in config.items():
+            found |= flat(value, f"{start}{key}: ") if isinstance(value, dict) else {start + key: value}
+        return found
+
+    old, new = flat(before), flat(now)
+    return [f"{key} {old.get(key)} (asked: {new.get(key)})" for key in old | new if old.get(key) != new.get(key)]
 
 
 def random_states(model):
@@ -81,28 +66,18 @@ def random_states(model):
     return [layer.seed_generator.state for layer in model.layers if hasattr(layer, "seed_generator")]
 
 
-def resume(model, run_dir):
+def resume(model, checkpoint):
     """Loads weights and random streams of the last complete epoch; returns the history, a list of rows.
 
     The list is empty if there is no checkpoint yet.
     """
-    latest = run_dir / "latest.weights.h5"
-    if not latest.exists():
+    if not checkpoint.exists():
         return []
-    model.load_weights(latest)
-    with h5py.File(latest) as file:
-        if "random_states" not in file.attrs:
-            raise UserError(f"{latest}: from an older version, which did not save DropBlock's random streams; choose "
-                            "another --output-dir")
+    model.load_weights(checkpoint)
+    with h5py.File(checkpoint) as file:
         for state, value in zip(random_states(model), json.loads(file.attrs["random_states"]), strict=True):
             state.assign(value)
         return json.loads(file.attrs["history"])
-
-
-def resume_optimizer(model, run_dir):
-    """Loads the last complete epoch into the compiled `model`, with Adam's moments and step count."""
-    model.optimizer.build(model.trainable_variables)
-    model.load_weights(run_dir / "latest.weights.h5")
 
 
 def save_weights(model, path, history=None):

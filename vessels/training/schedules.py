@@ -109,38 +109,18 @@ def described(recipe, steps):
     }
 
 
-def in_cooldown(recipe, epoch):
-    """Whether `epoch` (from 0) is in the last part of its cycle, in which batch normalization adapts to prediction.
+def stage(recipe, epoch):
+    """`(keep_prob, momentum)` of DropBlock and batch normalization in `epoch` (from 0) of a training on patches.
 
-    DropBlock is off then, because it scales up the values that it keeps, so that batch normalization learns a larger
-    variance than in prediction (arXiv:1801.05134). The moving averages then cover ten times as many steps (momentum
-    0.99 instead of 0.9), because the statistics of small batches fluctuate.
+    In equal stages, keep_prob falls from 1 to the recipe's (arXiv:1810.12890, section 3.1). In the cooldown, the last
+    part of a cycle, batch normalization adapts to prediction: DropBlock is off, because it scales up the values that it
+    keeps, so that batch normalization learns a larger variance than in prediction (arXiv:1801.05134). The moving
+    averages then cover ten times as many steps, because the statistics of small batches fluctuate.
     """
-    first, length = cycle_of(recipe, epoch)
-    return epoch - first >= max(math.floor((1 - SCHEDULES.cooldown) * length), 1)
-
-
-def cycle_of(recipe, epoch):
-    """First epoch and number of epochs of the cycle of `epoch`."""
-    return next((first, end - first) for first, end, _ in reversed(cycles(recipe)) if epoch >= first)
-
-
-def ramped_keep_prob(recipe, epoch):
-    """DropBlock's schedule (arXiv:1810.12890, section 3.1): from 1 down to keep_prob in equal stages."""
-    if in_cooldown(recipe, epoch):
-        return 1
+    first, length = next((first, end - first) for first, end, _ in reversed(cycles(recipe)) if epoch >= first)
+    done, dropping = epoch - first, max(math.floor((1 - SCHEDULES.cooldown) * length), 1)
+    if done >= dropping:
+        return 1, SCHEDULES.cooldown_momentum
     stages = SCHEDULES.stages
-    first, length = cycle_of(recipe, epoch)
-    stage = stages if in_cooldown(recipe, epoch + 1) else min(
-        stages, math.floor(stages * (epoch - first) / (SCHEDULES.ramp * length)))
-    return round(1 - (1 - recipe.keep_prob) * stage / stages, 6)
-
-
-def stage_callback(recipe, set_stage):
-    """Callback: `set_stage(model, keep_prob, momentum)` at the start of each epoch."""
-    def enter(epoch, logs=None):
-        momentum = SCHEDULES.cooldown_momentum if in_cooldown(recipe, epoch) else SCHEDULES.momentum
-        set_stage(callback.model, ramped_keep_prob(recipe, epoch), momentum)
-
-    callback = keras.callbacks.LambdaCallback(on_epoch_begin=enter)
-    return callback
+    reached = stages if done + 1 == dropping else min(stages, math.floor(stages * done / (SCHEDULES.ramp * length)))
+    return round(1 - (1 - recipe.keep_prob) * reached / stages, 6), SCHEDULES.momentum
