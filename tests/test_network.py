@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
+from keras import ops
 
 import fused
 from attention_module import SpatialAttention
@@ -155,12 +155,6 @@ def test_dropblock_in_a_graph_draws_anew_and_shares_channels_on_request():
     assert (np.asarray(model(ones, training=False)) == 1).all()
 
 
-@pytest.mark.parametrize("keep_prob", [0, -0.1, 1.5])
-def test_dropblock_refuses_impossible_keep_probs(keep_prob):
-    with pytest.raises(ValueError, match="keep_prob must be in"):
-        DropBlock2D(keep_prob)
-
-
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused operations are TensorFlow's")
 def test_fused_network_is_the_unfused_one(monkeypatch):
     import tensorflow as tf
@@ -215,17 +209,9 @@ def test_probabilities_are_not_rounded_under_mixed_precision():
     assert (model.layers[-2].compute_dtype, model.output.dtype) == ("bfloat16", "float32")
 
 
-def test_weights_file_round_trip(tmp_path):
-    model, other = build_rsan(filters=4), build_rsan(filters=4)
-    model.save_weights(tmp_path / "a.weights.h5")
-    load_weights(other, tmp_path / "a.weights.h5")
-    for a, b in zip(model.weights, other.weights, strict=True):
-        assert (np.asarray(a) == np.asarray(b)).all()
-
-
 @pytest.mark.parametrize(("kind", "name"), [
-    ("this project's", "a.h5"), ("this project's", "a"), ("authors'", "a.weights.h5"), ("authors'", "a.hdf5"),
-    ("whole model of Keras 2's form", "a.h5"),
+    ("this project's", "a.weights.h5"), ("this project's", "a.h5"), ("this project's", "a"),
+    ("authors'", "a.weights.h5"), ("authors'", "a.hdf5"), ("whole model of Keras 2's form", "a.h5"),
 ])
 def test_weights_load_whatever_their_name(kind, name, tmp_path):
     model, other = build_rsan(filters=4), build_rsan(filters=4)
@@ -254,19 +240,10 @@ class Trap:
         return os.mkdir, (self.folder,)
 
 
-def network_with_lambda(path):
-    springs = keras.Sequential([keras.Input((8, 8, 3)), layers.Lambda(lambda x: Path("sprung").mkdir() or x,
-                                                                      output_shape=(8, 8, 3))])
-    springs.save(path.with_name("lambda.keras"))
-    path.with_name("lambda.keras").rename(path)
-
-
 NO_WEIGHTS = [
     (lambda path: path.write_text("not HDF5"), "not a readable HDF5 file"),
-    (lambda path: path.write_bytes(b""), "not a readable HDF5 file"),
     (lambda path: path.write_bytes((GOLDEN / "train_before.h5").read_bytes()[:200_000]), "not a readable HDF5 file"),
     (lambda path: path.write_bytes(pickle.dumps(Trap(str(path.parent / "sprung")))), "not a readable HDF5 file"),
-    (network_with_lambda, "not a readable HDF5 file"),
     (lambda path: h5py.File(path, "w").close(), "0 arrays that do not match the 218 of backbone"),
     (lambda path: build_rsan(filters=4).save_weights(path), "225 arrays that do not match the 218 of backbone"),
     (lambda path: build_rsan(filters=8, variant="backbone").save_weights(path), "218 arrays that do not match the 218"),
@@ -293,25 +270,10 @@ def test_what_is_not_the_networks_is_refused_and_never_run(make, message, tmp_pa
         ({"input_shape": (100, 96, 3)}, "multiples of 8"),
         ({"input_shape": (48, 96, 3)}, "at least 56"),
         ({"variant": "unet"}, "variant must be one of"),
-        ({"keep_prob": 0}, "keep_prob"),
+        ({"keep_prob": 0}, "keep_prob must be in"),
+        ({"keep_prob": 1.5}, "keep_prob must be in"),
     ],
 )
 def test_impossible_networks_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_rsan(**arguments)
-
-
-@pytest.mark.parametrize("shape", [(56, 64), (96, 56), (120, 200)])
-def test_any_side_that_is_a_multiple_of_8(shape):
-    model = build_rsan(filters=4)
-    x = np.zeros((1, *shape, 3), "float32")
-    assert model.predict(x, verbose=0).shape == (1, *shape, 1)
-
-
-def test_attention_gates_between_nothing_and_all():
-    x = np.random.default_rng(0).random((2, 16, 24, 6), "float32")
-    layer = SpatialAttention(kernel_size=5)
-    gate = ops.convert_to_numpy(layer(x)) / x
-    assert (gate > 0).all() and (gate < 1).all()
-    np.testing.assert_allclose(gate, gate[..., :1] * np.ones(6), rtol=1e-5)
-    assert SpatialAttention.from_config(layer.get_config()).kernel_size == 5

@@ -36,7 +36,7 @@ def test_the_released_onnx_file_says_what_the_released_weights_say():
 def test_a_file_that_does_not_belong_to_its_record_is_refused(copy):
     path = copy.with_suffix(".json")
     path.write_text(path.read_text(encoding="utf-8").replace("onnx_sha256", "old"), encoding="utf-8")
-    with pytest.raises(WeightsError, match=r"not the file that any_rsan\.json describes .* export it again with `predict"):
+    with pytest.raises(WeightsError, match=r"not the file that any_rsan\.json .* export it again with `predict"):
         load_onnx(copy)
 
 
