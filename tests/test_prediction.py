@@ -13,7 +13,7 @@ from PIL import Image
 from predicting import Darkness, run
 
 from vessels.data import published
-from vessels.data.fov import Widths, estimate_fov
+from vessels.data.fov import Widths, field_of_view
 from vessels.prediction import command, folders, maps
 
 from attention_module import SpatialAttention
@@ -210,7 +210,7 @@ def test_one_bad_file_does_not_stop_the_others(eye, tmp_path, capsys):
     assert probability.max() > 255 and set(np.unique(mask)) == {0, 255}  # Pillow 10 reads 16 bits as int32
     assert ((probability >= 32768) == (mask == 255)).all()
     assert (overlay[mask == 0] == eye[mask == 0]).all() and (overlay[mask == 255] != eye[mask == 255]).any(1).all()
-    density = (mask == 255).sum() / estimate_fov(eye).sum()
+    density = (mask == 255).sum() / field_of_view(eye)[0].sum()
     assert float(rows[1]["density"]) == pytest.approx(density, abs=1e-4)
 
 

@@ -42,14 +42,6 @@ class Widths:
                      for smallest, part in zip(self.diameters, parts, strict=True))
 
 
-def estimate_fov(image):
-    """Field of view of a fundus photograph: bool `(height, width)`, from uint8 `(height, width, 3)`, RGB.
-
-    See `field_of_view`, which also gives the diameter.
-    """
-    return field_of_view(image)[0]
-
-
 def field_of_view(image):
     """Finds the field of view of a fundus photograph, and the diameter of its circle.
 
@@ -63,17 +55,16 @@ def field_of_view(image):
         `(fov, diameter)`: bool `(height, width)`, and the diameter in pixels of the whole circle, even if the
         image's edges cut it on all sides: a float, or None if no rim is visible.
     """
-    height, width = image.shape[:2]
-    fov = np.zeros((height, width), bool)
-    top, bottom, left, right = within_frame(image)
-    part = image[top:bottom, left:right]
+    fov = np.zeros(image.shape[:2], bool)
+    inside = within_frame(image)
+    part = image[inside]
     scale = min(1, 1024 / max(part.shape[:2]))
     small = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 1).astype("float32")
     above = above_surround(small)
     outline = None if above is None else disc_outline(above)
     if outline is None:
-        return np.ones((height, width), bool), None
+        return ~fov, None
     circle = rim_circle(above, outline)
     hull = (outline + 0.5) / scale - 0.5
     canvas = np.zeros(part.shape[:2], "uint8")
@@ -86,26 +77,22 @@ def field_of_view(image):
         if (disc & canvas).sum() < 0.98 * canvas.sum():  # old slides have scattered light around the disc
             canvas &= disc
         diameter = 2 * radius
-    fov[top:bottom, left:right] = canvas
+    fov[inside] = canvas
     return fov, diameter
 
 
 def within_frame(image):
-    """`(top, bottom, left, right)`: the image without rows and columns at its sides that have one colour, not black."""
-    box = [0, image.shape[0], 0, image.shape[1]]
-    for _ in range(4):  # a frame may enclose a surround, and a surround a frame
-        before = list(box)
-        part = image[box[0] : box[1], box[2] : box[3]]
+    """`(rows, columns)`: slices that leave out lines at the image's sides that have one colour, not black."""
+    box, before = [slice(0, side) for side in image.shape[:2]], None
+    while box != before:  # a frame may enclose a surround, and a surround a frame
+        before, part = list(box), image[tuple(box)]
         for axis, lines in enumerate((cv2.transpose(part), part)):
             high, low = lines.max(axis=0), lines.min(axis=0)
             frame = ((high - low).max(axis=1) <= 24) & (high.max(axis=1) > 32)
             varied = np.flatnonzero(~frame)
             if varied.size > 0.1 * frame.size:
-                start = box[2 * axis]
-                box[2 * axis : 2 * axis + 2] = start + varied[0], start + varied[-1] + 1
-        if box == before:
-            break
-    return box
+                box[axis] = slice(box[axis].start + varied[0], box[axis].start + varied[-1] + 1)
+    return tuple(box)
 
 
 def above_surround(small):

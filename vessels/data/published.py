@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vessels import UserError
 from vessels.data.examples import Example, Photograph, Source, check_labels
-from vessels.data.fov import Widths, estimate_fov
+from vessels.data.fov import Widths, field_of_view
 from vessels.data.images import read_image, read_mask
 from vessels.files import ROOT
 
@@ -43,7 +43,7 @@ class Published(Photograph):
         image = read_image(files["image"], self.dataset.size)
         masks = {kind: read_mask(path, self.dataset.size) for kind, path in files.items() if kind != "image"}
         check_labels(masks, files, image, source)
-        fov = masks["fov"] if "fov" in masks else estimate_fov(image)
+        fov = masks["fov"] if "fov" in masks else field_of_view(image)[0]
         if "fov" in masks and fov.mean() < 0.5:
             raise UserError(f"{files['fov']}: the field of view covers {fov.mean():.0%} of the image; is it "
                             f"inverted? Restore it{source}")
@@ -59,7 +59,7 @@ class Dataset(Source):
     title: str
     key: str
     size: tuple[int, int]  # height, width
-    diameter: int  # width in pixels of the fields of view: median of the training images, by `estimate_fov`
+    diameter: int  # width in pixels of the fields of view: median of the training images, by `field_of_view`
     splits: dict[str, tuple[str, ...]]
     layouts: tuple[Layout, ...]
     source: str
