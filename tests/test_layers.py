@@ -261,7 +261,8 @@ def test_anyones_network_with_the_blocks_can_be_exported(tmp_path):
     x = some(2, 24, 28, 3)
     model(x, training=True)  # compiled for training first
     model.export(tmp_path, format="tf_saved_model", verbose=False)
-    found = tf.saved_model.load(tmp_path).serve(x).numpy()
+    loaded = tf.saved_model.load(tmp_path)
+    found = loaded.serve(x).numpy()
     np.testing.assert_allclose(found, model.predict(x, verbose=0), atol=1e-5)
 
 
