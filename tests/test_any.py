@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_custom import PAIRS, table
+from test_training import arrays
 
 import train_any
-from benchmarks import kills
 from vessels import UserError
 from vessels.data import augmentation, custom, published, sources
 from vessels.data.examples import Example
@@ -177,7 +177,7 @@ def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):
     path = str(table(root, *SPLITS, header="image,label,split"))
     flags = ["--start", str(start), "--learning-rate", "1e-9", "--keep-prob", "1"]
     assert run(tmp_path / "run", path, *flags) == 0
-    before, after = (kills.contents(path)[0] for path in (start, tmp_path / "run/final.weights.h5"))
+    before, after = arrays(start), arrays(tmp_path / "run/final.weights.h5")
     moved = [name for name in before if np.abs(before[name] - after[name]).max() > 1e-5]
     assert before and all("normalization" in name for name in moved)
     record = json.loads((tmp_path / "run/final.json").read_text())

@@ -152,7 +152,7 @@ def exit_code(command, stopped="stopped"):
     open_streams()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that cannot be printed
-    signal.signal(signal.SIGTERM, terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     with contextlib.redirect_stdout(Lasting(sys.stdout)), contextlib.redirect_stderr(Lasting(sys.stderr)):
         try:
             check_packages()
@@ -164,5 +164,6 @@ def exit_code(command, stopped="stopped"):
             print(f"\n{stopped}", file=sys.stderr)
             return 143 if isinstance(error, Terminated) else 130
         finally:
+            signal.signal(signal.SIGTERM, before)
             sys.stdout.flush()
             sys.stderr.flush()
