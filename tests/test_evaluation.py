@@ -261,7 +261,7 @@ def test_data_errors_come_before_the_network_is_built(command, tmp_path, capsys,
 def test_flips_are_averaged_and_marked(command, tmp_path, capsys, monkeypatch):
     save_weights(tmp_path / "weights")
     ramp = np.broadcast_to(np.linspace(0, 1, 72, dtype="float32"), (64, 72))
-    monkeypatch.setattr(evaluation, "predict", lambda model, source, widths, image, fov: ramp)
+    monkeypatch.setattr(evaluation.maps, "predict_map", lambda model, widths, padded, image, fov: ramp)
     for flags, folder in ((["--tta"], "rsan_tta"), ([], "rsan")):
         assert command(*flags) == 0
         assert ("TTA" in capsys.readouterr().out) == bool(flags)

@@ -62,7 +62,7 @@ def test_a_network_of_weights_is_the_one_that_predict_py_uses(monkeypatch, tmp_p
         return x[..., :1]
 
     monkeypatch.setattr(keras.Model, "predict_on_batch", predict_on_batch)
-    image = np.full((64, 64, 3), 90, "uint8")
+    image = np.tile(np.arange(60, 124, dtype="uint8")[:, None], (64, 1, 3))
     Image.fromarray(image).save(tmp_path / "eye.png")
     segment(build_rsan(weights="drive"), image)
     flags = [str(tmp_path / "eye.png"), "--weights", "drive", "-o", str(tmp_path)]
