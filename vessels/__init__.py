@@ -74,8 +74,8 @@ def import_backend():
             home = os.environ.get("KERAS_HOME", "~/.keras")
             raise UserError(f"{home}/keras.json: {error}; correct it, or remove the file") from error
         backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
-        raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({' '.join(str(error).split())}); install it "
-                        "with pip, or set it to tensorflow, jax or torch") from error
+        raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({' '.join(str(error).split())}): pip install "
+                        "-r requirements.txt for TensorFlow, or set it to tensorflow, jax or torch") from error
 
 
 def add_threshold(parser):
