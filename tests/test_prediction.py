@@ -248,7 +248,7 @@ def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):
 
 @pytest.mark.parametrize(("wrong", "message"), [
     (["--weights"], "expected one argument"), ([".", "-o", "."], "choose another one"),
-    (["--export", "litert"], "needs -o PATH"), (["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"], "unrecognized"),
+    (["--export", "litert"], "invalid choice"), (["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"], "unrecognized"),
     (["--attention", "--tta"], "unrecognized"),
     (["--export", "onnx", "-o", "rsan.onnx", "--threshold", "0.4"], "unrecognized"),
     (["--careful"], "--careful: is now called --tta"), (["--flips"], "--flips: is now called --tta"),

@@ -23,7 +23,7 @@ def main(description, network, argv=None):
     argv = sys.argv[1:] if argv is None else [str(word) for word in argv]
     given = {word.split("=")[0] for word in argv}
     if "--export" in given:
-        return exit_code(lambda: export(parse_export(argv), network))
+        return exit_code(lambda: export(export_parser().parse_args(argv), network))
     if "--attention" in given:
         return exit_code(lambda: attention(attention_parser().parse_args(argv), network))
     return exit_code(lambda: predict(parse(description, argv), network))
@@ -62,20 +62,16 @@ def add_photographs(parser):
                         "JSON); weights of the authors' scripts have no JSON and need this option")
 
 
-def parse_export(argv):
-    parser = argparse.ArgumentParser(description="Writes the network to a file, and checks it against Keras on one "
-                                     "photograph. The network takes images (batch, height, width, 3) of any size, in "
-                                     "[0, 1], black outside the field of view, which should be as wide as `diameters` "
-                                     "in the weights' JSON says.")
-    parser.add_argument("--export", required=True, choices=("onnx", "litert", "saved_model"), help="onnx: pip install "
-                        "onnxruntime tf2onnx; litert: Keras 3.13 or newer")
-    parser.add_argument("-o", "--output-dir", type=Path, metavar="PATH", help="file or folder to write (default for "
-                        "onnx: beside the weights)")
+def export_parser():
+    parser = argparse.ArgumentParser(description="Writes the network to an ONNX file, and checks it against Keras on "
+                                     "one photograph. The network takes images (batch, height, width, 3) in [0, 1], "
+                                     "sides that are multiples of 8, black outside the field of view, which should be "
+                                     "as wide as `diameters` in the weights' JSON says.")
+    parser.add_argument("--export", required=True, choices=["onnx"], help="needs pip install onnxruntime tf2onnx")
+    parser.add_argument("-o", "--output-dir", type=Path, metavar="PATH", help="file to write (default: beside the "
+                        "weights)")
     add_weights(parser)
-    arguments = parser.parse_args(argv)
-    if arguments.export != "onnx" and not arguments.output_dir:
-        parser.error("--export needs -o PATH, the file or folder to write")
-    return arguments
+    return parser
 
 
 def attention_parser():
@@ -93,8 +89,7 @@ def parse(description, argv):
     add_photographs(parser)
     parser.add_argument("--attention", action="store_true", help="instead of predicting, draw what each block of "
                         "spatial attention does")
-    parser.add_argument("--export", metavar="FORMAT", help="instead of predicting, write the network to a file: onnx, "
-                        "litert or saved_model")
+    parser.add_argument("--export", metavar="onnx", help="instead of predicting, write the network to a file")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: average over the three mirror "
                         "images too; takes four times as long")
     for old in ("--careful", "--flips"):
@@ -180,8 +175,8 @@ def attention(arguments, network):
 def export(arguments, network):
     from pretrained import weights_file
 
-    arguments.weights = weights_file(arguments.weights or WEIGHTS)
-    model = opened(arguments.weights, network)
+    weights = weights_file(arguments.weights or WEIGHTS)
+    model = opened(weights, network)
     from vessels.prediction import export as exports  # needs Keras
 
-    return exports.main(model, arguments)
+    return exports.main(model, weights, arguments.output_dir)
