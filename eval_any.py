@@ -8,8 +8,7 @@
 mine.csv has a line for each photograph: image,label and, if available, fov,second,split (see data/README.md). Its test
 photographs are scored, or all of them if it has no column split. --weights replaces weights/any_rsan.weights.h5; --maps
 scores probability maps that another program has written to a folder. Weights that were trained on any of the
-photographs are refused. Writes results/mine/any_rsan/: metrics.json, table.md, curves, panels, probability maps and a
-page that shows them.
+photographs are refused. Writes results/mine/any_rsan/: metrics.json, table.md, curves, panels, probability maps.
 """
 
 import sys

@@ -13,10 +13,10 @@ from test_report import measured
 from vessels import UserError
 from vessels.data import published
 from vessels.metrics import to_16_bit
-from vessels.report import bland_altman, page
+from vessels.report import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-EXAMPLES = [example(f"0{seed}_test", seed) for seed in range(3)]
+EXAMPLES = [example(f"0{seed}_test", seed) for seed in range(4)]
 SOURCES = published.DATASETS[:2]
 
 
@@ -26,8 +26,6 @@ def results(tmp_path, stand_in):
     stand_in(EXAMPLES)
     probabilities = maps(EXAMPLES)
     scores = scored(EXAMPLES, probabilities).result()
-    for image, one, found in zip(scores["per_image"], EXAMPLES, probabilities, strict=True):
-        image["measures"] = bland_altman.measures(one, to_16_bit(found), 0.5)
     for dataset in SOURCES:
         for variant in ("backbone", "rsan"):
             folder = tmp_path / dataset.name / variant
@@ -45,20 +43,12 @@ def test_page_opens_with_pictures_and_a_plot_and_folds_the_rest(results):
     sources = re.findall(r"(?:src|href)=['\"]?([^'\">]*)", text)
     assert sources and all(source.startswith("data:image/") for source in sources)  # nothing is fetched
     assert not re.search(r"url\(|<link|<iframe", text)
-    assert "<h1>RSAN: results on DRIVE and CHASE DB1</h1>" in opening
-    assert "<table" not in opening and opening.count("class=case id=") == 3 * len(SOURCES)
+    assert "<h1>RSAN: results on DRIVE, CHASE DB1</h1>" in opening
+    assert "<pre>" not in opening and opening.count("class=case id=") == 3 * len(SOURCES)
     assert "F1 and AUC of each network" in opening and folded.count("<details") == 2 * len(SOURCES)
-    for wanted in ("RSAN (paper)", "second observer", "± 0.", "fractal dimension"):
-        assert wanted in folded
+    assert "RSAN (paper)" in folded and folded.count("class=case id=") == len(SOURCES)
     shown = re.findall(r"0\d_test</b>: F1 ([\d.]+)", opening)[:3]
     assert len(set(shown)) == 3 and shown == sorted(shown)  # from worst to best
-
-
-def test_page_of_one_evaluation(results):
-    folder = results / "DRIVE" / "rsan"
-    page.write_page_of(folder, published.DRIVE, json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
-    text = (folder / "index.html").read_text(encoding="utf-8")
-    assert text.count("class=case id=") == 3 and "backbone" not in text and "publish it only where" in text
 
 
 def test_what_is_left_out_is_said(results, monkeypatch):

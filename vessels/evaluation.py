@@ -16,7 +16,7 @@ from vessels.metrics import Scores, to_16_bit
 from vessels.prediction import external_maps, maps
 from vessels.prediction.precision import with_precision
 from vessels.record import environment, known_widths
-from vessels.report import bland_altman, comparison, page, plots, tables
+from vessels.report import bland_altman, comparison, plots, tables
 
 from pretrained import load_network
 
@@ -54,8 +54,6 @@ def parse(dataset, description, argv=None):
                         "processor or GPU has it (default: float32); metrics.json says so")
     parser.add_argument("--synthetic", action="store_true", help="score the weights that "
                         f"`train_{dataset.key}.py --synthetic` wrote, on procedural images; write beside them")
-    parser.add_argument("--allow-seen", action="store_true",
-                        help="also score photographs on which the network was trained; every table says so")
     arguments = parser.parse_args(argv)
     if arguments.maps and (arguments.weights or arguments.synthetic or arguments.tta or arguments.mixed_precision):
         parser.error("--maps scores no network: leave WEIGHTS, --tta, --mixed-precision and --synthetic out")
@@ -167,7 +165,6 @@ def run(job):
     metrics = {
         "dataset": job.source.name,
         **facts,
-        **({"seen_in_training": job.seen} if job.seen else {}),
         "threshold": job.threshold,
         "n_images": len(scores.per_image),
         **scores.result(),
@@ -187,19 +184,15 @@ def report(job, metrics):
           "          panels/, probabilities/")
     if job.source.name == "synthetic":
         print(f"\nSYNTHETIC IMAGES: these scores say nothing about {job.source.title}.")
-    if job.seen:
-        print(f"\nSEEN IN TRAINING: {', '.join(job.seen)}; these scores say nothing about other photographs.")
     print(tables.table(metrics))
 
 
 def write_results(job, metrics, pooled):
-    """Writes curves, tables and, for photographs of a CSV, a page; then metrics.json."""
+    """Writes curves and the table; then metrics.json."""
     histograms = {protocol: counts.histogram for protocol, counts in pooled.items()}
     for name, picture in plots.curves(histograms, metrics).items():
         write_atomically(job.output / name, picture)
-    write_atomically(job.output / "table.md", tables.markdown(*tables.score_table(metrics)))
-    if job.source.own:
-        page.write_page_of(job.output, job.source, metrics)
+    write_atomically(job.output / "table.md", f"```{tables.table(metrics)}\n```\n")
     write_metrics(job.output / "metrics.json", metrics)
 
 

@@ -18,8 +18,7 @@ class Job:
 
     `source`: the photographs, of its split "test". `output`: folder for the results. `threshold`: probability from
     which a pixel counts as vessel. For weights, `record`: the JSON beside them; `network`: the module that defines the
-    network; `seen`: names of photographs that it has seen in training; `tta`: whether maps are averaged over mirror
-    images; `mixed_precision`: whether it computes in bfloat16.
+    network; `tta`: whether maps are averaged over mirror images; `mixed_precision`: whether it computes in bfloat16.
     """
 
     source: Source
@@ -29,7 +28,6 @@ class Job:
     weights: Path | None = None
     record: dict = dataclasses.field(default_factory=dict)
     network: str | None = None
-    seen: tuple[str, ...] = ()
     tta: bool = False
     mixed_precision: bool = False
 
@@ -77,18 +75,15 @@ def weights_plan(dataset, part, default, arguments):
             raise UserError(f"{weights}: trained on procedural images, of which your photographs show nothing; name "
                             "other weights")
         name = network.of_record(weights, record, default, arguments.network)
-        seen = []
         if not drawn and learned_from(record)[0]:
             photographs = photographs or part.photographs("test")
-            seen = photographs_seen(photographs, weights, record)
-        if seen and not arguments.allow_seen:
-            named = ", ".join(seen[:3]) + ", ..." * (len(seen) > 3)
-            raise UserError(f"{weights}: trained or validated on {len(seen)} of the {len(photographs)} photographs of "
-                            f"{part.title} ({named}); score others, or use --allow-seen, which marks the scores")
+            if seen := photographs_seen(photographs, weights, record):
+                raise UserError(f"{weights}: trained or validated on {len(seen)} of the {len(photographs)} photographs "
+                                f"of {part.title} ({', '.join(seen[:3])}); score others")
         output = arguments.output_dir or results_folder(part, weights, record, arguments.tta)
         threshold = arguments.threshold or record.get("threshold", 0.5)
         jobs.append(Job(synthetic.Procedural(part) if drawn else part, output, threshold, None, weights, record, name,
-                        seen, arguments.tta, arguments.mixed_precision))
+                        arguments.tta, arguments.mixed_precision))
     return jobs
 
 

@@ -54,44 +54,26 @@ def measures(example, values, threshold):
 
 def bland_altman(first, other):
     """`(bias, low, high, r)` of two float arrays `(images,)`: mean of `other - first`, its 95 % limits of agreement,
-    and Pearson's correlation, NaN if one of them does not vary.
+    and Pearson's correlation.
     """
     bias, reach = np.mean(other - first), 1.96 * np.std(other - first, ddof=1)
-    r = np.corrcoef(first, other)[0, 1] if np.ptp(first) and np.ptp(other) else np.nan
-    return tuple(map(float, (bias, bias - reach, bias + reach, r)))
-
-
-def table(metrics):
-    """`(head, rows)`, lists of str: a row for each measure, with those of the maps and of the second observer's labels
-    compared with the first observer's.
-
-    `metrics` is the content of `metrics.json`. Without rows if fewer than three images were measured, as in older
-    results.
-    """
-    images = [image["measures"] for image in metrics["per_image"] if "measures" in image]
-    names = {"map": tables.label(metrics), "second_observer": "second observer"}
-    names = {who: name for who, name in names.items() if sum(who in image for image in images) >= 3}
-    rows = []
-    for key, (title, decimals) in SHOWN.items() if names else ():
-        means, cells = [], []
-        for who in names:
-            both = np.array([[image["label"][key], image[who][key]] for image in images if who in image], float)
-            first, other = both[~np.isnan(both).any(axis=1)].T
-            enough = len(first) >= 3  # with a value, such as a width
-            means.append(f"{first.mean():.{decimals}f}" if enough else "-")
-            cells.append("{1:+.{0}f} [{2:+.{0}f}, {3:+.{0}f}], r {4:.2f}".format(decimals, *bland_altman(first, other))
-                         if enough else "-")
-        rows.append([title, means[0], *cells])
-    return ["measure", "first observer", *names.values()], rows
+    return tuple(map(float, (bias, bias - reach, bias + reach, np.corrcoef(first, other)[0, 1])))
 
 
 def markdown(results_dir):
-    """Markdown: the measures of the general network's maps on DRIVE and CHASE DB1; empty without results."""
+    """Markdown: the measures of the general network's maps on DRIVE and CHASE DB1, and of the second observer's labels,
+    compared with the first observer's; empty without results.
+    """
     head, body = ["measure"], [[title] for title, _ in SHOWN.values()]
     for dataset in published.DATASETS[:2]:
-        results = tables.results_of(dataset.name, results_dir)
-        if NETWORK in results:
-            (_, *titles), rows = table(results[NETWORK])
-            head += [f"{dataset.title}: {title}" for title in titles]
-            body = [[*cells, *row[1:]] for cells, row in zip(body, rows, strict=True)]
+        if not (metrics := tables.results_of(dataset.name, results_dir).get(NETWORK)):
+            continue
+        names = "first observer", tables.label(metrics), "second observer"
+        head += [f"{dataset.title}: {name}" for name in names]
+        for row, (key, (_, decimals)) in zip(body, SHOWN.items(), strict=True):
+            first, *others = np.array([[image["measures"][who][key] for image in metrics["per_image"]]
+                                       for who in ("label", "map", "second_observer")], float)
+            row.append(f"{first.mean():.{decimals}f}")
+            row += ["{1:+.{0}f} [{2:+.{0}f}, {3:+.{0}f}], r {4:.2f}".format(decimals, *bland_altman(first, other))
+                    for other in others]
     return f"{tables.markdown(head, body)}\n{HOW}\n" if len(head) > 1 else ""

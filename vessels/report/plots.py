@@ -11,7 +11,7 @@ from vessels.report import tables
 from vessels.report.scores import mean_and_interval
 from vessels.report.tables import COLUMNS, SCORED
 
-# Okabe and Ito's palette, which colour-blind readers can distinguish too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish too; page.html shows these colours.
 FOUND, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (86, 180, 233)
 PLOTTED = ("f1", "auc")
 COLOURS = {"whole_image": "#0072B2", "inside_fov": "#D55E00"}
@@ -78,7 +78,8 @@ def overview(by_title):
         lines = dict(row for metrics in of_set for row in tables.rows(metrics, "whole_image")[1:])
         intervals = np.array([mean_and_interval(metrics, "whole_image", PLOTTED) for metrics in of_set])
         for axis, key, (mean, low, high) in zip(axes, PLOTTED, intervals.T, strict=True):
-            axis.errorbar(mean, names, xerr=[mean - low, high - mean], fmt="o", color=COLOURS["whole_image"])
+            axis.errorbar(mean, names, xerr=[mean - low, high - mean], fmt="o", color=COLOURS["whole_image"],
+                          label="mean of the images")
             for (name, scores), style in zip(lines.items(), ("--", ":"), strict=False):
                 if scores.get(key) is not None:
                     axis.axvline(scores[key], color=COLOURS["inside_fov"], linestyle=style, label=name)

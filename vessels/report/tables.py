@@ -24,22 +24,15 @@ def titles():
     return {**{dataset.name: dataset.title for dataset in published.DATASETS}, **CSVS}
 
 
-def own(metrics):
-    """Whether the network was trained on the set on which it is scored, alone or with others."""
-    return metrics["dataset"] in metrics["trained_on"].split("+")
-
-
 def label(metrics):
     """What a row is called: the network's name and, if it is unusual, how it was scored."""
-    words = [metrics["name"]]
-    if metrics["trained_on"] and "+" not in metrics["trained_on"] and not own(metrics):
-        words[0] += f" of {title(metrics['trained_on'])}"
+    words, trained_on = [metrics["name"]], metrics["trained_on"]
+    if trained_on not in ("", metrics["dataset"]) and "+" not in trained_on:
+        words[0] += f" of {title(trained_on)}"
     if metrics.get("unfinished"):
         words.append("unfinished")
     if metrics["threshold"] != 0.5:
         words.append(f"threshold {metrics['threshold']:g}")
-    if seen := metrics.get("seen_in_training"):
-        words.append(f"{len(seen)} of the photographs SEEN IN TRAINING")
     return ", ".join(words)
 
 
@@ -55,16 +48,17 @@ def rows(metrics, protocol):
 
 
 def cell(value):
-    return value if isinstance(value, str) else "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else f"{value:.4f}"
 
 
 def table(metrics):
-    """The table of `metrics` for a terminal of 80 columns: str."""
-    lines, room = [], min(25, 76 - 7 * len(COLUMNS))
+    """The scores, and their mean and standard deviation over the images, in 80 columns of plain text: str."""
+    lines, room = [], 76 - 7 * len(COLUMNS)
     for protocol, scored in SCORED.items():
         lines.append(f"\n{title(metrics['dataset'])}, {metrics['n_images']} test images, {scored}")
         lines.append(" " * (room + 1) + "".join(f"{head:>7}" for head in COLUMNS.values()))
-        for name, scores in rows(metrics, protocol):
+        spread = [("mean of the images", metrics["mean"]), ("standard deviation", metrics["std"])]
+        for name, scores in rows(metrics, protocol) + [(name, scores[protocol]) for name, scores in spread]:
             if len(name) > room:
                 lines.append(name)
                 name = ""
@@ -78,29 +72,17 @@ def markdown(head, body):
     return "\n".join(lines) + "\n" if body else ""
 
 
-def score_table(metrics):
-    """`(head, rows)`, lists of str: the rows of `rows` in both protocols, and mean and standard deviation over the
-    images.
-    """
-    body = []
-    for protocol, scored in SCORED.items():
-        mean, std = metrics["mean"][protocol], metrics["std"][protocol]
-        spread = {key: f"{cell(mean.get(key))} ± {cell(std.get(key))}" for key in COLUMNS}
-        body += [[name, scored, *(cell(scores.get(key)) for key in COLUMNS)]
-                 for name, scores in [*rows(metrics, protocol),
-                                      (f"{label(metrics)}, mean ± std of the images", spread)]]
-    return [f"{title(metrics['dataset'])}, {metrics['n_images']} test images", "scored", *COLUMNS.values()], body
-
-
 def results_of(name, results_dir):
     """Results on the set of this name: `{folder: metrics}`, by name of the folder.
 
-    Results of older versions lack "name"; it is then the folder's.
+    Results of older versions lack "name"; it is then the folder's. Their scores of photographs that a network has
+    learned from are left out.
     """
     found = {}
     for path in sorted((results_dir / name).glob("*/metrics.json")):
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        found[path.parent.name] = {"name": path.parent.name, "trained_on": name, "threshold": 0.5, **metrics}
+        if "seen_in_training" not in metrics:
+            found[path.parent.name] = {"name": path.parent.name, "trained_on": name, "threshold": 0.5, **metrics}
     return found
 
 
