@@ -27,8 +27,9 @@ def assert_scores_as_recorded(dataset, path, model, examples):
     for example in examples:
         values = to_16_bit(predict_map(model, widths, dataset.padded, example.image, example.fov))
         counts = Reference(example.label, example.fov, example.diameter).counts(values, metrics["threshold"])
+        scores = counts.scores(metrics["threshold"])
         for protocol in PROTOCOLS:
-            wanted, found = recorded[example.name][protocol], counts[protocol].scores(metrics["threshold"])
+            wanted, found = recorded[example.name][protocol], scores[protocol]
             assert {"auc", "f1"} <= found.keys() & wanted.keys()  # older results lack newer metrics
             for key in found.keys() & wanted.keys():
                 # Records from before maps were scored in 16 bits hold the precision of maps in 32 bits.

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from PIL import Image
+import cv2
 
 from vessels import UserError, add_renamed, add_threshold, exit_code, network
 from vessels.files import write_atomically
@@ -158,7 +158,7 @@ def run(job):
             raise UserError(f"{job.weights or job.maps}: the map of {example.name} {error}; it cannot be scored, "
                             "name others") from None
         scored["measures"] = bland_altman.measures(example, values, job.threshold)
-        for folder, picture in (("probabilities", plots.png(Image.fromarray(values))),
+        for folder, picture in (("probabilities", cv2.imencode(".png", values)[1].tobytes()),
                                 ("panels", plots.panel(example, values, job.threshold))):
             write_atomically(job.output / folder / f"{example.name}.png", picture)
     print(file=sys.stderr)
@@ -172,7 +172,10 @@ def run(job):
         "published": comparison.paper(job.source.name),
         "environment": environment(),
     }
-    write_results(job, metrics, scores.pooled)
+    for name, picture in plots.curves(scores.pooled.histograms, metrics).items():
+        write_atomically(job.output / name, picture)
+    write_atomically(job.output / "table.md", f"```{tables.table(metrics)}\n```\n")
+    write_metrics(job.output / "metrics.json", metrics)
     report(job, metrics)
 
 
@@ -185,15 +188,6 @@ def report(job, metrics):
     if job.source.name == "synthetic":
         print(f"\nSYNTHETIC IMAGES: these scores say nothing about {job.source.title}.")
     print(tables.table(metrics))
-
-
-def write_results(job, metrics, pooled):
-    """Writes curves and the table; then metrics.json."""
-    histograms = {protocol: counts.histogram for protocol, counts in pooled.items()}
-    for name, picture in plots.curves(histograms, metrics).items():
-        write_atomically(job.output / name, picture)
-    write_atomically(job.output / "table.md", f"```{tables.table(metrics)}\n```\n")
-    write_metrics(job.output / "metrics.json", metrics)
 
 
 def write_metrics(path, metrics):

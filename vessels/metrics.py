@@ -113,25 +113,27 @@ def ratio(a, b):
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What the scores of a map at one threshold are made of; adds up over photographs.
+    """What the scores of a map at one threshold are made of, for both of `PROTOCOLS`; adds up over photographs.
 
-    `histogram`: int `(2, 65536)`. `overlaps`: int `(4, 2)`, for the map's skeleton and the label, the label's skeleton
-    and the map, thin vessels of the label and the map, thick ones and the map: how many pixels of the first lie on the
-    second, and how many the first has.
+    `histograms`: int `(2, 2, 65536)`, see `histogram`. `overlaps`: int `(2, 4, 2)`, for the map's skeleton and the
+    label, the label's skeleton and the map, thin vessels of the label and the map, thick ones and the map: how many
+    pixels of the first lie on the second, and how many the first has.
     """
 
-    histogram: np.ndarray
-    overlaps: np.ndarray
+    histograms: np.ndarray | int = 0
+    overlaps: np.ndarray | int = 0
 
     def __add__(self, other):
-        return Counts(self.histogram + other.histogram, self.overlaps + other.overlaps)
+        return Counts(self.histograms + other.histograms, self.overlaps + other.overlaps)
 
     def scores(self, threshold):
-        """dict with a value for each of `METRICS`."""
-        drawn, found, thin, thick = (ratio(*row) for row in self.overlaps)
-        scores = {**score(self.histogram, threshold), "cldice": cldice(drawn, found),
-                  "sensitivity_thin": thin, "sensitivity_thick": thick}
-        return {metric: scores[metric] for metric in METRICS}
+        """For each protocol, a dict with a value for each of `METRICS`."""
+        scores = {}
+        for protocol, counts, overlaps in zip(PROTOCOLS, self.histograms, self.overlaps, strict=True):
+            drawn, found, thin, thick = (ratio(*row) for row in overlaps)
+            scores[protocol] = {**score(counts, threshold), "cldice": cldice(drawn, found),
+                                "sensitivity_thin": thin, "sensitivity_thick": thick}
+        return scores
 
 
 def cldice(precision, sensitivity):
@@ -153,23 +155,19 @@ class Reference:
     """
 
     def __init__(self, label, fov, diameter=None):
-        self.label, self.regions = label, dict(zip(PROTOCOLS, (np.ones_like(fov), fov), strict=True))
+        self.label, self.regions = label, (np.ones_like(fov), fov)
         self.skeleton = skeletonize(label)
         limit = THIN * (diameter or max(fov.any(axis=0).sum(), fov.any(axis=1).sum()))
         self.thin = label & (widths(label, self.skeleton) < limit)
 
     def counts(self, values, threshold):
-        """`{protocol: Counts}` of a map, uint16 `(height, width)`. Skeletons are those of the whole map."""
+        """`Counts` of a map, uint16 `(height, width)`. Skeletons are those of the whole map."""
         mask = values >= level(threshold)
         pairs = ((skeletonize(mask), self.label), (self.skeleton, mask), (self.thin, mask),
                  (self.label & ~self.thin, mask))
-
-        def overlaps(region):
-            return np.array([[np.count_nonzero(first & second & region), np.count_nonzero(first & region)]
-                             for first, second in pairs])
-
-        return {protocol: Counts(histogram(values, self.label, region), overlaps(region))
-                for protocol, region in self.regions.items()}
+        overlaps = [[(np.count_nonzero(first & second & region), np.count_nonzero(first & region))
+                     for first, second in pairs] for region in self.regions]
+        return Counts(np.array([histogram(values, self.label, region) for region in self.regions]), np.array(overlaps))
 
 
 def widths(label, skeleton):
@@ -188,12 +186,12 @@ def widths(label, skeleton):
 class Scores:
     """Scores maps one by one, and keeps only what adds up: the scoring part of `metrics.json`.
 
-    `pooled`: `{protocol: Counts}` of all maps so far.
+    `pooled`: `Counts` of all maps so far.
     """
 
     def __init__(self, threshold=0.5):
         self.threshold, self.per_image = threshold, []
-        self.pooled = self.observer = dict.fromkeys(PROTOCOLS, Counts(0, 0))
+        self.pooled = self.observer = Counts()
         self.observed = 0
 
     def add(self, example, values):
@@ -206,26 +204,24 @@ class Scores:
             raise ValueError(f"has the shape {values.shape}, not {example.label.shape}")
         reference = Reference(example.label, example.fov, example.diameter)
         counts = reference.counts(values, self.threshold)
-        self.pooled = added(self.pooled, counts)
+        self.pooled += counts
         if example.second is not None:
-            self.observer = added(self.observer, reference.counts(to_16_bit(example.second), self.threshold))
+            self.observer += reference.counts(to_16_bit(example.second), self.threshold)
             self.observed += 1
-        self.per_image.append(rounded({"image": example.name, **self.scores(counts)}))
+        self.per_image.append(rounded({"image": example.name, **counts.scores(self.threshold)}))
         return self.per_image[-1]
-
-    def scores(self, counts):
-        return {protocol: counts[protocol].scores(self.threshold) for protocol in counts}
 
     def result(self):
         """dict with `whole_image`, `inside_fov` (pooled over all pixels), `per_image`, `mean` and `std` over the images
         for which a metric is defined, and `second_observer` (None unless all images have one); six digits.
         """
+        all_observed = self.observed == len(self.per_image)
         return rounded({
-            **self.scores(self.pooled),
+            **self.pooled.scores(self.threshold),
             "per_image": self.per_image,
             "mean": self.over_images(np.mean),
             "std": self.over_images(np.std),
-            "second_observer": self.scores(self.observer) if self.observed == len(self.per_image) else None,
+            "second_observer": self.observer.scores(self.threshold) if all_observed else None,
         })
 
     def over_images(self, statistic):
@@ -234,10 +230,6 @@ class Scores:
             return float(statistic(values)) if values else None
 
         return {protocol: {metric: of(protocol, metric) for metric in METRICS} for protocol in PROTOCOLS}
-
-
-def added(total, counts):
-    return {protocol: total[protocol] + counts[protocol] for protocol in PROTOCOLS}
 
 
 def rounded(value):

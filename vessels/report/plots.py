@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 
 from vessels.metrics import curve, level
 from vessels.report import tables
@@ -28,7 +27,7 @@ def curves(histograms, metrics):
     """Curves over all pixels for both protocols, with the second observer and the threshold marked.
 
     Args:
-        histograms: `{protocol: counts}`, see `metrics.histogram`.
+        histograms: Those of `metrics.Counts`.
         metrics: The content of metrics.json.
 
     Returns:
@@ -41,13 +40,19 @@ def curves(histograms, metrics):
     points = {f"threshold {metrics['threshold']:g}": ("o", metrics)}
     if metrics["second_observer"]:
         points["second observer"] = ("X", metrics["second_observer"])
-    for protocol, colour, line in zip(SCORED, COLOURS.values(), ("-", "--"), strict=True):
-        counts = histograms[protocol]
-        style = {"color": colour, "linestyle": line}
-        draw_curves(roc, pr, counts, f"{SCORED[protocol]}, {{}} {{:.4f}}", metrics[protocol], style)
+    for protocol, counts, line in zip(SCORED, histograms, ("-", "--"), strict=True):
+        style, scores = {"color": COLOURS[protocol], "linestyle": line}, metrics[protocol]
+        fps, tps = curve(counts)
+        # More points than the picture has pixels would only make drawing slower.
+        thin = np.unique(np.r_[np.searchsorted(tps, np.linspace(0, tps[-1], 1000)),
+                               np.searchsorted(fps, np.linspace(0, fps[-1], 1000)), len(fps) - 1])
+        fps, tps = fps[thin], tps[thin]
+        roc.plot(fps / fps[-1], tps / tps[-1], **style, label=f"{SCORED[protocol]}, AUC {scores['auc']:.4f}")
+        pr.plot(tps / tps[-1], tps / (tps + fps), **style,
+                label=f"{SCORED[protocol]}, average precision {scores['average_precision']:.4f}")
         share = counts[1].sum() / counts.sum()  # of vessel pixels
         for name, (marker, scores) in points.items():
-            mark = {"color": colour, "marker": marker, "linestyle": "", "markersize": 8,
+            mark = {"color": COLOURS[protocol], "marker": marker, "linestyle": "", "markersize": 8,
                     "label": f"{name}, {SCORED[protocol]}", "markeredgecolor": "white"}
             sensitivity, fall_out = scores[protocol]["sensitivity"], 1 - scores[protocol]["specificity"]
             hits, alarms = sensitivity * share, fall_out * (1 - share)
@@ -90,17 +95,6 @@ def overview(by_title):
     return picture(figure)
 
 
-def draw_curves(roc, pr, counts, label, scores, style):
-    fps, tps = curve(counts)
-    # More points than the picture has pixels would only make drawing slower.
-    thin = np.unique(np.r_[np.searchsorted(tps, np.linspace(0, tps[-1], 1000)),
-                           np.searchsorted(fps, np.linspace(0, fps[-1], 1000)), len(fps) - 1])
-    fps, tps = fps[thin], tps[thin]
-    roc.plot(fps / fps[-1], tps / tps[-1], **style, label=label.format("AUC", scores["auc"]))
-    pr.plot(tps / tps[-1], tps / (tps + fps), **style,
-            label=label.format("average precision", scores["average_precision"]))
-
-
 def history_plot(history):
     """Training loss, validation AUC and learning rate over the epochs: PNG bytes.
 
@@ -134,26 +128,13 @@ def panel(example, values, threshold=0.5):
         example: An `Example`.
         values: uint16 `(height, width)`, the map.
         threshold: A pixel counts as vessel if `probability >= threshold`.
-
-    Tiles have the image's size, or are reduced to 640 pixels in width.
     """
-    height, width = example.label.shape
-    size = min(width, 640), round(height * min(1, 640 / width))
-    tiles = {example.name: example.image, "label": 255 * example.label.astype("uint8"),
-             "probability": (values >> 8).astype("uint8"),
+    tiles = {example.name: example.image, "label": example.label, "probability": values,
              "green: found, orange: missed, blue: false": agreement(example, values, threshold)}
-    gap, strip = 10, 34
-    canvas = Image.new("RGB", (2 * size[0] + gap, 2 * (strip + size[1])), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=22)
-    for i, (title, tile) in enumerate(tiles.items()):
-        x, y = i % 2 * (size[0] + gap), i // 2 * (strip + size[1])
-        draw.text((x + 4, y + strip / 2), title, "black", font, anchor="lm")
-        canvas.paste(Image.fromarray(tile).resize(size, Image.Resampling.BOX), (x, y + strip))
-    return png(canvas)
-
-
-def png(picture):
-    """PNG bytes of a `PIL.Image.Image`."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    height, width = example.label.shape
+    figure = Figure(figsize=(10, 10 * height / width), layout="constrained")
+    for axis, (title, tile) in zip(figure.subplots(2, 2).flat, tiles.items(), strict=True):
+        axis.imshow(tile, cmap="gray")
+        axis.set_title(title)
+        axis.axis("off")
+    return picture(figure)
