@@ -132,15 +132,6 @@ class BatchNormalization(layers.BatchNormalization):
             self.setting = Setting(value)
         self.setting.assign(value)
 
-    def build(self, input_shape):
-        super().build(input_shape)
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
-
-            # Devices that share a batch must share its statistics too.
-            self.asked_synchronized = self.synchronized
-            self.synchronized |= tf.distribute.get_strategy().num_replicas_in_sync > 1
-
     def call(self, inputs, training=None, mask=None):
         learns = training and self.trainable
         renorm = getattr(self, "renorm", False)  # older Keras has none
@@ -169,10 +160,6 @@ class BatchNormalization(layers.BatchNormalization):
         self.moving_mean.assign(self.moving_mean * m + mean * (1 - m))
         self.moving_variance.assign(self.moving_variance * m + variance * ((pixels - 1) / pixels) * (1 - m))
         return y
-
-    def get_config(self):
-        # The saved layer may be loaded on another number of devices: save what the user asked for.
-        return {**super().get_config(), "synchronized": getattr(self, "asked_synchronized", self.synchronized)}
 
 
 # ---- DropBlock: its seeds are drawn as distances, and its masks are bits

@@ -141,5 +141,5 @@ def root(originals, tmp_path):
 
 def pytest_collection_modifyitems(items):
     """Puts the files with the longest tests first, so that no core is idle at the end."""
-    longest = ("test_tutorial", "test_interruptions", "test_backends", "test_systems", "test_distribution")
+    longest = ("test_tutorial", "test_interruptions", "test_backends", "test_systems")
     items.sort(key=lambda item: item.path.stem not in longest)

@@ -156,7 +156,7 @@ def test_a_folder_that_is_no_run_is_left_as_it_is(tmp_path, capsys):
     assert "config.json: not of a run of this version (it lacks dataset, optimizer, " in capsys.readouterr().err
     assert (tmp_path / "config.json").read_text() == '{"name": "mine"}'
     (tmp_path / "config.json").unlink()
-    run_folder.describe(tmp_path, {"seed": 0}, {})
+    run_folder.describe(tmp_path, {"seed": 0})
     assert (tmp_path / ".video.7.partial").exists()
 
 
@@ -257,7 +257,7 @@ def test_impossible_flags_are_refused(flags, message, capsys):
 
 def test_every_field_of_the_recipe_is_a_flag_and_flags_win():
     recipe, _, arguments = parsed("--recipe", "authors", "--epochs", "7")
-    assert (recipe.epochs, recipe.learning_rate, arguments.data_dir, arguments.strategy) == (7, 1e-3, None, None)
+    assert (recipe.epochs, recipe.learning_rate, arguments.data_dir) == (7, 1e-3, None)
     general = dataclasses.replace(RECIPE, mixed_precision=True)
     assert not parsed("--no-mixed-precision", recipe=general)[0].mixed_precision
     values = {int: "64", float: "0.5", str: None, bool: None}

@@ -71,7 +71,7 @@ def flag(field):
 
 
 def parse(source, recipe, authors, description, argv=None):
-    """Command line -> (Recipe, source of photographs, `argparse.Namespace` of data_dir, output_dir and strategy).
+    """Command line -> (Recipe, source of photographs, `argparse.Namespace` of data_dir and output_dir).
 
     Flags override what `--recipe` and `--synthetic` imply.
     """
@@ -131,8 +131,6 @@ def flags(source, recipe, authors, description):
                         "parent folder (default: $RSAN_DATA_ROOT or data/)")
     parser.add_argument("--output-dir", type=Path, help="run folder (default: in runs/, named after set, recipe, "
                         "network and seed)")
-    parser.add_argument("--strategy", choices=("mirrored",), help="divide each batch among all devices of this "
-                        "machine (default: one device)")
     return parser
 
 
@@ -170,7 +168,7 @@ def main(source, recipe, authors, description, argv=None):
         with quiet_imports():
             from vessels.training.loop import train
 
-        train(data, network.load(recipe.network), recipe, run_dir, arguments.strategy)
+        train(data, network.load(recipe.network), recipe, run_dir)
         return 0
 
     return exit_code(command, f"stopped; the same command resumes from the last complete epoch in {run_dir}")

@@ -14,36 +14,30 @@ from vessels.metrics import best_threshold, histogram, score, to_16_bit
 from vessels.prediction.maps import predict_map
 from vessels.record import write_record
 from vessels.report import plots
-from vessels.training import distribution
-from vessels.training.run_folder import describe, lock_run, random_states, resume, save_weights, write_history
+from vessels.training.run_folder import describe, lock_run, resume, save_weights, write_history
 from vessels.training.schedules import described, optimizer_of, phases, stage, training_loss
 
 from pretrained import read_record, weights_file
 
 
-def train(data, network, recipe, run_dir, strategy=None):
+def train(data, network, recipe, run_dir):
     """Starts the run in `run_dir`, or resumes it, trains to the end, and writes `final.weights.h5` with its JSON.
 
-    `data` is a `config.Data`, `network` a `Network`, `strategy` as in `distribution.start`.
+    `data` is a `config.Data`, `network` a `Network`.
     """
     batches = batches_of(recipe, data.source, data.train)
-    rest = len(batches.images) % recipe.batch_size if recipe.whole_images else 0
-    scope, devices = distribution.start(strategy, [recipe.batch_size, rest])
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
-    with scope():
-        model = built(network, recipe)
+    model = built(network, recipe)
     run = Run(data, network, recipe, run_dir, model)
     run.description = description(run, batches, model)
     with lock_run(run_dir):
-        describe(run_dir, run.description, {"strategy": strategy, "replicas": devices})
-        with scope():
-            run.history = resume(model, run.checkpoint)
-            distribution.part_random_streams(random_states(model))
+        describe(run_dir, run.description)
+        run.history = resume(model, run.checkpoint)
         if len(run.history) < recipe.epochs:
             print(f"{data.source.name}: {len(data.train)} images, {model.count_params():,} parameters, "
                   f"epochs {len(run.history) + 1} to {recipe.epochs} of {len(batches)} steps, in {run_dir}", flush=True)
-        fit(run, model, batches, scope)
+        fit(run, model, batches)
         run.finish()
 
 
@@ -70,19 +64,17 @@ def built(network, recipe):
         raise UserError(f"the network cannot be built: {error}") from None
 
 
-def fit(run, model, batches, scope):
+def fit(run, model, batches):
     """Trains the phases that are not yet complete in the history, each with a new optimizer."""
     for first, end, rate in phases(run.recipe, len(batches)):
         done = len(run.history)
         if done >= end:
             continue
-        with scope():
-            # With "auto", Keras uses no XLA on a CPU, where XLA's convolutions are several times slower than oneDNN's,
-            # nor with tf.distribute, whose training step XLA cannot compile (keras-team/keras#17187).
-            model.compile(optimizer_of(rate), loss=training_loss(run.recipe), metrics=["accuracy"], jit_compile="auto")
-            if done > first:
-                model.optimizer.build(model.trainable_variables)
-                model.load_weights(run.checkpoint)  # again, for Adam's moments and step count
+        # With "auto", Keras uses no XLA on a CPU, where XLA's convolutions are several times slower than oneDNN's.
+        model.compile(optimizer_of(rate), loss=training_loss(run.recipe), metrics=["accuracy"], jit_compile="auto")
+        if done > first:
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(run.checkpoint)  # again, for Adam's moments and step count
         batches.epoch = done
         model.fit(batches, initial_epoch=done, epochs=end, callbacks=[run], shuffle=False,
                   verbose=1 if sys.stdout.isatty() else 2)
@@ -106,7 +98,7 @@ class Run(keras.callbacks.Callback):
     Attributes:
         data, network, recipe: A `config.Data`, a `Network`, a `config.Recipe`.
         folder, weights, checkpoint: Paths of the run folder, and of two files in it.
-        predictor: The model without its optimizer, which predicts on one device.
+        predictor: The model without its optimizer.
         description: All that the run depends on, the content of config.json.
         history: A row for each complete epoch.
     """

@@ -27,10 +27,10 @@ def lock_run(run_dir):
         raise UserError(f"{run_dir}: {error.strerror}; choose --output-dir where you may write") from None
 
 
-def describe(run_dir, config, devices):
+def describe(run_dir, config):
     """Writes config.json and environment.json, or checks that the folder holds the requested run.
 
-    `config` is all that the run depends on. `devices` is added to environment.json: facts about them.
+    `config` is all that the run depends on.
     """
     config = json.loads(json.dumps(config))
     path = run_dir / "config.json"
@@ -46,7 +46,7 @@ def describe(run_dir, config, devices):
                 left.unlink()
     write_json(path, config)
     if not (run_dir / "environment.json").exists():  # not on resume: the code may have changed
-        write_json(run_dir / "environment.json", {**environment(), **devices})
+        write_json(run_dir / "environment.json", environment())
 
 
 def differences(before, now):
