@@ -90,18 +90,18 @@ def full_float32():
         yield
 
 
-def write_record(weights, description, history, complete=False, threshold=None):
+def write_record(weights, description, history, threshold=None):
     """Writes the record beside `weights`: all that evaluation and readers need.
 
-    `description` is the content of config.json: all that the run depends on. The record is marked as unfinished unless
-    `complete`. `threshold` is the one that was chosen on validation images, or None.
+    `description` is the content of config.json: all that the run depends on. Before the last epoch, the record is
+    marked as unfinished. `threshold` is the one that was chosen on validation images, or None.
     """
     record = {
         **description,
         "sha256": sha256(weights),
         **({} if threshold is None else {"threshold": threshold}),
         "chosen": "last epoch",
-        **({} if complete else {"unfinished": True}),
+        **({} if len(history) == description["recipe"]["epochs"] else {"unfinished": True}),
         "validation": {"held_out": description["recipe"]["train_on"] == "train",
                        **{key: history[-1][key] for key in ("epoch", "val_auc", "val_f1")}},
         "wall_time_s": round(sum(row["seconds"] for row in history)),

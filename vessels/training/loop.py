@@ -17,7 +17,7 @@ from vessels.report import plots
 from vessels.training.run_folder import describe, lock_run, resume, save_weights, write_history
 from vessels.training.schedules import described, optimizer_of, phases, stage, training_loss
 
-from pretrained import read_record, weights_file
+from pretrained import weights_file
 
 
 def train(data, network, recipe, run_dir):
@@ -38,7 +38,8 @@ def train(data, network, recipe, run_dir):
             print(f"{data.source.name}: {len(data.train)} images, {model.count_params():,} parameters, "
                   f"epochs {len(run.history) + 1} to {recipe.epochs} of {len(batches)} steps, in {run_dir}", flush=True)
         fit(run, model, batches)
-        run.finish()
+        print(f"weights of epoch {recipe.epochs} in {run.weights}\n"
+              f"score them: python {data.source.eval_command(run.weights)}")
 
 
 def description(run, batches, model):
@@ -91,9 +92,9 @@ def batches_of(recipe, dataset, examples):
 class Run(keras.callbacks.Callback):
     """A training under way.
 
-    Each epoch: schedules, validation, weights, history and checkpoint; now and then, a panel of a validation image. The
+    Each epoch: schedules, validation, weights, history and checkpoint; in the end, a panel of a validation image. The
     general network is validated in every tenth epoch and in the last one only, because it sees large photographs at
-    several widths.
+    several widths. Its record holds a threshold, from the validation images; others have 0.5, as in the paper.
 
     Attributes:
         data, network, recipe: A `config.Data`, a `Network`, a `config.Recipe`.
@@ -110,33 +111,22 @@ class Run(keras.callbacks.Callback):
         self.predictor = keras.Model(model.inputs, model.outputs)
         self.description, self.history = {}, []
 
-    def maps(self):
-        """The maps of the validation photographs, as an evaluation predicts them: list of uint16."""
-        source = self.data.source
-        widths = source.widths if source.general else None
-        return [to_16_bit(predict_map(self.predictor, widths, source.padded, example.image, example.fov))
-                for example in self.data.validation]
-
-    def histograms(self, maps):
-        """Those of `maps` inside the fields of view: list, see `metrics.histogram`."""
-        return [histogram(values, example.label, example.fov)
-                for values, example in zip(maps, self.data.validation, strict=True)]
-
     def on_epoch_begin(self, epoch, logs=None):
         self.began = time.time()
         if not self.recipe.whole_images:
             self.network.set_stage(self.model, *stage(self.recipe, epoch))
 
     def on_epoch_end(self, epoch, logs=None):
-        seconds, number = time.time() - self.began, epoch + 1
+        seconds, number, source = time.time() - self.began, epoch + 1, self.data.source
         if not math.isfinite(logs["loss"]):
             raise UserError(f"the loss is {logs['loss']} in epoch {number}, which is not saved; try a lower "
                             "--learning-rate with another --output-dir")
         last = number == self.recipe.epochs
-        maps, result = None, {"auc": None, "f1": None}
-        if last or not self.data.source.general or number % 10 == 0:
-            maps = self.maps()
-            result = score(sum(self.histograms(maps)))
+        result, threshold = {"auc": None, "f1": None}, None
+        if last or not source.general or number % 10 == 0:
+            maps, histograms = self.validate()
+            result = score(sum(histograms))
+            threshold = best_threshold(histograms) if last and source.general else None
             print(f"epoch {number}, validation inside the field of view: AUC {result['auc']:.4f}  "
                   f"F1 {result['f1']:.4f}", flush=True)
         self.history.append({
@@ -150,22 +140,20 @@ class Run(keras.callbacks.Callback):
             "seconds": round(seconds, 2),
         })
         save_weights(self.predictor, self.weights)
-        write_record(self.weights, self.description, self.history)
-        save_weights(self.model, self.checkpoint, self.history)
-        if maps and (number % 5 == 0 or last):
-            picture = plots.panel(self.data.validation[0], maps[0])
-            write_atomically(self.folder / "previews" / f"epoch_{number:03d}.png", picture)
+        write_record(self.weights, self.description, self.history, threshold)
         write_history(self.folder, self.history)
+        if last:
+            panel = plots.panel(self.data.validation[0], maps[0])
+            write_atomically(self.folder / "previews" / "panel.png", panel)
+        save_weights(self.model, self.checkpoint, self.history)  # last: a killed run repeats all of the epoch
 
-    def finish(self):
-        """Completes the record, and prints how to score the weights.
-
-        The general network's record holds a threshold, from the validation images; others have 0.5, as in the paper.
+    def validate(self):
+        """`(maps, histograms)` of the validation photographs: lists of uint16 maps as an evaluation predicts them, and
+        of their histograms inside the fields of view.
         """
         source = self.data.source
-        if read_record(self.weights).get("unfinished"):
-            write_history(self.folder, self.history)
-            threshold = best_threshold(self.histograms(self.maps())) if source.general else None
-            write_record(self.weights, self.description, self.history, True, threshold)
-        print(f"weights of epoch {self.history[-1]['epoch']} in {self.weights}\n"
-              f"score them: python {source.eval_command(self.weights)}")
+        widths = source.widths if source.general else None
+        maps = [to_16_bit(predict_map(self.predictor, widths, source.padded, example.image, example.fov))
+                for example in self.data.validation]
+        return maps, [histogram(values, example.label, example.fov)
+                      for values, example in zip(maps, self.data.validation, strict=True)]
