@@ -39,19 +39,23 @@ def cells(scores, keys=FIGURES):
     return [tables.cell(scores.get(key)) for key in keys]
 
 
+def rsan(results_dir):
+    """`[(dataset, metrics)]` of RSAN with seed 0 on each published set."""
+    results = [(dataset, tables.results_of(dataset.name, results_dir)) for dataset in published.DATASETS]
+    return [(dataset, of_set["rsan"]) for dataset, of_set in results if "rsan" in of_set]
+
+
 def reproduction(results_dir):
     """Markdown: mean and standard deviation over trainings, with the paper and the second observer."""
     body = []
-    for dataset in published.DATASETS:
-        found = networks(dataset.name, REPRODUCTION, results_dir)
-        for seeds in found.values():
+    for dataset, metrics in rsan(results_dir):
+        for seeds in networks(dataset.name, REPRODUCTION, results_dir).values():
             body.append([dataset.title, tables.label(seeds[0]), str(len(seeds)),
                          *(tables.spread(seeds, "whole_image", key) for key in FIGURES),
                          *(tables.spread(seeds, "inside_fov", key) for key in INSIDE)])
-        for (metrics, *_) in list(found.values())[:1]:
-            inside = dict(tables.rows(metrics, "inside_fov"))
-            body += [[dataset.title, name, "", *cells(whole), *cells(inside.get(name, {}), INSIDE)]
-                     for name, whole in tables.rows(metrics, "whole_image")[1:]]
+        inside = dict(tables.rows(metrics, "inside_fov"))
+        body += [[dataset.title, name, "", *cells(whole), *cells(inside.get(name, {}), INSIDE)]
+                 for name, whole in tables.rows(metrics, "whole_image")[1:]]
     inside = (f"{tables.COLUMNS[key]}, field of view" for key in INSIDE)
     return tables.markdown(["set", "network", "trainings", *TITLES, *inside], body)
 
@@ -72,16 +76,16 @@ def general(results_dir):
 def methods(results_dir):
     """Markdown: RSAN trained on each set with seed 0, and below it the published methods that were scored alike."""
     body = []
-    for dataset in published.DATASETS:
+    for dataset, metrics in rsan(results_dir):
         theirs = [row for row in published_scores(dataset.name) if row["comparable"]]
-        for (metrics, *_) in networks(dataset.name, ["rsan"], results_dir).values():
-            for scored in tables.SCORED:
-                ours = {"pooled": metrics[scored], "mean over images": metrics["mean"][scored]}
-                for pooling, scores in ours.items():
-                    alike = [row for row in theirs if (row["scored"], row["pooling"]) == (scored, pooling)]
-                    named = [(f"{row['method']}, {row['year']}", row) for row in alike]
-                    body += [[dataset.title, tables.SCORED[scored], name, *cells(row), pooling, row.get("caveat", "")]
-                             for name, row in [(tables.label(metrics), scores), *named] if alike]
+        for scored, words in tables.SCORED.items():
+            ours = {"pooled": metrics[scored], "mean over images": metrics["mean"][scored]}
+            for pooling, scores in ours.items():
+                alike = [(f"{row['method']}, {row['year']}", row) for row in theirs
+                         if (row["scored"], row["pooling"]) == (scored, pooling)]
+                if alike:
+                    body += [[dataset.title, words, name, *cells(row), pooling, row.get("caveat", "")]
+                             for name, row in [(tables.label(metrics), scores), *alike]]
     return tables.markdown(["set", "scored", "network", *TITLES, "pooling", "caveat"], body)
 
 
@@ -89,11 +93,8 @@ def short_table(results_dir):
     """Markdown, four rows for each set: ours and the paper's, scored as in the paper, then ours and the second
     observer's, scored as by most others.
     """
-    body = []
-    for dataset in published.DATASETS:
-        for (metrics, *_) in networks(dataset.name, ["rsan"], results_dir).values():
-            body += [[dataset.title, words, name, *cells(scores)] for protocol, words in tables.SCORED.items()
-                     for name, scores in tables.rows(metrics, protocol)[:2]]
+    body = [[dataset.title, words, name, *cells(scores)] for dataset, metrics in rsan(results_dir)
+            for protocol, words in tables.SCORED.items() for name, scores in tables.rows(metrics, protocol)[:2]]
     return tables.markdown(["set", "scored", "network", *TITLES], body)
 
 
@@ -101,7 +102,7 @@ def groups(results_dir):
     """Markdown: scores for thin and thick vessels, and for HRF's healthy and diseased eyes."""
     body = []
     for name, folder in (("DRIVE", "rsan"), ("CHASEDB1", "rsan"), ("HRF", GENERAL)):
-        for (metrics, *_) in networks(name, [folder], results_dir).values():
+        if metrics := tables.results_of(name, results_dir).get(folder):
             body += [[tables.title(name), who, f"all {metrics['n_images']}, pooled", *cells(scores, THIN)]
                      for who, scores in tables.rows(metrics, "inside_fov")]
             for end, words in EYES.items():

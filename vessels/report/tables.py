@@ -15,8 +15,8 @@ CSVS = {"les_av": "LES-AV", "dr_hagis": "DR HAGIS"}
 
 
 def title(name):
-    """Name of a set for readers; for several sets, such as "DRIVE+CHASEDB1", all their names."""
-    return " and ".join(titles().get(part, part) for part in name.split("+"))
+    """Name of a set for readers."""
+    return titles().get(name, name)
 
 
 def titles():
