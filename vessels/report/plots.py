@@ -5,7 +5,7 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
-from vessels.metrics import curve, level
+from vessels.metrics import WHITE, curve, level
 from vessels.report import tables
 from vessels.report.scores import mean_and_interval
 from vessels.report.tables import COLUMNS, SCORED
@@ -129,12 +129,12 @@ def panel(example, values, threshold=0.5):
         values: uint16 `(height, width)`, the map.
         threshold: A pixel counts as vessel if `probability >= threshold`.
     """
-    tiles = {example.name: example.image, "label": example.label, "probability": values,
+    tiles = {example.name: example.image, "label": example.label, "probability": values / WHITE,
              "green: found, orange: missed, blue: false": agreement(example, values, threshold)}
     height, width = example.label.shape
     figure = Figure(figsize=(10, 10 * height / width), layout="constrained")
     for axis, (title, tile) in zip(figure.subplots(2, 2).flat, tiles.items(), strict=True):
-        axis.imshow(tile, cmap="gray")
+        axis.imshow(tile, cmap="gray", vmin=0, vmax=1)
         axis.set_title(title)
         axis.axis("off")
     return picture(figure)
