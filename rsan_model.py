@@ -15,10 +15,8 @@ from keras import layers
 import pretrained
 from attention_module import SpatialAttention
 from dropblock import DropBlock2D
-from pretrained import load_weights
 
-__all__ = ["VARIANTS", "build_rsan", "load_weights", "residual_block", "rsab"]
-
+load_weights = pretrained.load_weights
 # The user's Keras configuration may say channels_first.
 Conv2D, Conv2DTranspose, MaxPooling2D = (
     partial(layer, data_format="channels_last")

@@ -99,8 +99,7 @@ def parse(source, recipe, authors, description, argv=None):
         if recipe.whole_images and field.name in given and field.name in PATCHES_ONLY:
             parser.error(f"{flag(field)} has no effect with --recipe {kind}: omit it")
         if least is not None and not least <= value <= most:
-            bound = "" if most == LARGEST else f" and at most {most}"
-            parser.error(f"{flag(field)} must be at least {least}{bound}, got {value}")
+            parser.error(f"{flag(field)} must be at least {least} and at most {most}, got {value}")
     if recipe.patch_size % 8:
         parser.error(f"--patch-size must be a multiple of 8, got {recipe.patch_size}")
     parts = [source.key, recipe.synthetic and "synthetic", kind != "patches" and kind,
