@@ -54,7 +54,7 @@ def test_page_opens_with_pictures_and_a_plot_and_folds_the_rest(results):
 def test_what_is_left_out_is_said(results, monkeypatch):
     maps_of_drive = results / "DRIVE" / "rsan" / "probabilities"
     for prepare, message in ((lambda path: path.write_bytes(b"no picture"), "01_test.png: cannot be decoded"),
-                             (lambda path: path.unlink(), "python eval_drive.py weights/w.h5")):
+                             (lambda path: path.unlink(), "01_test.png: No such file")):
         prepare(maps_of_drive / "01_test.png")
         left_out, written = page.write(results)
         assert left_out.startswith("left out DRIVE") and message in left_out and written.startswith("written")

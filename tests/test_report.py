@@ -86,7 +86,7 @@ def test_a_row_has_the_name_that_is_said_and_what_is_unusual(changes, name):
 
 def test_results_of_older_versions_are_called_as_their_folders(tmp_path):
     metrics = measured()
-    del metrics["name"], metrics["trained_on"]
+    del metrics["name"]
     write(tmp_path, "rsan_authors", metrics)
     write(tmp_path, "seen", measured(seen_in_training=["a"]))
     assert list(tables.results_of("DRIVE", tmp_path)) == ["rsan_authors"]

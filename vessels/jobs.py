@@ -9,7 +9,7 @@ from vessels.data.examples import Source
 from vessels.files import ROOT, read_json
 from vessels.record import find_weights, learned_from
 
-from pretrained import read_record
+from pretrained import read_record, record_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Job:
     threshold: float
     maps: Path | None = None
     weights: Path | None = None
-    record: dict = dataclasses.field(default_factory=dict)
+    record: dict | None = None
     network: str | None = None
     tta: bool = False
     mixed_precision: bool = False
@@ -105,7 +105,7 @@ def results_folder(dataset, weights, record, tta=False):
     if weights.parent.resolve() != (ROOT / "weights").resolve():
         known = record["dataset"] in (dataset.name, "synthetic")
         return weights.parent / ("results_tta" if tta else "results") / ("" if known else dataset.name)
-    name = weights.name.removesuffix(".h5").removesuffix(".weights")
+    name = record_path(weights).stem
     for one in published.DATASETS:
         if one.name == record["dataset"]:
             name = name.removeprefix(f"{one.key}_") + f"_of_{one.name}" * (one.name != dataset.name)

@@ -57,7 +57,7 @@ def bland_altman(first, other):
     and Pearson's correlation.
     """
     bias, reach = np.mean(other - first), 1.96 * np.std(other - first, ddof=1)
-    return tuple(map(float, (bias, bias - reach, bias + reach, np.corrcoef(first, other)[0, 1])))
+    return bias, bias - reach, bias + reach, np.corrcoef(first, other)[0, 1]
 
 
 def markdown(results_dir):

@@ -33,7 +33,7 @@ def curves(histograms, metrics):
     Returns:
         dict of PNG bytes: "roc.png", "pr.png"; empty without an AUC, as for black and white maps.
     """
-    if metrics["whole_image"]["auc"] is None or metrics["inside_fov"]["auc"] is None:
+    if metrics["inside_fov"]["auc"] is None:
         return {}
     figures = [Figure(figsize=(5, 4.5), layout="constrained") for _ in range(2)]
     roc, pr = (figure.add_subplot() for figure in figures)
@@ -96,17 +96,13 @@ def overview(by_title):
 
 
 def history_plot(history):
-    """Training loss, validation AUC and learning rate over the epochs: PNG bytes.
-
-    `history`: list of rows of `history.csv`, dicts with `epoch`, `loss`, `val_auc`, `learning_rate`.
-    """
-    titles = {"loss": "training loss", "val_auc": "validation AUC", "learning_rate": "learning rate"}
+    """`loss`, `val_auc` and `learning_rate` over the epochs: PNG bytes. `history`: dicts, as in `history.csv`."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots(3, sharex=True, height_ratios=(2, 2, 1))
-    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+    for axis, name in zip(axes, ("loss", "val_auc", "learning_rate"), strict=True):
         rows = [row for row in history if row[name] is not None]  # not every epoch is validated
         axis.plot([row["epoch"] for row in rows], [row[name] for row in rows], ".-", color=COLOURS["whole_image"])
-        axis.set_ylabel(title)
+        axis.set_ylabel(name)
         axis.grid(alpha=0.3)
     axes[2].set_xlabel("epoch")
     return picture(figure)

@@ -57,8 +57,8 @@ def table(metrics):
     for protocol, scored in SCORED.items():
         lines.append(f"\n{title(metrics['dataset'])}, {metrics['n_images']} test images, {scored}")
         lines.append(" " * (room + 1) + "".join(f"{head:>7}" for head in COLUMNS.values()))
-        spread = [("mean of the images", metrics["mean"]), ("standard deviation", metrics["std"])]
-        for name, scores in rows(metrics, protocol) + [(name, scores[protocol]) for name, scores in spread]:
+        spread = ("mean of the images", metrics["mean"][protocol]), ("standard deviation", metrics["std"][protocol])
+        for name, scores in [*rows(metrics, protocol), *spread]:
             if len(name) > room:
                 lines.append(name)
                 name = ""
@@ -82,7 +82,7 @@ def results_of(name, results_dir):
     for path in sorted((results_dir / name).glob("*/metrics.json")):
         metrics = json.loads(path.read_text(encoding="utf-8"))
         if "seen_in_training" not in metrics:
-            found[path.parent.name] = {"name": path.parent.name, "trained_on": name, "threshold": 0.5, **metrics}
+            found[path.parent.name] = {"name": path.parent.name, **metrics}
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from vessels import UserError
-from vessels.files import PARTIAL, read_json, write_atomically, write_json
+from vessels.files import read_json, write_atomically, write_json
 from vessels.record import environment
 from vessels.report import plots
 
@@ -41,9 +41,6 @@ def describe(run_dir, config):
                             "cannot be resumed; choose another --output-dir")
         if differs := differences(before, config):
             raise UserError(f"{run_dir} holds a run with {', '.join(differs[:4])}; choose another --output-dir")
-        for left in run_dir.glob(f".*.[0-9]*{PARTIAL}"):  # half-written, by a run that was killed
-            if left.is_file():
-                left.unlink()
     write_json(path, config)
     if not (run_dir / "environment.json").exists():  # not on resume: the code may have changed
         write_json(run_dir / "environment.json", environment())
