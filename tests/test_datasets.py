@@ -141,15 +141,12 @@ def test_estimated_field_of_view_agrees_with_masks(dataset, data_root):
             assert dice(field_of_view(example.image)[0], mask) >= 0.995, example.name
 
 
-def test_a_swapped_label_of_the_official_layout_is_an_error(data_root, tmp_path):
+def test_a_file_of_another_photograph_is_named(data_root, tmp_path, capsys):
     shutil.copytree(data_root / "DRIVE" / "training", tmp_path / "training")
-    masks, labels = tmp_path / "training/mask", tmp_path / "training/1st_manual"
+    masks = tmp_path / "training/mask"
     shutil.copy(masks / "40_training_mask.gif", masks / "23_training_mask.gif")
-    with pytest.raises(UserError, match=r"23_training_mask\.gif: has the content of the published 40_training_mask"):
-        DRIVE.at(tmp_path).check("validation")
-    shutil.copy(labels / "40_manual1.gif", labels / "23_manual1.gif")
-    with pytest.raises(UserError, match=r"23_manual1\.gif: does not follow the vessels"):
-        DRIVE.at(tmp_path).load("validation")
+    DRIVE.at(tmp_path).check("validation")
+    assert "1 files" in (said := capsys.readouterr().err) and "training/mask/23_training_mask.gif" in said
 
 
 # ---- where the folder is
@@ -197,7 +194,7 @@ NAMES = [("images", "labels"), ("image", "label"), ("IMAGES", "LABELS")]
 @SETS
 def test_authors_layout(dataset, split, images, labels, pair, tmp_path):
     """Also for the test images, whose paths are the same in the official layout."""
-    folder = tmp_path / dataset.key.capitalize() / published.AUTHORS[split]
+    folder = tmp_path / dataset.key.capitalize() / split.replace("validation", "validate")
     names = dataset.splits[split][:2]
     for name, example in zip(names, pair[dataset.name], strict=True):
         label = f"{name[:2]}_manual1.png" if dataset is DRIVE else f"{name}_1stHO.png"
@@ -242,9 +239,16 @@ def hidden_copies(folder):
     (folder / "training/images/Thumbs.db").write_bytes(b"what Windows leaves")
 
 
+def more_bits_and_a_channel(folder):
+    """Of the photographs, and of a label, which keep their values."""
+    for path in (folder / "training/images").iterdir():
+        image = cv2.imread(str(path)).astype("uint16") * 257
+        cv2.imwrite(str(path), np.dstack([image, np.full(image.shape[:2], 65535, "uint16")]))
+
+
 @pytest.mark.parametrize("change", [
-    upper_case, linked, hidden_copies, labels(Image.Image.save, ".jpg"), labels(grey_palette, ".gif"),
-    labels(lambda picture, path: picture.convert("RGB").save(path), ".tif"),
+    upper_case, linked, more_bits_and_a_channel, hidden_copies, labels(Image.Image.save, ".jpg"),
+    labels(grey_palette, ".gif"), labels(lambda picture, path: picture.convert("RGB").save(path), ".tif"),
     labels(lambda picture, path: picture.point(lambda value: value > 127).save(path), ".png")])
 def test_harmless_variations_load_alike(change, root, pair):
     change(root / "DRIVE")
@@ -257,7 +261,7 @@ def test_harmless_variations_load_alike(change, root, pair):
 def test_a_third_set_is_one_more_instance(tmp_path, pair, capsys):
     third = dataclasses.replace(
         DRIVE, name="STARE", title="STARE", key="stare", splits={"test": ("im0001",)},
-        layouts=(published.Layout({}, {"image": "photos/{name}", "label": "labels/{name}"}),))
+        places={"image": "photos/{name}", "label": "labels/{name}"})
     save(tmp_path / "STARE/photos/im0001.ppm", pair["DRIVE"][0].image)
     save(tmp_path / "STARE/labels/im0001.png", pair["DRIVE"][0].label)
     (example,) = third.at(tmp_path).load("test")
@@ -316,10 +320,6 @@ def twice(path):
     shutil.copy(path, path.with_suffix(".png"))
 
 
-def jpeg_inside(path):
-    Image.open(path).convert("RGB").save(path, format="JPEG")
-
-
 def bomb(path):
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -328,13 +328,6 @@ def bomb(path):
     path.unlink()
     path.with_suffix(".png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
                                          + chunk(b"IEND", b""))
-
-
-def converted(mode):
-    def change(path):
-        Image.open(path).convert(mode).save(path)
-
-    return change
 
 
 def altered(function):
@@ -348,10 +341,6 @@ def altered(function):
     return change
 
 
-def sixteen_bit(path):
-    cv2.imwrite(str(path), cv2.imread(str(path)).astype("uint16") * 257)
-
-
 def frames(path):
     picture = Image.open(path)
     picture.save(path, save_all=True, append_images=[picture])
@@ -362,33 +351,28 @@ def other_label(path):
 
 
 BAD = [
-    (IMAGE, remove, "missing, the image of 23_training"),
+    (IMAGE, remove, "the image of 23_training is missing"),
     (IMAGE, truncate, "cannot be decoded"),
     (IMAGE, empty, "the file is empty"),
     (IMAGE, dangling, "No such file"),
     (IMAGE, folder_instead, "Is a directory"),
     (IMAGE, twice, "23_training.png, training/images/23_training.tif all claim to be the image"),
-    (IMAGE, jpeg_inside, "a JPEG file named as TIFF"),
-    (IMAGE, converted("RGBA"), "8-bit RGB is expected, this is RGBA"),
-    (IMAGE, converted("L"), "8-bit RGB is expected, this is L"),
-    (IMAGE, sixteen_bit, "8-bit RGB is expected, this is RGB 16-bit"),
-    (IMAGE, frames, "with 2 frame(s)"),
-    (IMAGE, altered(np.ones_like), "the image is all black"),
-    (IMAGE, altered(lambda image: image * 0 + 128), "does not follow the vessels of 23_training.tif"),
+    (IMAGE, frames, "holds 2 photographs"),
+    (IMAGE, altered(np.ones_like), "all black"),
+    (IMAGE, altered(lambda image: image[:, ::-1]), "does not follow the vessels of 23_training.tif"),
     (IMAGE, altered(lambda image: image[:-1]), "565x583 pixels, not 565x584"),
-    (LABEL, remove, "missing, the label of 23_training"),
+    (LABEL, remove, "the label of 23_training is missing"),
     (LABEL, bomb, "more than 40 megapixels"),
     (LABEL, altered(lambda label: np.where(label[::-1] > 0, 128, label)), "holds the values 0, 128, 255 where"),
     (LABEL, altered(np.zeros_like), "0% of the pixels are vessel"),
     (LABEL, altered(lambda label: 255 - label), "% of the pixels are vessel; is it empty or inverted?"),
     (LABEL, altered(lambda label: label[:, ::-1]), "does not follow the vessels"),
     (LABEL, altered(lambda label: label[:, 1:]), "564x584 pixels, not 565x584"),
-    (MASK, remove, "missing, the fov of 23_training"),
+    (MASK, remove, "the fov of 23_training is missing"),
     (MASK, altered(lambda mask: 255 - mask), "is it inverted?"),
     (MASK, altered(lambda mask: mask // 3), "holds the values 0, 85 where"),
-    (CHASE_LABEL, converted("RGBA"), "black and white is expected, this is RGBA"),
     (CHASE_LABEL, other_label, "does not follow the vessels"),
-    ("CHASEDB1/Image_09R_2ndHO.png", remove, "missing, the second of Image_09R"),
+    ("CHASEDB1/Image_09R_2ndHO.png", remove, "the second of Image_09R is missing"),
     ("CHASEDB1/Image_09R_2ndHO.png", altered(np.zeros_like), "0% of the pixels are vessel"),
 ]
 
@@ -404,31 +388,28 @@ def test_bad_input_is_one_line_that_names_the_file(file, damage, message, root):
     with pytest.raises(UserError) as error:
         dataset.at(root).load("validation")
     line = str(error.value).replace("\\", "/")
-    assert message in line and Path(file).stem in line and "\n" not in line
-    remedies = ("restore", "complete the folder", "keep one", "make it readable", "scale it down")
+    assert message in line and Path(file).stem[:2] in line and "\n" not in line
+    remedies = ("restore", "complete the folder", "keep one", "make it readable", "scale it down", "save each",
+                "no photograph")
     assert any(remedy in line.lower() for remedy in remedies)
 
 
-def test_unreadable_files_and_folders(root, monkeypatch):
+def test_unreadable_files(root, monkeypatch):
     def refuse(self, *_):
         raise PermissionError(13, "Permission denied")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
-        with pytest.raises(UserError, match=r"23_training\.tif: Permission denied; make it readable"):
-            DRIVE.at(root).load("validation")
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(UserError, match="Permission denied; make the folder readable"):
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match=r"23_training\.tif: Permission denied; make it readable"):
         DRIVE.at(root).load("validation")
 
 
 def test_the_challenge_sites_copy_says_that_test_labels_are_missing(root, pair):
     save(root / "DRIVE/test/images/01_test.tif", pair["DRIVE"][0].image)
     save(root / "DRIVE/test/mask/01_test_mask.gif", pair["DRIVE"][0].fov)
-    with pytest.raises(UserError, match=r"01_manual1\.\*: missing.*challenge site's copy has no test labels"):
+    with pytest.raises(UserError, match="label of 01_test is missing; the challenge site's copy has no test labels"):
         DRIVE.at(root).load("test")
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(UserError, match=r"01_test\.\*: missing, the image of 01_test; complete the folder"):
+    with pytest.raises(UserError, match="the image of 01_test is missing; complete the folder"):
         DRIVE.at(tmp_path).load("test")

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 
 from vessels import UserError
-from vessels.data.examples import Example, Photograph, Source, check_labels
+from vessels.data.examples import Example, Photograph, Source
 from vessels.data.fov import field_of_view
-from vessels.data.images import read_mask, read_photograph, say_once
+from vessels.data.images import say_once
 from vessels.data.published import DATASETS
 from vessels.files import read_bytes
 
@@ -40,9 +40,7 @@ class Row(Photograph):
 
     def load(self):
         with named(self.place):
-            image = read_photograph(self.files["image"])
-            masks = {kind: read_mask(path, image.shape[:2]) for kind, path in self.files.items() if kind != "image"}
-            check_labels(masks, self.files, image)
+            image, masks = self.read()
             found, diameter = field_of_view(image)
             fov = masks.get("fov", found)
             if "fov" in masks:

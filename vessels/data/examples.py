@@ -54,6 +54,31 @@ class Photograph(abc.ABC):
         return {kind: checksum(read_photograph(path) if kind == "image" else read_mask(path))
                 for kind, path in self.files.items()}
 
+    def read(self, size=None):
+        """Reads and checks the files.
+
+        Returns:
+            `(image, masks)`: uint8 `(height, width, 3)`, and a dict of bool `(height, width)` by kind.
+
+        Raises:
+            UserError: A file is unreadable or wrong, or the photograph is not of `size`, (height, width).
+        """
+        image = read_photograph(self.files["image"], size)
+        masks = {kind: read_mask(path, image.shape[:2]) for kind, path in self.files.items() if kind != "image"}
+        heights = relief(image)
+        for kind in sorted({"label", "second"} & set(masks)):
+            path, mask = self.files[kind], masks[kind]
+            if not 0 < mask.mean() <= 0.5:
+                raise UserError(f"{path}: {mask.mean():.0%} of the pixels are vessel; is it empty or inverted? Restore "
+                                "the original")
+            # Vessels are darker than their surroundings: by .44 to 2.1 standard deviations for the labels of all 105
+            # images of DRIVE, CHASE DB1, HRF (training) and LES-AV, but by at most .16 for another image's, or a
+            # mirrored, label.
+            if heights[mask].mean() >= -0.2 * heights.std():
+                raise UserError(f"{path}: does not follow the vessels of {self.files['image'].name}; is it of another "
+                                "image? Restore both")
+        return image, masks
+
     @abc.abstractmethod
     def load(self):
         """Reads and checks the files: an `Example`. Raises `UserError` if one is unreadable or wrong."""
@@ -106,7 +131,7 @@ class Source(abc.ABC):
         """The photographs of a split: list of `Photograph`. Raises `UserError` if a file is missing."""
 
     def check(self, split):  # noqa: B027 (only published sets have something to check)
-        """Warns on stderr (one line) of files that are not the published ones; UserError if they are mixed up."""
+        """Warns on stderr (one line) of files that are not the published ones."""
 
     def eval_command(self, weights):
         """What scores `weights` on the test photographs: "eval_drive.py runs/drive-rsan-0/final.weights.h5"."""
@@ -136,18 +161,3 @@ def relief(image):
     """float32 `(height, width)`: green channel minus its mean over the surroundings of each pixel."""
     green = image[..., 1].astype("float32")
     return green - cv2.blur(green, (image.shape[1] // 20,) * 2)
-
-
-def check_labels(masks, files, image, source=""):
-    """Raises UserError if "label" or "second" in `masks` cannot belong to the photograph `image`; `files` are paths."""
-    heights = relief(image)
-    for kind in {"label", "second"} & set(masks):
-        path, mask = files[kind], masks[kind]
-        if not 0 < mask.mean() <= 0.5:
-            raise UserError(f"{path}: {mask.mean():.0%} of the pixels are vessel; is it empty or inverted? "
-                            f"Restore it{source}")
-        # Vessels are darker than their surroundings: by .44 to 2.1 standard deviations for the labels of all 105 images
-        # of DRIVE, CHASE DB1, HRF (training) and LES-AV, but by at most .16 for another image's, or a mirrored, label.
-        if heights[mask].mean() >= -0.2 * heights.std():
-            raise UserError(f"{path}: does not follow the vessels of {files['image'].name}; is it of another image? "
-                            f"Restore both{source}")

@@ -1,5 +1,6 @@
 """Decodes all image files: those of the published data sets, with strict checks, and anyone's photographs."""
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -25,6 +26,7 @@ MEGAPIXELS = 40
 # What decoders would print about a broken file is said by the error that names it.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+Image.MAX_IMAGE_PIXELS = None  # `_refuse_huge` has a limit of its own
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26  # colour profiles of 3 MB exist
 # What is named like a photograph and is none: how the file begins, what it is, and the remedy.
 OTHERS = {
@@ -49,37 +51,22 @@ def decode(path):
     Raises:
         UserError: The file cannot be read or decoded, holds several photographs, or has more than 40 megapixels.
     """
-    content = read_image_file(Path(path))
+    content = read_bytes(Path(path))
     try:
         with warnings.catch_warnings(action="ignore"):
+            if content[:2] == b"\x1f\x8b":
+                content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(16 * MEGAPIXELS * 10**6)
+            for begin, remedy in OTHERS.items():
+                if re.match(begin, content[:200], re.DOTALL | re.IGNORECASE):
+                    raise UserError(f"{path}: {remedy}")
             if content[:3] in (b"II*", b"II+", b"MM\0"):
                 return _decode_tiff(content, path)
             return _decode_other(content, path)
     except UserError:
         raise
-    except Image.DecompressionBombError:
-        _refuse_huge(path, float("inf"))
     except Exception as error:  # decoders raise many kinds of errors for a broken file
-        raise undecodable(path, error) from None
-
-
-def read_image_file(path):
-    """bytes of a file, unzipped if it is a .gz. Raises `UserError` if it is known to be no image that can be read."""
-    content = read_bytes(path)
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(16 * MEGAPIXELS * 10**6)
-        except (OSError, EOFError) as error:
-            raise undecodable(path, error) from None
-    for begin, remedy in OTHERS.items():
-        if re.match(begin, content[:200], re.DOTALL | re.IGNORECASE):
-            raise UserError(f"{path}: {remedy}")
-    return content
-
-
-def undecodable(path, error):
-    return UserError(f"{path}: cannot be decoded; is it truncated, or not an image? "
-                     f"Restore the original ({type(error).__name__})")
+        raise UserError(f"{path}: cannot be decoded; is it truncated, or not an image? Restore the original "
+                        f"({type(error).__name__})") from None
 
 
 def _refuse_huge(path, pixels):
@@ -90,75 +77,56 @@ def _refuse_huge(path, pixels):
 def _decode_tiff(content, path):
     """Uses tifffile, which reads every layout of TIFF; Pillow and OpenCV read the compressions that it lacks."""
     with tifffile.TiffFile(io.BytesIO(content)) as file:
-        (page, frame), series = _photograph(file, path), file.series[0]
+        page = _photograph(file, path)
         _refuse_huge(path, page.imagewidth * page.imagelength)
-        orientation = page.tags.valueof(274, default=1)
-        kind, axes, bits = page.photometric.name, page.axes, max(np.ravel(page.bitspersample))
-        array = None
-        if kind in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE", "SEPARATED") and bits % 8 == 0:
-            try:
+        kind, grey, array = page.photometric.name, page.photometric.name.startswith("MINIS"), None
+        if (grey or kind == "RGB") and page.bitspersample % 8 == 0:
+            with contextlib.suppress(ValueError, ImportError):  # a compression that needs imagecodecs
                 array = page.asarray()
-                if _of_channels(series, page):
-                    array, axes = series.asarray(), "SYX" if series.shape[0] in (3, 4) else axes
-            except (ValueError, ImportError):  # a compression that needs imagecodecs
-                array = None
-        if array is None and frame is None:
-            raise ValueError("needs imagecodecs")
-        if array is None and bits <= 8:
-            return _decode_other(content, path, frame)  # Pillow turns TIFF upright by itself
         if array is None:
-            array = _opencv(content, frame)
-        elif axes.startswith("S"):
+            if len(page.treeindex) > 1 or not (grey or kind == "RGB" or page.bitspersample <= 8):
+                raise ValueError("needs imagecodecs")
+            if page.bitspersample <= 8:
+                return _decode_other(content, path, page.index)  # Pillow turns TIFF upright by itself
+            array = _opencv(content, page.index)
+        elif page.axes.startswith("S"):
             array = np.moveaxis(array, 0, -1)
         channels = array.shape[2] if array.ndim == 3 else 1
         alpha = bool({1, 2} & set(page.extrasamples))
-        if kind.startswith("MINIS") and channels not in (1, 3, 4) and (channels, alpha) != (2, True):
+        if grey and channels not in (1, 3, 4) and (channels, alpha) != (2, True):
             raise UserError(f"{path}: holds {channels} channels, neither grey nor RGB; save it as RGB")
         if kind == "MINISWHITE":
             white = white_level(array)
             array = white - np.minimum(array, white)
-        elif kind == "PALETTE":
-            array = (page.colormap >> 8).astype("uint8").T[array]
-        elif kind == "SEPARATED":
-            white = white_level(array)
-            array = ((white - array[..., :3]) * ((white - array[..., 3:4]) / white)).astype(array.dtype)
-        premultiplied = 2 not in page.extrasamples
-    return _upright(_on_black(array, premultiplied), orientation)
-
-
-def _of_channels(series, page):
-    """Whether pages hold the colour channels, or rows, of one photograph, as tifffile and ImageJ may write them."""
-    return series.kind in ("shaped", "imagej", "ome") and series.ndim == 3 and page.ndim == 2 and (
-        series.axes[0] not in "ZT" and (series.shape[0] in (3, 4) or series.shape[2] in (3, 4)))
+        return _upright(_on_black(array, 2 not in page.extrasamples), page.tags.valueof(274, default=1))
 
 
 def _photograph(file, path):
-    """`(page, number)` of a TIFF's page that is no thumbnail and no mask; the number of a page within a page is None.
+    """The page of a TIFF that is no thumbnail and no mask; it may lie within a page.
 
     Raises `UserError` if there are several, or it is a camera's raw data.
     """
     def size(page):
         return page.imagewidth * page.imagelength
 
-    numbers = {page: number for number, page in enumerate(file.pages)}
-    numbers |= {page: None for top in list(numbers) for page in top.pages or []}
-    pages = [page for page in numbers if not page.subfiletype & 5] or numbers  # 1 is a reduced version, 4 a mask
+    pages = [page for top in file.pages for page in (top, *(top.pages or ()))]
+    pages = [page for page in pages if not page.subfiletype & 5] or pages  # 1 is a reduced version, 4 a mask
     largest = max(pages, key=size)
     if largest.photometric.name in ("CFA", "LINEAR_RAW"):
         raise UserError(f"{path}: a camera's raw file; export it as TIFF or JPEG")
     similar = sum(3 * size(page) > size(largest) for page in pages)  # others are thumbnails or labels
-    if similar > 1 and not _of_channels(file.series[0], largest):
+    if similar > 1:
         raise UserError(f"{path}: holds {similar} photographs; save each in a file of its own")
-    return largest, numbers[largest]
+    return largest
 
 
 def _decode_other(content, path, frame=0):
     with Image.open(io.BytesIO(content)) as picture:
+        _refuse_huge(path, picture.width * picture.height)
         if picture.format in ("GIF", "PNG", "WEBP", "AVIF") and getattr(picture, "n_frames", 1) > 1:
             raise UserError(f"{path}: an animation of {picture.n_frames} images; save the photograph alone")
         if frame:
             picture.seek(frame)
-        _refuse_huge(path, picture.width * picture.height)
         # Pillow would silently keep only the upper 8 bits of these: almost nothing of a 12-bit camera's values.
         if picture.format in ("PPM", "JPEG2000") or ";16" in str(picture.tile):
             return _upright(_on_black(_opencv(content)), picture.getexif().get(274, 1))
@@ -227,36 +195,10 @@ def eight_bit(array, path):
     return (np.nan_to_num(array).clip(0, white) * (255 / white)).round().astype("uint8")
 
 
-def _decode_strictly(path, modes, expected, size):
-    """`decode(path)`; UserError if the format is not that of the suffix, or mode or size are not as expected."""
-    path = Path(path)
-    suffix, content = Path(path.name.lower().removesuffix(".gz")).suffix, read_image_file(path)
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as picture:
-            named, frames = Image.registered_extensions().get(suffix), getattr(picture, "n_frames", 1)
-            # Pillow silently reads 16-bit colour as 8-bit; only the raw mode of its decoder shows it.
-            mode, form = picture.mode + " 16-bit" * (";16" in str(picture.tile)), picture.format
-    except Image.DecompressionBombError:
-        _refuse_huge(path, float("inf"))
-    except Exception as error:
-        raise undecodable(path, error) from None
-    if form != named:
-        raise UserError(f"{path}: a {form} file named as {named}; restore the original")
-    if mode not in modes or frames > 1:
-        raise UserError(f"{path}: {expected} is expected, this is {mode} with {frames} frame(s); restore the original")
-    array = decode(path)
+def _check_size(array, path, size):
     if size and array.shape[:2] != tuple(size):
         shape = f"{array.shape[1]}x{array.shape[0]} pixels, not {size[1]}x{size[0]}"
         raise UserError(f"{path}: {shape}; is it of another set, or resized? Restore the original")
-    return array
-
-
-def read_image(path, size=None):
-    """uint8 `(height, width, 3)`, RGB. Raises `UserError` if it is not 8-bit RGB of `size`, or is all black."""
-    image = _decode_strictly(path, ("RGB",), "8-bit RGB", size)
-    if image.max() < 16:
-        raise UserError(f"{path}: the image is all black; restore the original")
-    return image
 
 
 def read_mask(path, size=None):
@@ -266,7 +208,8 @@ def read_mask(path, size=None):
     JPEG may hold others, if nearly all are near black or white. Raises `UserError` for all else: the file is a scaled
     copy, or has several classes.
     """
-    mask = _decode_strictly(path, ("L", "P", "1", "RGB"), "black and white", size)
+    mask = eight_bit(decode(path), path)
+    _check_size(mask, path, size)
     if mask.ndim == 3:
         red, green, blue = cv2.split(mask)
         if max(cv2.absdiff(red, green).max(), cv2.absdiff(red, blue).max()) > 8:
@@ -293,7 +236,7 @@ def say_once(text):
     print(text, file=sys.stderr)
 
 
-def read_photograph(path):
+def read_photograph(path, size=None):
     """A photograph as uint8 `(height, width, 3)`, RGB, turned upright.
 
     Reads JPEG, PNG, TIFF (thumbnails aside), GIF, BMP, PPM and other formats of Pillow and OpenCV, also zipped (.gz),
@@ -302,9 +245,11 @@ def read_photograph(path):
 
     Raises:
         UserError: It cannot be read, holds several photographs, has more than 40 megapixels or a side of fewer than 64
-            pixels or an eighth of the other, is all black, or has fewer than 8 grey values, as masks and labels have.
+            pixels or an eighth of the other, is all black, or has fewer than 8 grey values, as masks and labels have;
+            or `size` is given, (height, width), and it has another one.
     """
     image = eight_bit(decode(path), path)
+    _check_size(image, path, size)
     if image.ndim == 3:
         bright = np.percentile(image[::4, ::4], 95, axis=(0, 1))
         used = bright > bright.max() / 10

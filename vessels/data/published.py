@@ -7,29 +7,12 @@ import sys
 from pathlib import Path
 
 from vessels import UserError
-from vessels.data.examples import Example, Photograph, Source, check_labels
+from vessels.data.examples import Example, Photograph, Source
 from vessels.data.fov import Widths, field_of_view
-from vessels.data.images import read_image, read_mask
 from vessels.files import ROOT
 
 SUMS = (ROOT / "data" / "SHA256SUMS", ROOT / "data" / "PIXELS_SHA256")
 SUFFIX = r"\.(tiff?|png|jpe?g|gif|bmp|ppm)"
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """One common arrangement of a data set's files.
-
-    `folders`: the folder of each split. `places`: paths of "image", "label", "second" and "fov" inside the
-    data folder, as regular expressions without suffix that ignore case; `{folder}`, the image's `{name}` and
-    its `{number}` are replaced. Without "fov", the field of view is estimated.
-    """
-
-    folders: dict[str, str]
-    places: dict[str, str]
-
-    def place(self, kind, name, part):
-        return self.places[kind].format(folder=self.folders.get(part), name=name, number=name.split("_")[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +22,24 @@ class Published(Photograph):
     dataset: "Dataset"
 
     def load(self):
-        files, source = self.files, f" from {self.dataset.source}"
-        image = read_image(files["image"], self.dataset.size)
-        masks = {kind: read_mask(path, self.dataset.size) for kind, path in files.items() if kind != "image"}
-        check_labels(masks, files, image, source)
+        image, masks = self.read(self.dataset.size)
         fov = masks["fov"] if "fov" in masks else field_of_view(image)[0]
-        if "fov" in masks and fov.mean() < 0.5:
-            raise UserError(f"{files['fov']}: the field of view covers {fov.mean():.0%} of the image; is it "
-                            f"inverted? Restore it{source}")
+        if fov.mean() < 0.5:
+            raise UserError(f"{self.files.get('fov', self.name)}: the field of view covers {fov.mean():.0%} of the "
+                            "image; is it inverted? Restore the original")
         return Example(self.name, image, masks["label"], fov, masks.get("second"),
                        vessel_weight=self.dataset.vessel_weight)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset(Source):
-    """A data set as the paper, or the field, uses it. To add a set, add an instance to `DATASETS`."""
+    """A data set as the paper, or the field, uses it. To add a set, add an instance to `DATASETS`.
+
+    `places`: paths of "image", "label", "second" and "fov" inside the set's folder, without suffix, as regular
+    expressions that ignore case; the image's `{name}` and its `{number}` are replaced. They cover the official layout
+    and that of RSAN's authors. The second observer and the masks may be missing for all images; without masks, the
+    field of view is estimated.
+    """
 
     name: str  # also of its folder
     title: str
@@ -61,7 +47,7 @@ class Dataset(Source):
     size: tuple[int, int]  # height, width
     diameter: int  # width in pixels of the fields of view: median of the training images, by `field_of_view`
     splits: dict[str, tuple[str, ...]]
-    layouts: tuple[Layout, ...]
+    places: dict[str, str]
     source: str
     padded: int | None = None  # with it, the set has scripts of its own: train_<key>.py and eval_<key>.py
     vessel_weight: float = 1.0
@@ -90,7 +76,7 @@ class Dataset(Source):
         """
         root = Path(self.data_dir or os.environ.get("RSAN_DATA_ROOT") or ROOT / "data").expanduser()
         spellings = rf"{self.name}|{self.title.replace(' ', '.?')}|{self.key}"
-        inside = [child for child in _entries(root) if re.fullmatch(spellings, child.name, re.I) and child.is_dir()]
+        inside = [child for child in root.glob("*/") if re.fullmatch(spellings, child.name, re.IGNORECASE)]
         if inside:
             return min(inside, key=lambda child: child.name != self.name)
         if self.data_dir and root.is_dir():
@@ -102,46 +88,39 @@ class Dataset(Source):
         return tuple(name for part in split.split("+") for name in self.splits[part])
 
     def photographs(self, split):
-        """As `Source.photographs`. "fov" is included if the layout has masks, "second" if the folder has the second
-        observer's labels.
+        """As `Source.photographs`, with the files that there are.
 
         Raises:
             UserError: A file is missing, or exists twice; the message names the first one.
         """
         folder = self.folder
-        parts = {name: part for part in split.split("+") for name in self.splits[part]}
-
-        def located(layout):
-            return {name: {kind: _locate(folder, layout, kind, name, part) for kind in layout.places}
-                    for name, part in parts.items()}
-
-        # Photographs alone do not identify a layout: both layouts of DRIVE have test/images/01_test.tif.
-        layout, found = max(((layout, located(layout)) for layout in self.layouts), key=lambda candidate: sum(
-            paths[kind] is not None for paths in candidate[1].values() for kind in ("image", "label")))
-        # The second observer may be missing for all images, but not for some: scores of some alone would mislead.
-        observers = any(paths.get("second") for paths in found.values())
-        for name, paths in found.items():
-            for kind, path in paths.items():
-                if path is None and (kind != "second" or observers):
-                    place = folder / layout.place(kind, name, parts[name]).replace("?", "")
-                    hint = self.no_test_label if (kind, parts[name]) == ("label", "test") else ""
-                    raise UserError(f"{place}.*: missing, the {kind} of {name}{hint}; complete the folder from "
-                                    f"{self.source} (data/README.md lists layouts), or name another with --data-dir")
-        return [Published(name, {kind: path for kind, path in paths.items() if path}, self)
-                for name, paths in found.items()]
+        paths = [path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(depth)]  # follows links
+        names = {path.relative_to(folder).as_posix(): path for path in paths}
+        found = {}
+        for name in self.names(split):
+            for kind, place in self.places.items():
+                pattern = place.format(name=name, number=name.split("_")[0])
+                same = sorted(path for path in names if re.fullmatch(pattern + SUFFIX, path, re.IGNORECASE))
+                if len(same) > 1:
+                    raise UserError(f"{folder}: {', '.join(same)} all claim to be the {kind} of {name}; keep one")
+                found[name, kind] = names[same[0]] if same else None
+        # A kind may be missing for all images, but not for some: scores of some alone would mislead.
+        kinds = {"image", "label", *(kind for (_, kind), path in found.items() if path)}
+        for (name, kind), path in found.items():
+            if path is None and kind in kinds:
+                hint = self.no_test_label if kind == "label" and name in self.splits["test"] else ""
+                raise UserError(f"{folder}: the {kind} of {name} is missing{hint}; complete the folder from "
+                                f"{self.source} (data/README.md lists layouts), or name another with --data-dir")
+        return [Published(name, {kind: found[name, kind] for kind in self.places if found[name, kind]}, self)
+                for name in self.names(split)]
 
     def check(self, split):
-        published = self.published()
-        owners = {digest: stem for stem, digests in published.items() for digest in digests}
-        differing = []
+        published, differing = self.published(), []
         for photograph in self.photographs(split) if published else ():
             for kind, path in photograph.files.items():
                 own = published.get(path.stem.lower(), ())
-                if photograph.digests[kind] in own or photograph.pixels[kind] in own:
-                    continue
-                if other := owners.get(photograph.digests[kind]) or owners.get(photograph.pixels[kind]):
-                    raise UserError(f"{path}: has the content of the published {other}; restore it from {self.source}")
-                differing.append(path.relative_to(self.folder).as_posix())
+                if photograph.digests[kind] not in own and photograph.pixels[kind] not in own:
+                    differing.append(path.relative_to(self.folder).as_posix())
         if differing:
             print(f"warning: {len(differing)} files in {self.folder} differ from the published ones by SHA-256 "
                   f"({differing[0]}, ...): scores may not be comparable", file=sys.stderr)
@@ -156,27 +135,6 @@ class Dataset(Source):
         return stems
 
 
-def _locate(folder, layout, kind, name, part):
-    """Path of a file, or None; UserError if there are several."""
-    found = [folder]
-    for pattern in (layout.place(kind, name, part) + SUFFIX).split("/"):
-        entries = [entry for parent in found for entry in _entries(parent)]
-        found = [entry for entry in entries if re.fullmatch(pattern, entry.name, re.I)]
-    if len(found) > 1:
-        listed = ", ".join(sorted(str(path.relative_to(folder)) for path in found))
-        raise UserError(f"{folder}: {listed} all claim to be the {kind} of {name}; keep one")
-    return found[0] if found else None
-
-
-def _entries(folder):
-    try:
-        return list(folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; make the folder readable") from None
-
-
-AUTHORS = {"train": "train", "validation": "validate", "test": "test"}
-
 DRIVE = Dataset(
     name="DRIVE",
     title="DRIVE",
@@ -189,18 +147,12 @@ DRIVE = Dataset(
         "validation": ("23_training", "40_training"),
         "test": tuple(f"{i:02d}_test" for i in range(1, 21)),
     },
-    layouts=(
-        Layout(
-            {"train": "training", "validation": "training", "test": "test"},
-            {
-                "image": "{folder}/images/{name}",
-                "label": "{folder}/1st_manual/{number}_manual1",
-                "second": "{folder}/2nd_manual/{number}_manual2",
-                "fov": "{folder}/mask/{name}_mask",
-            },
-        ),
-        Layout(AUTHORS, {"image": "{folder}/images?/{name}", "label": "{folder}/labels?/{number}_manual1"}),
-    ),
+    places={
+        "image": r"\w+/images?/{name}",
+        "label": r"\w+/(1st_manual|labels?)/{number}_manual1",
+        "second": r"\w+/2nd_manual/{number}_manual2",
+        "fov": r"\w+/mask/{name}_mask",
+    },
     source="https://drive.grand-challenge.org",
     vessel_weight=1.4,
     no_test_label="; the challenge site's copy has no test labels, but the original archive has them",
@@ -220,10 +172,11 @@ CHASEDB1 = Dataset(
         "validation": ("Image_09R", "Image_10L"),
         "test": tuple(_CHASE[20:]),
     },
-    layouts=(
-        Layout({}, {"image": "{name}", "label": "{name}_1stHO", "second": "{name}_2ndHO"}),
-        Layout(AUTHORS, {"image": "{folder}/images?/{name}", "label": "{folder}/labels?/{name}_1stHO"}),
-    ),
+    places={
+        "image": r"(\w+/images?/)?{name}",
+        "label": r"(\w+/labels?/)?{name}_1stHO",
+        "second": "{name}_2ndHO",
+    },
     source="https://researchinnovation.kingston.ac.uk/en/datasets/chasedb1-retinal-vessel-reference-dataset-4/",
     vessel_weight=0.85,
 )
@@ -241,7 +194,7 @@ HRF = Dataset(
         "validation": tuple(_HRF[12:15]),
         "test": tuple(_HRF[15:]),
     },
-    layouts=(Layout({}, {"image": "images/{name}", "label": "manual1/{name}", "fov": "mask/{name}_mask"}),),
+    places={"image": "images/{name}", "label": "manual1/{name}", "fov": "mask/{name}_mask"},
     source="https://www5.cs.fau.de/research/data/fundus-images",
     other_labels=("11_h", "12_h", "13_h"),  # see data/README.md
 )
