@@ -92,7 +92,7 @@ def from_maps(folder):
     """The same as `from_network`, for maps of any program in `folder`, a `Path`."""
     name = folder.resolve().name
     facts = {"name": f"maps of {name}", "variant": name, "trained_on": "", "maps": name,
-             "weights": {"file": None, "sha256": None, "parameters": None, "recipe": {"seed": 0}}}
+             "weights": {"recipe": {"seed": 0}}}
     return functools.partial(external_maps.read_map, folder), facts
 
 

@@ -57,8 +57,8 @@ def table(metrics):
     for protocol, scored in SCORED.items():
         lines.append(f"\n{title(metrics['dataset'])}, {metrics['n_images']} test images, {scored}")
         lines.append(" " * (room + 1) + "".join(f"{head:>7}" for head in COLUMNS.values()))
-        spread = ("mean of the images", metrics["mean"][protocol]), ("standard deviation", metrics["std"][protocol])
-        for name, scores in [*rows(metrics, protocol), *spread]:
+        means = ("mean of the images", metrics["mean"][protocol]), ("standard deviation", metrics["std"][protocol])
+        for name, scores in [*rows(metrics, protocol), *means]:
             if len(name) > room:
                 lines.append(name)
                 name = ""

@@ -12,10 +12,8 @@ from vessels.record import read_start
 
 from pretrained import weights_file
 
-LARGEST = 1e38  # of all numbers on the command line
 
-
-def option(default, text, least=None, most=LARGEST, choices=None):
+def option(default, text, least=None, most=1e38, choices=None):
     return dataclasses.field(default=default, metadata={"help": text, "least": least, "most": most, "choices": choices})
 
 
