@@ -108,18 +108,18 @@ def test_sources_that_do_not_go_together(root, tmp_path):
     with pytest.raises(UserError, match="STARE: no such data set; name DRIVE, CHASEDB1, HRF or a CSV"):
         read("STARE")
     path = str(table(root, *PAIRS))
-    with pytest.raises(UserError, match="mine: given twice"):
+    with pytest.raises(UserError, match="mine mine: one is given twice"):
         read(path, path)
     other = root / "other.csv"
     other.write_text(f"image,label,split\n{SPLITS[0]}\n")
-    with pytest.raises(UserError, match=r"other\.csv, line 2: .*0\.png is the same file as the image of .*mine\.csv"):
+    with pytest.raises(UserError, match=r"other\.csv, line 2: .*0\.png is also the image of .*mine\.csv"):
         read(path, other)
 
 
 @pytest.mark.parametrize(("image", "label", "refused"), [
-    ("eye.tif", "labels/0.png", r"eye\.tif is DRIVE's 01_test"),
-    ("eye.png", "labels/0.png", r"eye\.png is DRIVE's 01_test"),
-    ("eye.jpg", "01_manual1.gif", r"01_manual1\.gif is DRIVE's 01_manual1"),
+    ("eye.tif", "labels/0.png", r"eye\.tif is also DRIVE's 01_test"),
+    ("eye.png", "labels/0.png", r"eye\.png is also DRIVE's 01_test"),
+    ("eye.jpg", "01_manual1.gif", r"01_manual1\.gif is also DRIVE's 01_manual1"),
 ])
 def test_a_photograph_of_drive_in_a_table_beside_drive_is_refused(image, label, refused, data_root, root):
     Image.open(data_root / "DRIVE/test/images/01_test.tif").save(root / image)

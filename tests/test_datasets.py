@@ -369,7 +369,7 @@ BAD = [
     (LABEL, altered(lambda label: label[:, ::-1]), "does not follow the vessels"),
     (LABEL, altered(lambda label: label[:, 1:]), "564x584 pixels, not 565x584"),
     (MASK, remove, "the fov of 23_training is missing"),
-    (MASK, altered(lambda mask: 255 - mask), "is it inverted?"),
+    (MASK, altered(lambda mask: 255 - mask), "is it empty or inverted?"),
     (MASK, altered(lambda mask: mask // 3), "holds the values 0, 85 where"),
     (CHASE_LABEL, other_label, "does not follow the vessels"),
     ("CHASEDB1/Image_09R_2ndHO.png", remove, "the second of Image_09R is missing"),

@@ -16,13 +16,11 @@ import re
 import unicodedata
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from vessels import UserError
 from vessels.data.examples import Example, Photograph, Source
 from vessels.data.fov import field_of_view
-from vessels.data.images import say_once
 from vessels.data.published import DATASETS
 from vessels.files import read_bytes
 
@@ -42,23 +40,7 @@ class Row(Photograph):
         with named(self.place):
             image, masks = self.read()
             found, diameter = field_of_view(image)
-            fov = masks.get("fov", found)
-            if "fov" in masks:
-                # A field of view contains the middle of its bounding box; an inverted mask does not.
-                left, top, width, height = cv2.boundingRect(fov.astype("uint8"))
-                if fov.mean() < 0.05 or not fov[top + height // 2, left + width // 2]:
-                    raise UserError(f"{self.files['fov']}: covers {fov.mean():.0%} of the photograph and not its "
-                                    "middle; is it empty or inverted? Correct it, or leave fov empty")
-                outside = (fov & ~found).sum() / fov.sum()
-                if outside > 0.2:
-                    say_once(f"warning: {self.files['fov']}: {outside:.0%} of it lies where the photograph shows no "
-                             "retina; is it of another photograph?")
-            for kind in {"label", "second"} & set(masks):
-                labelled = box(masks[kind] & fov) / box(fov)
-                if labelled < 0.5:
-                    say_once(f"warning: {self.files[kind]}: all vessels lie in {labelled:.0%} of the field of view; if "
-                             "the rest was not labelled, make it black in fov")
-            return Example(self.name, image, masks["label"], fov, masks.get("second"), diameter)
+            return Example(self.name, image, masks["label"], masks.get("fov", found), masks.get("second"), diameter)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,12 +113,10 @@ def read(path):
     columns = [column.strip().lower() for column in header]
     while columns and not columns[-1]:
         columns.pop()
-    for column in (*columns, *REQUIRED):
-        if column not in (*REQUIRED, *OPTIONAL) or columns.count(column) != 1:
-            problem = "more than one" if columns.count(column) > 1 else "no" if column in REQUIRED else "an unknown"
-            raise UserError(f"{path}, line 1: {problem} column '{column}'; the first line must have the columns image "
-                            "and label, and may have fov, second and split")
-    places, rows = [], []
+    if len(set(columns)) < len(columns) or not {*REQUIRED} <= {*columns} <= {*REQUIRED, *OPTIONAL}:
+        raise UserError(f"{path}, line 1: the columns are {', '.join(columns)}; they must be image and label, and may "
+                        "be fov, second and split, each once")
+    rows = []
     for number, values in lines:
         place = f"{path}, line {number}"
         while len(values) > len(columns) and not values[-1].strip():
@@ -144,18 +124,16 @@ def read(path):
         if len(values) != len(columns):
             raise UserError(f"{place}: {len(values)} cells where the first line has {len(columns)}; "
                             "correct the line (a name with a separator in it needs quotes)")
-        places.append(place)
         rows.append(read_row(place, path.parent, dict(zip(columns, map(str.strip, values), strict=True))))
     if not rows:
         raise UserError(f"{path}: lists no photograph; add a line for each")
-    splits = tuple(split for split, _ in rows)
-    if "" in splits and set(splits) != {""}:
-        raise UserError(f"{places[splits.index('')]}: split is empty here but not in other lines; fill in all or none")
-    found = names([files["image"] for _, files in rows])
-    rows = tuple(Row(name, files, place, split)
-                 for name, place, (split, files) in zip(found, places, rows, strict=True))
+    empty = [row.place for row in rows if not row.split]
+    if 0 < len(empty) < len(rows):
+        raise UserError(f"{empty[0]}: split is empty here but not in other lines; fill in all or none")
+    found = names([row.files["image"] for row in rows])
+    rows = tuple(dataclasses.replace(row, name=name) for row, name in zip(rows, found, strict=True))
     check_once(rows)
-    return Table(path, rows, splits)
+    return Table(path, rows, tuple(row.split for row in rows))
 
 
 def cells(path):
@@ -180,14 +158,15 @@ def cells(path):
 
 
 def read_row(place, folder, values):
-    """`(split, {kind: path})` of a line; UserError if a cell or a file is missing."""
+    """The `Row` of a line, still without a name; UserError if a cell is missing."""
     split = values.pop("split", "").lower()
     if split not in SPLITS:
         raise UserError(f"{place}: split is '{split}'; it must be train, validation or test")
     for kind in REQUIRED:
         if not values[kind]:
             raise UserError(f"{place}: {kind} is empty; fill it in or remove the line")
-    return SPLITS[split], {kind: located(folder, value) for kind, value in values.items() if value}
+    files = {kind: located(folder, value) for kind, value in values.items() if value}
+    return Row("", files, place, SPLITS[split])
 
 
 def located(folder, value):
@@ -212,26 +191,21 @@ def names(paths):
     return [path.as_posix() for path in whole]
 
 
-def check_once(rows):
-    """Raises UserError if two rows have the same photograph or label, in whatever format; masks may be shared."""
-    seen = {}
+def check_once(rows, published=()):
+    """Raises UserError if a photograph or label occurs twice, in whatever format; masks may be shared.
+
+    `published`: `{SHA-256: "DRIVE's 01_test"}` of those that no row may hold.
+    """
+    owners = dict(published)
     for row in rows:
         # Files first: a photograph that is given as its own label cannot be decoded as a label.
-        for attribute, same in (("digests", "is the same file as"), ("pixels", "has the same pixels as")):
+        for attribute in ("digests", "pixels"):
             with named(row.place):
                 digests = getattr(row, attribute)
             for kind in sorted(row.files.keys() - {"fov"}):
-                other_kind, other = seen.setdefault(digests[kind], (kind, row))
-                if (other_kind, other) != (kind, row):
-                    apart = f"; it must not be both {other.split} and {row.split}" if row.split != other.split else ""
-                    raise UserError(f"{row.place}: {row.files[kind]} {same} the {other_kind} of {other.place}{apart}; "
-                                    "remove one")
-
-
-def box(mask):
-    """Pixels of the box around the mask."""
-    _, _, width, height = cv2.boundingRect(mask.astype("uint8"))
-    return width * height
+                own = f"the {kind} of {row.place}"
+                if (owner := owners.setdefault(digests[kind], own)) != own:
+                    raise UserError(f"{row.place}: {row.files[kind]} is also {owner}; remove one of the two")
 
 
 @contextlib.contextmanager

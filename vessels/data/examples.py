@@ -65,6 +65,13 @@ class Photograph(abc.ABC):
         """
         image = read_photograph(self.files["image"], size)
         masks = {kind: read_mask(path, image.shape[:2]) for kind, path in self.files.items() if kind != "image"}
+        if "fov" in masks:
+            # A field of view contains the middle of its bounding box; an inverted mask does not.
+            fov = masks["fov"]
+            left, top, width, height = cv2.boundingRect(fov.astype("uint8"))
+            if fov.mean() < 0.05 or not fov[top + height // 2, left + width // 2]:
+                raise UserError(f"{self.files['fov']}: covers {fov.mean():.0%} of the photograph, and not its middle; "
+                                "is it empty or inverted? Restore the original, or do without it")
         heights = relief(image)
         for kind in sorted({"label", "second"} & set(masks)):
             path, mask = self.files[kind], masks[kind]

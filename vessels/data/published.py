@@ -24,9 +24,6 @@ class Published(Photograph):
     def load(self):
         image, masks = self.read(self.dataset.size)
         fov = masks["fov"] if "fov" in masks else field_of_view(image)[0]
-        if fov.mean() < 0.5:
-            raise UserError(f"{self.files.get('fov', self.name)}: the field of view covers {fov.mean():.0%} of the "
-                            "image; is it inverted? Restore the original")
         return Example(self.name, image, masks["label"], fov, masks.get("second"),
                        vessel_weight=self.dataset.vessel_weight)
 

@@ -51,17 +51,11 @@ class Several(Source):
         """
         parts = tuple(find(source).for_training(seed) for source in self.sources)
         names = [part.name for part in parts]
-        for name in names:
-            if names.count(name) > 1:
-                raise UserError(f"{name}: given twice, or two files of that name; give it once, or rename one")
-        rows = [row for part in parts if part.own for row in part.rows]
-        custom.check_once(rows)
+        if len(set(names)) < len(names):
+            raise UserError(f"{' '.join(names)}: one is given twice; give it once, or rename one of two files")
         owners = {digest: f"{part.name}'s {name}" for part in parts for name, digests in part.published().items()
                   for digest in digests}
-        for row in rows:
-            for kind in sorted(row.files.keys() - {"fov"}):
-                if owner := owners.get(row.digests[kind], owners.get(row.pixels[kind])):
-                    raise UserError(f"{row.place}: {row.files[kind]} is {owner}; remove one of the two")
+        custom.check_once([row for part in parts if part.own for row in part.rows], owners)
         return dataclasses.replace(self, parts=parts)
 
     def names(self, split):
