@@ -103,7 +103,7 @@ def best_threshold(histograms):
 
     If all pixels were pooled, large photographs would count more. `histograms`: list of results of `histogram`.
     """
-    grid = [round(0.05 * i, 2) for i in range(1, 20)]
+    grid = [i / 20 for i in range(1, 20)]
     return max(grid, key=lambda threshold: np.mean([score(counts, threshold)["f1"] or 0 for counts in histograms]))
 
 
