@@ -1,7 +1,6 @@
 """The command behind eval_*.py: predicts maps with given weights, scores them, and writes tables and pictures."""
 
 import argparse
-import contextlib
 import functools
 import json
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from vessels import UserError, add_renamed, add_threshold, exit_code, network
-from vessels.files import write_atomically
+from vessels.files import read_json, write_atomically, write_json
 from vessels.jobs import plan
 from vessels.metrics import Scores, to_16_bit
 from vessels.prediction import external_maps, maps
@@ -192,9 +191,7 @@ def report(job, metrics):
 
 def write_metrics(path, metrics):
     """Writes metrics.json, unless it holds the same outcome already: all but the environment."""
-    text = json.dumps(metrics, indent=1) + "\n"
     changing = {"environment": None, "seconds": None}  # older results hold the second
-    with contextlib.suppress(OSError, ValueError):
-        if {**json.loads(path.read_text(encoding="utf-8")), **changing} == {**json.loads(text), **changing}:
-            return
-    write_atomically(path, text)
+    now = json.loads(json.dumps(metrics))
+    if not path.exists() or {**read_json(path), **changing} != {**now, **changing}:
+        write_json(path, now)

@@ -1,11 +1,9 @@
 """Tables that compare the released networks: with the paper, on other cameras, with published methods, in groups."""
 
-import json
-
 import numpy as np
 
 from vessels.data import published
-from vessels.files import ROOT
+from vessels.files import ROOT, read_json
 from vessels.report import tables
 
 FIGURES = ("auc", "accuracy", "sensitivity", "specificity", "f1")
@@ -21,7 +19,7 @@ TITLES = tuple(tables.COLUMNS[key] for key in FIGURES)
 
 def published_scores(name):
     """Rows of results/published.json on the set of this name: list of dicts, with how they were scored."""
-    return json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8")).get(name, [])
+    return read_json(ROOT / "results" / "published.json").get(name, [])
 
 
 def paper(name):

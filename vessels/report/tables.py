@@ -1,11 +1,11 @@
 """Tables of results, for terminals and in Markdown."""
 
-import json
 import re
 
 import numpy as np
 
 from vessels.data import published
+from vessels.files import read_json
 
 SCORED = {"whole_image": "whole image", "inside_fov": "inside the field of view"}
 COLUMNS = {"auc": "AUC", "accuracy": "acc.", "sensitivity": "sens.", "specificity": "spec.", "f1": "F1",
@@ -80,7 +80,7 @@ def results_of(name, results_dir):
     """
     found = {}
     for path in sorted((results_dir / name).glob("*/metrics.json")):
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = read_json(path)
         if "seen_in_training" not in metrics:
             found[path.parent.name] = {"name": path.parent.name, **metrics}
     return found
