@@ -78,6 +78,11 @@ def import_backend():
                         "-r requirements.txt for TensorFlow, or set it to tensorflow, jax or torch") from error
 
 
+def parser_for(description):
+    """An `argparse.ArgumentParser` whose help shows `description` line by line, as it is written."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def add_threshold(parser):
     """Adds --threshold to an `argparse.ArgumentParser`: a float between 0 and 1, or None."""
     def probability(text):

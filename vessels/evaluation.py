@@ -1,6 +1,5 @@
 """The command behind eval_*.py: predicts maps with given weights, scores them, and writes tables and pictures."""
 
-import argparse
 import functools
 import json
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import cv2
 
-from vessels import UserError, add_renamed, add_threshold, exit_code, network
+from vessels import UserError, add_renamed, add_threshold, exit_code, network, parser_for
 from vessels.files import read_json, write_atomically, write_json
 from vessels.jobs import plan
 from vessels.metrics import Scores, to_16_bit
@@ -21,8 +20,7 @@ from pretrained import load_network
 
 
 def parse(dataset, description, argv=None):
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=raw)
+    parser = parser_for(description)
     general = dataset.general
     if general:
         parser.add_argument("sources", nargs="*", default=list(dataset.sources), metavar="SET", help="data to score: "

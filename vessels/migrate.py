@@ -6,11 +6,10 @@
 Scores, histories and weights stay as they are. What is in today's form already is left alone.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from vessels import UserError, exit_code
+from vessels import UserError, exit_code, parser_for
 from vessels.files import ROOT, read_json, write_json
 
 from pretrained import default_name, todays_keys, todays_record
@@ -53,7 +52,7 @@ def migrate(folder):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for(__doc__)
     parser.add_argument("folders", nargs="*", type=Path, default=[ROOT / "weights", ROOT / "results"])
     folders = parser.parse_args(argv).folders
 

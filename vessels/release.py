@@ -5,11 +5,10 @@
     python -m vessels.release runs/drive-rsan-0     # to weights/drive_rsan.weights.h5 and .json
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from vessels import UserError, exit_code
+from vessels import UserError, exit_code, parser_for
 from vessels.data import published
 from vessels.files import ROOT, read_json, sha256, write_atomically, write_json
 from vessels.metrics import PROTOCOLS
@@ -77,7 +76,7 @@ def figures(path, record, command):
 
 def main(argv=None):
     """The command line `python -m vessels.release`: 0, or 2 after an error that names the remedy."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or weights with their JSON")
     parser.add_argument("--name", help="the network's name in tables, without its seed (default: as in the JSON, else "
                         "by variant and recipe, such as \"rsan, authors' recipe\")")

@@ -5,17 +5,15 @@
     python -m vessels.report --check    # writes nothing; exit code 1 if a table is out of date
 """
 
-import argparse
 import sys
 
-from vessels import exit_code
+from vessels import exit_code, parser_for
 from vessels.report import page, readme_tables
 
 
 def main(argv=None):
     """Runs `python -m vessels.report`: 0; 1 if a table is out of date or a file was left out; 2 after an error."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = parser_for(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is out of date")
     check = parser.parse_args(argv).check
 

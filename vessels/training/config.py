@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from vessels import add_renamed, exit_code, network, quiet_imports
+from vessels import add_renamed, exit_code, network, parser_for, quiet_imports
 from vessels.data import synthetic
 from vessels.data.examples import Example, Source
 from vessels.files import ROOT, sha256
@@ -107,7 +107,7 @@ def parse(source, recipe, authors, description, argv=None):
 
 
 def flags(source, recipe, authors, description):
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for(description)
     if source.general:
         parser.add_argument("sources", nargs="*", help="training data: CSVs of your own photographs, DRIVE, CHASEDB1, "
                             f"HRF (default: {' '.join(source.sources)})")
