@@ -69,12 +69,10 @@ def read_record(weights):
     try:
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         record = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"dataset", "variant", "seed", "model", "sha256", "recipe"} - set(record)
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: missing; it says which network {weights.name} belongs to; put it there under "
-                           "this name, or name other weights") from None
+        missing = {"dataset", "variant", "seed", "model", "sha256", "recipe", "diameters"} - set(record)
     except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path}: cannot be read ({error}); restore it") from None
+        raise WeightsError(f"{path}: cannot be read ({error}); it says which network {weights.name} belongs to; put it "
+                           "there under this name, or name other weights") from None
     if missing:
         raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
     exported = weights.suffix == ".onnx"

@@ -195,7 +195,7 @@ def test_weights_that_cannot_be_fine_tuned(trained, root, tmp_path, capsys):
     assert not (tmp_path / "other").exists()
     start.with_name("final.json").rename(tmp_path / "start/away.json")
     assert run(tmp_path / "unknown", *flags) == 2
-    assert "final.json: missing" in capsys.readouterr().err
+    assert "final.json: cannot be read" in capsys.readouterr().err
     start.unlink()
     assert run(tmp_path / "none", *flags) == 2
     assert "final.weights.h5: no such weights" in capsys.readouterr().err

@@ -169,22 +169,20 @@ def test_what_is_scored_but_not_released(command, tmp_path, capsys, changes, mes
     assert message in capsys.readouterr().err and not (tmp_path / "weights").exists()
 
 
-def test_all_rows_of_a_set_come_from_one_command(command, tmp_path, monkeypatch):
+def test_all_rows_of_a_set_come_from_one_command(command, tmp_path):
     save_weights(tmp_path / "weights")
     save_weights(tmp_path / "weights", "drive_rsan_seed1", seed=1)
-    save_weights(tmp_path / "weights", "chase_rsan", dataset="CHASEDB1")
+    save_weights(tmp_path / "weights", "chase_rsan", dataset="CHASEDB1", diameters=[919])
     save_weights(tmp_path / "weights", "any_rsan", dataset="DRIVE+CHASEDB1", diameters=[800])
     (tmp_path / "weights" / "no_record.weights.h5").write_bytes(b"")
     assert command(tmp_path / "weights") == 0
-    folders = {"rsan": None, "rsan_seed1": None, "rsan_of_CHASEDB1": published.CHASEDB1.diameter, "any_rsan": 800}
+    folders = {"rsan": None, "rsan_seed1": None, "rsan_of_CHASEDB1": 919, "any_rsan": 800}
     results = tmp_path / "results" / "DRIVE"
     assert {path.name for path in results.iterdir()} == set(folders)
     # Networks of the set itself see photographs unscaled; the folder is read in the order of names.
     assert command.diameters == [(folders["any_rsan"],)] * 2 + [(folders["rsan_of_CHASEDB1"],)] * 2
     metrics = read(results, "rsan_of_CHASEDB1", "metrics.json")
     assert (metrics["dataset"], metrics["trained_on"]) == ("DRIVE", "CHASEDB1")
-    monkeypatch.chdir(tmp_path)
-    assert command("weights/drive*.weights.h5") == 0  # not every shell expands it
 
 
 def test_results_that_would_overwrite_others_are_refused(command, tmp_path, capsys):
@@ -199,7 +197,7 @@ def test_results_that_would_overwrite_others_are_refused(command, tmp_path, caps
 def test_another_data_set_is_one_more_instance(command, tmp_path, monkeypatch, capsys):
     third = dataclasses.replace(published.DRIVE, name="STARE", title="Stare", key="stare", diameter=640)
     monkeypatch.setattr(published, "DATASETS", (*published.DATASETS, third))
-    save_weights(tmp_path / "weights", "stare_rsan", dataset="STARE")
+    save_weights(tmp_path / "weights", "stare_rsan", dataset="STARE", diameters=[640])
     assert command(dataset=third) == 0
     assert "Stare, 2 test images" in capsys.readouterr().out
     assert command(tmp_path / "weights" / "stare_rsan.weights.h5") == 0
@@ -209,11 +207,10 @@ def test_another_data_set_is_one_more_instance(command, tmp_path, monkeypatch, c
 
 @pytest.mark.parametrize(("changes", "written", "message"), [
     (None, None, "drive_rsan.weights.h5: no such weights; name others, or train some"),
-    ({}, "", "drive_rsan.json: missing"),
+    ({}, "", "drive_rsan.json: cannot be read"),
     ({}, "{", "json: cannot be read"),
     ({}, "3", "json: cannot be read"),
-    ({"model": None}, None, "json: lacks model"),
-    ({"dataset": "unknown"}, None, "trained on unknown, whose fields of view have no known diameter"),
+    ({"model": None}, None, "json: lacks model; restore it"),
     ({"sha256": "0" * 64}, None, "not the file that drive_rsan.json describes"),
     ({"content": b"other arrays"}, None, "3 arrays that do not match the 5"),
     ({"model": {"depth": 3}}, None, "does not fit"),

@@ -23,7 +23,7 @@ def assert_scores_as_recorded(dataset, path, model, examples):
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["weights"]["sha256"] == record["sha256"]
     recorded = {one["image"]: one for one in metrics["per_image"]}
-    widths = widths_for(dataset, path, record)
+    widths = widths_for(dataset, record)
     for example in examples:
         values = to_16_bit(predict_map(model, widths, dataset.padded, example.image, example.fov))
         counts = Reference(example.label, example.fov, example.diameter).counts(values, metrics["threshold"])

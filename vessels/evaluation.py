@@ -8,12 +8,13 @@ from pathlib import Path
 import cv2
 
 from vessels import UserError, add_renamed, add_threshold, exit_code, network, parser_for
+from vessels.data.fov import Widths
 from vessels.files import read_json, write_atomically, write_json
 from vessels.jobs import plan
 from vessels.metrics import Scores, to_16_bit
 from vessels.prediction import external_maps, maps
 from vessels.prediction.precision import with_precision
-from vessels.record import environment, known_widths
+from vessels.record import environment
 from vessels.report import bland_altman, comparison, plots, tables
 
 from pretrained import load_network
@@ -107,7 +108,7 @@ def from_network(job):
     model = load_network(module.build, module.load_weights, job.weights, record)
     if job.mixed_precision:
         model = with_precision(model, True)[0]
-    widths = widths_for(job.source, job.weights, record)
+    widths = widths_for(job.source, record)
     unusual = {
         "unfinished": record.get("unfinished"),
         "tta": job.tta,
@@ -130,10 +131,10 @@ def from_network(job):
     return lambda example: see(example.image, example.fov), facts
 
 
-def widths_for(dataset, weights, record):
+def widths_for(dataset, record):
     """`Widths` to which fields of view are scaled; None if images are predicted unscaled."""
     as_it_is = record["dataset"] == dataset.name and record["recipe"].get("recipe") != "any"
-    return None if as_it_is else known_widths(weights, record)
+    return None if as_it_is else Widths.of_record(record)
 
 
 def run(job):

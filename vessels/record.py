@@ -10,7 +10,6 @@ import threading
 from pathlib import Path
 
 from vessels import UserError
-from vessels.data import published
 from vessels.data.fov import Widths
 from vessels.files import ROOT, read_json, sha256, write_json
 
@@ -112,11 +111,10 @@ def write_record(weights, description, history, threshold=None):
 
 
 def find_weights(names):
-    """Weights files of `names`: files, folders, or patterns (which not every shell expands); list of `Path`."""
+    """Weights files of `names`, which are those of files, runs, released weights, or folders: list of `Path`."""
     found = []
     for name in names:
-        for path in [name] if name.exists() else sorted(name.parent.glob(name.name)) or [name]:
-            found += [file for file in files_in(path) if record_path(file).exists()] or [weights_file(path)]
+        found += [file for file in files_in(name) if record_path(file).exists()] or [weights_file(name)]
     return list(dict.fromkeys(found))
 
 
@@ -151,21 +149,10 @@ def read_start(weights, variant):
     return {"file": weights.name, **{key: record[key] for key in keys if key in record}}
 
 
-def known_widths(weights, record):
-    """`Widths` to which fields of view are scaled, from the record, else from the training set."""
-    if "diameters" in record:
-        return Widths.of_record(record)
-    for dataset in published.DATASETS:
-        if dataset.name == record["dataset"]:
-            return dataset.widths
-    raise UserError(f"{weights}: trained on {record['dataset']}, whose fields of view have no known diameter; give "
-                    "predict.py --diameter, or name other weights")
-
-
 def record_and_widths(weights, diameter=None):
-    """`(record, widths)` of weights for anyone's photographs; see `read_record`, `known_widths`.
+    """`(record, widths)` of weights for anyone's photographs; see `read_record`.
 
     A `diameter`, in pixels, replaces the widths of the record.
     """
     record = read_record(weights)
-    return record, Widths((diameter,)) if diameter else known_widths(weights, record)
+    return record, Widths((diameter,)) if diameter else Widths.of_record(record)
