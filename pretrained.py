@@ -7,8 +7,6 @@ and nowhere else.
 import hashlib
 import inspect
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "weights"
@@ -51,7 +49,7 @@ def weights_file(name):
 
 def record_path(weights):
     """Path of the record beside a file of weights, or beside the ONNX file that was exported from them."""
-    return weights.with_name(weights.name.removesuffix(".onnx").removesuffix(".h5").removesuffix(".weights") + ".json")
+    return weights.with_name(weights.name.removesuffix(".onnx").removesuffix(SUFFIX) + ".json")
 
 
 def read_record(weights):
@@ -171,8 +169,7 @@ def load_weights(model, path):
     elif str(path).endswith(SUFFIX):
         model.load_weights(path)
     else:  # Keras treats a file without this suffix as a file of Keras 2
-        with tempfile.TemporaryDirectory() as folder:
-            model.load_weights(shutil.copy(path, Path(folder) / f"copy{SUFFIX}"))
+        raise ValueError(f"the name of {path} must end in {SUFFIX}")
 
 
 def read_arrays(path):

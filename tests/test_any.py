@@ -66,7 +66,7 @@ def test_patches_show_the_field_of_view_as_wide_as_asked(wide):
 def test_large_photographs_are_scaled_down_to_save_memory(eye):
     large = dataclasses.replace(eye, image=cv2.resize(eye.image, (2825, 2920)), label=np.ones((2920, 2825), bool),
                                 fov=np.ones((2920, 2825), bool))
-    assert patches(large).examples[0].image.shape == (1875, 1814, 3)
+    assert patches(large).planes[0].shape == (1875, 1814, 5)
 
 
 def test_thin_vessels_outlive_a_smaller_scale():
@@ -171,7 +171,7 @@ def test_own_photographs_are_trained_on_and_recorded(trained):
 @pytest.mark.slow
 def test_fine_tuning_starts_from_the_weights_named(trained, root, tmp_path):
     """With a tiny learning rate, a run ends close to where it starts."""
-    start = tmp_path / "renamed.h5"
+    start = tmp_path / "renamed.weights.h5"
     shutil.copy(trained / "run/final.weights.h5", start)
     shutil.copy(trained / "run/final.json", tmp_path / "renamed.json")
     path = str(table(root, *SPLITS, header="image,label,split"))

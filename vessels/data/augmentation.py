@@ -184,7 +184,7 @@ class AnyCameraPatches(Patches):
         largest = 1.5 * strength.diameter[1]  # more pixels would only need memory
         self.diameters = [min(diameter(example), largest) for example in examples]
         self.planes = [planes_of(example, largest) for example in examples]
-        examples = [dataclasses.replace(example, image=planes[..., :3], label=planes[..., 3], fov=planes[..., 4] > 0)
+        examples = [dataclasses.replace(example, fov=planes[..., 4] > 0)
                     for example, planes in zip(examples, self.planes, strict=True)]
         super().__init__(examples, *arguments, strength=strength, **keywords)
 

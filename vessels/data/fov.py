@@ -28,8 +28,7 @@ class Widths:
     @classmethod
     def of_record(cls, record):
         """From the JSON beside weights; records without the last two fields have fixed widths."""
-        return cls(**{field.name: tuple(value) if isinstance(value, list) else value
-                      for field in dataclasses.fields(cls) if (value := record.get(field.name)) is not None})
+        return cls(tuple(record["diameters"]), tuple(record.get("own_width", ())), record.get("largest"))
 
     def as_record(self):
         """The fields of the JSON beside weights: dict."""
@@ -161,7 +160,7 @@ def rim_circle(above, outline):
     if not model or inliers.sum() < max(0.5 * found.sum(), ANGLES / 24):
         return None
     centre, radius = np.asarray(model.center), float(model.radius)
-    sectors = np.count_nonzero(np.histogram(angles[found][inliers], 12, (0, 2 * np.pi))[0])
+    sectors = len(np.unique(angles[found][inliers] // (np.pi / 6)))
     beyond = np.linalg.norm(outline[:, 0] - centre, axis=1) > 1.05 * radius
     # A few short arcs may fit a wrong circle. The right one encloses the whole outline.
     if sectors < 3 or (sectors < 8 and beyond.any()) or not 0.3 * reach < radius < 2 * reach:
