@@ -70,12 +70,10 @@ def import_backend():
     except Exception as error:  # a broken installation raises anything: ImportError, OSError, RuntimeError
         while str(error).startswith("Traceback") and error.__context__:  # TensorFlow wraps the cause
             error = error.__context__
-        if "configuration. Expected one of" in str(error):
-            home = os.environ.get("KERAS_HOME", "~/.keras")
-            raise UserError(f"{home}/keras.json: {error}; correct it, or remove the file") from error
         backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
         raise UserError(f"KERAS_BACKEND={backend}: cannot be imported ({' '.join(str(error).split())}): pip install "
-                        "-r requirements.txt for TensorFlow, or set it to tensorflow, jax or torch") from error
+                        "-r requirements.txt for TensorFlow, set it to tensorflow, jax or torch, or correct keras.json "
+                        "in ~/.keras or $KERAS_HOME") from error
 
 
 def parser_for(description):

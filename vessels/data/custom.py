@@ -110,21 +110,17 @@ def read(path):
         raise UserError(f"{path}: the name {path.stem} is taken; rename the file")
     lines = cells(path)
     _, header = next(lines, (1, []))
-    columns = [column.strip().lower() for column in header]
-    while columns and not columns[-1]:
-        columns.pop()
+    columns = [column.lower() for column in header]
     if len(set(columns)) < len(columns) or not {*REQUIRED} <= {*columns} <= {*REQUIRED, *OPTIONAL}:
         raise UserError(f"{path}, line 1: the columns are {', '.join(columns)}; they must be image and label, and may "
                         "be fov, second and split, each once")
     rows = []
     for number, values in lines:
         place = f"{path}, line {number}"
-        while len(values) > len(columns) and not values[-1].strip():
-            values.pop()
-        if len(values) != len(columns):
+        if len(values) > len(columns):
             raise UserError(f"{place}: {len(values)} cells where the first line has {len(columns)}; "
                             "correct the line (a name with a separator in it needs quotes)")
-        rows.append(read_row(place, path.parent, dict(zip(columns, map(str.strip, values), strict=True))))
+        rows.append(read_row(place, path.parent, dict(zip(columns, values, strict=False))))
     if not rows:
         raise UserError(f"{path}: lists no photograph; add a line for each")
     empty = [row.place for row in rows if not row.split]
@@ -137,7 +133,7 @@ def read(path):
 
 
 def cells(path):
-    """`(line number, cells)` of each line that is not blank."""
+    """`(line number, cells)` of each line that is not blank, up to its last cell that is not."""
     content = read_bytes(path)
     try:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8").lstrip("\ufeff")
@@ -151,7 +147,10 @@ def cells(path):
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
         for values in reader:
-            if any(value.strip() for value in values):
+            values = [value.strip() for value in values]
+            while values and not values[-1]:
+                values.pop()
+            if values:
                 yield reader.line_num, values
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}; correct the quotes") from None
@@ -163,7 +162,7 @@ def read_row(place, folder, values):
     if split not in SPLITS:
         raise UserError(f"{place}: split is '{split}'; it must be train, validation or test")
     for kind in REQUIRED:
-        if not values[kind]:
+        if not values.get(kind):
             raise UserError(f"{place}: {kind} is empty; fill it in or remove the line")
     files = {kind: located(folder, value) for kind, value in values.items() if value}
     return Row("", files, place, SPLITS[split])

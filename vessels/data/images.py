@@ -92,8 +92,7 @@ def _decode_tiff(content, path):
         elif page.axes.startswith("S"):
             array = np.moveaxis(array, 0, -1)
         channels = array.shape[2] if array.ndim == 3 else 1
-        alpha = bool({1, 2} & set(page.extrasamples))
-        if grey and channels not in (1, 3, 4) and (channels, alpha) != (2, True):
+        if grey and channels not in (1, 3, 4):
             raise UserError(f"{path}: holds {channels} channels, neither grey nor RGB; save it as RGB")
         if kind == "MINISWHITE":
             white = white_level(array)
@@ -139,9 +138,7 @@ def _decode_other(content, path, frame=0):
 
 
 def _opencv(content, frame=0):
-    content = np.frombuffer(content, "uint8")
-    array = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if frame == 0 else cv2.imdecodemulti(
-        content, cv2.IMREAD_UNCHANGED)[1][frame]
+    array = cv2.imdecodemulti(np.frombuffer(content, "uint8"), cv2.IMREAD_UNCHANGED)[1][frame]
     return array if array.ndim == 2 else array[..., [2, 1, 0, 3][:array.shape[2]]]
 
 
@@ -182,13 +179,11 @@ def white_level(array):
 
 
 def eight_bit(array, path):
-    """Converts what `decode` returns to uint8. Raises `UserError` if many values are negative, or all are complex."""
+    """Converts what `decode` returns to uint8. Raises `UserError` if many values are negative, or they are complex."""
     if array.dtype == np.uint8:
         return array
-    if array.dtype.kind not in "uif":
-        raise UserError(f"{path}: holds {array.dtype} values; save it with 8 or 16 bits")
-    if (array < 0).mean() > 0.01:
-        raise UserError(f"{path}: holds negative values; save it with 8 or 16 bits")
+    if array.dtype.kind not in "uif" or (array < 0).mean() > 0.01:
+        raise UserError(f"{path}: holds negative or {array.dtype} values; save it with 8 or 16 bits")
     white = white_level(array)
     if array.dtype.kind in "ui":
         return (array.clip(0, white) // ((white + 1) // 256)).astype("uint8")
@@ -211,11 +206,10 @@ def read_mask(path, size=None):
     mask = eight_bit(decode(path), path)
     _check_size(mask, path, size)
     if mask.ndim == 3:
-        red, green, blue = cv2.split(mask)
-        if max(cv2.absdiff(red, green).max(), cv2.absdiff(red, blue).max()) > 8:
+        if np.ptp(mask, axis=2).max() > 8:
             raise UserError(f"{path}: holds colours where only black and white are expected; make all vessels, arteries"
                             " and veins alike, white")
-        mask = green
+        mask = mask[..., 1]
     counts = np.bincount(mask.ravel(), minlength=256)
     values = np.flatnonzero(counts)
     if values.max() <= 1:
@@ -224,10 +218,9 @@ def read_mask(path, size=None):
     if lossy:
         say_once("warning: labels or masks are JPEG files: values above 127 count as white")
     elif counts[4:252].any() or len(values) > 2 or values.max() < 252:
-        listed = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
-        raise UserError(f"{path}: holds the values {listed} where only black (0) and white (255) are expected; restore "
-                        "the original if it was scaled or saved as JPEG, else make vessels white and all else black "
-                        "(what should be ignored: black in fov)")
+        raise UserError(f"{path}: holds values such as {values[:6].tolist()} where only black (0) and white (255) are "
+                        "expected; restore the original if it was scaled or saved as JPEG, else make vessels white and "
+                        "all else black (what should be ignored: black in fov)")
     return mask > 127
 
 
