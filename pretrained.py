@@ -67,7 +67,7 @@ def read_record(weights):
     try:
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         record = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"dataset", "variant", "seed", "model", "sha256", "recipe", "diameters"} - set(record)
+        missing = {"dataset", "data_sha256", "diameters", "variant", "seed", "model", "sha256", "recipe"} - set(record)
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{path}: cannot be read ({error}); it says which network {weights.name} belongs to; put it "
                            "there under this name, or name other weights") from None

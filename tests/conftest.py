@@ -88,8 +88,8 @@ def save_weights(folder, stem="drive_rsan", content=b"weights", **changes):
     weights = folder / f"{stem}.weights.h5"
     weights.write_bytes(content)
     record = {"dataset": "DRIVE", "variant": "rsan", "model": {"filters": 16, "variant": "rsan"},
-              "diameters": [537], "parameters": 7, "sha256": hashlib.sha256(content).hexdigest(), "seed": 0,
-              "recipe": {"epochs": 3, "seed": changes.get("seed", 0)}}
+              "data_sha256": {}, "diameters": [537], "parameters": 7, "sha256": hashlib.sha256(content).hexdigest(),
+              "seed": 0, "recipe": {"epochs": 3, "seed": changes.get("seed", 0)}}
     record = {key: value for key, value in {**record, **changes}.items() if value is not None}
     (folder / f"{stem}.json").write_text(json.dumps(record))
     return weights

@@ -95,7 +95,7 @@ def test_another_file_than_the_record_describes_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"mine.weights.h5: not the file"):
         build_rsan(weights=str(path))
     (tmp_path / "mine.json").write_text('{"sha256": ""}', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"mine.json: lacks dataset, diameters, model"):
+    with pytest.raises(ValueError, match=r"mine.json: lacks data_sha256, dataset, diameters, model"):
         build_rsan(weights=path)
 
 

@@ -27,18 +27,17 @@ def migrate_metrics(metrics):
 
 
 def migrate(folder):
-    """Migrates all records, results and run folders in `folder`. Returns the paths that changed: list of `Path`.
+    """Migrates all records, results and run folders in `folder`. Yields the paths that changed.
 
     Raises:
         UserError: A file cannot be read, or both an old and a new name exist.
     """
-    changed = []
     for path in sorted(folder.rglob("*")):
         if path.name in FILES and (path.parent / "config.json").exists():
             new = path.with_name(FILES[path.name])
             if new.exists():
                 raise UserError(f"{new}: exists beside {path.name}; remove one of the two")
-            changed.append(path.rename(new))
+            yield path.rename(new)
     for path in sorted(folder.rglob("*.json")):
         weights = path.with_suffix(".weights.h5").exists()
         if not weights and path.name != "metrics.json":
@@ -47,8 +46,7 @@ def migrate(folder):
         after = todays_record(before) if weights else migrate_metrics(before)
         if after != before:
             write_json(path, after)
-            changed.append(path)
-    return changed
+            yield path
 
 
 def main(argv=None):

@@ -138,13 +138,11 @@ def read_start(weights, variant):
     """Name, SHA-256, training data and own start of the weights from which a run of `variant` starts: dict.
 
     Raises:
-        UserError: As `read_record`; or they belong to another network, or their training data are unknown.
+        UserError: As `read_record`; or they belong to another network.
     """
     record = read_record(weights)
     if record["variant"] != variant:
         raise UserError(f"{weights}: belongs to {record['variant']}, not {variant}; give --variant {record['variant']}")
-    if "data_sha256" not in record:
-        raise UserError(f"{record_path(weights)}: does not say what {weights.name} was trained on; restore it")
     keys = ("sha256", "data_sha256", "validation_sha256", "pixels_sha256", "started_from")
     return {"file": weights.name, **{key: record[key] for key in keys if key in record}}
 

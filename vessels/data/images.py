@@ -155,7 +155,7 @@ def _on_black(array, premultiplied=False):
 
 def _upright(array, orientation):
     """Undoes one of the eight orientations of TIFF and EXIF."""
-    array = array.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else array
+    array = array.swapaxes(0, 1) if orientation > 4 else array
     array = array[:, ::-1] if orientation in (2, 3, 6, 7) else array
     return array[::-1] if orientation in (3, 4, 7, 8) else array
 
@@ -270,8 +270,6 @@ def pad(image, height, width):
     An odd pixel goes to the right or bottom, as in the authors' code. Raises ValueError if the image does not fit.
     """
     top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
-    if min(top, left) < 0:
-        raise ValueError(f"an image of {image.shape[:2]} does not fit into {(height, width)}")
     widths = ((top, height - image.shape[0] - top), (left, width - image.shape[1] - left))
     return np.pad(image, widths + ((0, 0),) * (image.ndim - 2))
 

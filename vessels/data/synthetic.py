@@ -26,10 +26,9 @@ class Drawn(Photograph):
 
 @dataclasses.dataclass(frozen=True)
 class Procedural(Source):
-    """Procedural photographs in place of those of another source, in its size; `seed` gives others."""
+    """Procedural photographs in place of those of another source, in its size."""
 
     like: Source
-    seed: int = 0
 
     name = "synthetic"
 
@@ -44,16 +43,13 @@ class Procedural(Source):
 
     def photographs(self, split):
         """8 for training, 2 for validation, 4 for testing, each with a second observer."""
-        return [Drawn(f"synthetic_{part}_{i + 1:02d}", {}, self.like.size, (self.seed, list(COUNTS).index(part), i))
+        return [Drawn(f"synthetic_{part}_{i + 1:02d}", {}, self.like.size, (0, list(COUNTS).index(part), i))
                 for part in split.split("+") for i in range(COUNTS[part])]
 
-    def pixels(self, split):
-        return {}
 
-
-def make(source, split, seed=0):
+def make(source, split):
     """Procedural photographs in the size of a source: list of `Example`; see `Procedural`."""
-    return Procedural(source, seed).load(split)
+    return Procedural(source).load(split)
 
 
 def _example(name, size, rng):
