@@ -90,13 +90,13 @@ def test_synthetic_scores_are_marked_and_stay_in_their_run_folder(command, tmp_p
 
 def test_a_release_holds_its_test_scores_at_its_threshold(command, tmp_path, capsys):
     weights = save_weights(tmp_path / "runs" / "drive-rsan-0", "final", threshold=0.6)
-    assert release.main([str(weights.parent)]) == 2
+    assert release.main([str(weights.parent), "drive_rsan"]) == 2
     assert f"make them with `python eval_drive.py {weights}`" in capsys.readouterr().err
     assert command(weights.parent, "--threshold", "0.5") == 0 and not (tmp_path / "results").exists()
-    assert release.main([str(weights)]) == 2
+    assert release.main([str(weights), "drive_rsan"]) == 2
     assert "no scores of these weights at this threshold" in capsys.readouterr().err
     assert command(weights.parent) == 0
-    assert release.main([str(weights), "--name", "rsan, my way"]) == 0
+    assert release.main([str(weights), "drive_rsan", "--name", "rsan, my way"]) == 0
     record = read(tmp_path, "weights", "drive_rsan.json")
     assert (record["threshold"], record["name"]) == (0.6, "rsan, my way")
     assert command() == 0
@@ -105,8 +105,6 @@ def test_a_release_holds_its_test_scores_at_its_threshold(command, tmp_path, cap
 
 
 @pytest.mark.parametrize(("name", "shown", "changes"), [
-    ("drive_rsan_seed1", "rsan", {"seed": 1}),
-    ("drive_rsan_authors", "rsan, authors' recipe", {"recipe": {"recipe": "authors", "seed": 0}}),
     ("chase_backbone_authors_seed2", "backbone, authors' recipe", {
         "dataset": "CHASEDB1", "variant": "backbone", "seed": 2, "recipe": {"recipe": "authors", "seed": 2}}),
     ("chase_rsan_all", "rsan, all training images", {
@@ -121,7 +119,7 @@ def test_a_release_has_a_file_name_and_a_name_for_tables(command, tmp_path, name
         assert command(weights, dataset=dataset) == 0
     if changes.get("dataset") == "CHASEDB1":  # scores on its own set are beside it, others in a folder
         assert (tmp_path / "run" / "results" / "DRIVE" / "metrics.json").exists()
-    assert release.main([str(weights)]) == 0
+    assert release.main([str(weights), name]) == 0
     assert [path.name for path in sorted((tmp_path / "weights").iterdir())] == [f"{name}.json", f"{name}.weights.h5"]
     record = read(tmp_path, "weights", f"{name}.json")
     test = record["test"]
@@ -149,11 +147,11 @@ def test_released_weights_are_replaced_only_when_asked(command, tmp_path, capsys
     save_weights(tmp_path / "weights")
     for run, content in (("same", b"weights"), ("new", b"new weights")):
         assert command(save_weights(tmp_path / run, "final", content)) == 0
-    assert release.main([str(tmp_path / "same")]) == 0
-    assert release.main([str(tmp_path / "new")]) == 2
+    assert release.main([str(tmp_path / "same"), "drive_rsan"]) == 0
+    assert release.main([str(tmp_path / "new"), "drive_rsan"]) == 2
     assert "drive_rsan.weights.h5: other weights have this name" in capsys.readouterr().err
     assert (tmp_path / "weights" / "drive_rsan.weights.h5").read_bytes() == b"weights"
-    assert release.main([str(tmp_path / "new"), "--replace"]) == 0 and command() == 0
+    assert release.main([str(tmp_path / "new"), "drive_rsan", "--replace"]) == 0 and command() == 0
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -165,7 +163,7 @@ def test_what_is_scored_but_not_released(command, tmp_path, capsys, changes, mes
     weights = save_weights(tmp_path / "run", "final", **changes)
     assert command(weights) == 0
     assert ("rsan, unfinished" in capsys.readouterr().out) == ("unfinished" in changes)
-    assert release.main([str(weights)]) == 2
+    assert release.main([str(weights), "drive_rsan"]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "weights").exists()
 
 

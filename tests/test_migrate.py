@@ -64,7 +64,7 @@ def test_a_run_folder_as_an_older_version_wrote_it_is_loaded_and_not_resumed(tmp
     with pytest.raises(UserError, match=r"config\.json: not of a run of this version .* cannot be resumed"):
         run_folder.describe(folder, {}, {})
     (folder / "best.json").write_text(json.dumps({**record, "unfinished": True}), encoding="utf-8")
-    assert release.main([str(folder)]) == 2
+    assert release.main([str(folder), "drive_rsan"]) == 2
     assert "the training is unfinished" in capsys.readouterr().err
     assert migrate.main([str(folder)]) == 0
     assert weights_file(folder).name == "final.weights.h5" and read_record(weights_file(folder))["unfinished"]

@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -21,17 +22,13 @@ PRECISION = threading.RLock()
 def environment():
     """dict of what results may depend on: commit, versions, processor and so on; None if unknown."""
     def version(package):
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
 
     def git(*arguments):
-        try:
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
             return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True,
                                   check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
 
     # Evaluations and reports write these files themselves.
     changes = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results", ":!/weights",
@@ -57,12 +54,9 @@ def device():
         return jax.devices()[0].device_kind
     if tensorflow and (gpus := tensorflow.config.list_physical_devices("GPU")):
         return tensorflow.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not on every system
-        lines = []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
+    processors = Path("/proc/cpuinfo")  # not on every system
+    model = re.search(r"model name\s*: (.+)", processors.read_text(encoding="utf-8") if processors.exists() else "")
+    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores"
 
 
 @contextlib.contextmanager

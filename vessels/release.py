@@ -1,8 +1,11 @@
-"""Copies the weights of finished trainings to weights/, and adds their test scores to the JSON.
+"""Copies the weights of a finished training to weights/, and adds their test scores to the JSON.
 
     python train_drive.py
     python eval_drive.py runs/drive-rsan-0
-    python -m vessels.release runs/drive-rsan-0     # to weights/drive_rsan.weights.h5 and .json
+    python -m vessels.release runs/drive-rsan-0 drive_rsan     # to weights/drive_rsan.weights.h5 and .json
+
+The second name says set, network and, unless they are the default, recipe, training images and seed: any_rsan for
+several sets, chase_rsan_all, drive_rsan_authors_seed1.
 """
 
 import sys
@@ -16,28 +19,14 @@ from vessels.metrics import PROTOCOLS
 from pretrained import read_record, record_path, weights_file
 
 
-def target(record):
-    """Path of released weights. The name holds set, network, recipe (unless it is the default), `all` if the network
-    was trained on the validation images, too, and seed (unless 0).
-
-    Examples are `drive_rsan`, `chase_rsan_all` and `drive_rsan_authors_seed1`, or `any_rsan` for a network trained on
-    several sets.
-    """
-    key = {dataset.name: dataset.key for dataset in published.DATASETS}.get(record["dataset"], "any")
-    recipe, seed = record["recipe"].get("recipe", "patches"), record["seed"]
-    everything = key != "any" and record["recipe"].get("train_on") == "train+validation"
-    parts = [key, record["variant"], *[recipe] * (recipe not in ("patches", key)), *["all"] * everything,
-             *[f"seed{seed}"] * bool(seed)]
-    return ROOT / "weights" / f"{'_'.join(parts)}.weights.h5"
-
-
-def release(weights, replace=False, name=None):
-    """Copies `weights` and their JSON, with `name` in it if given. Returns the path of the copy.
+def release(run, stem, replace=False, name=None):
+    """Copies the weights of `run` and their JSON to weights/`stem`, with `name` in the JSON if given.
 
     Raises:
         UserError: The training is unfinished, used images outside the published sets, or has not been scored; or
             other weights have that name and `replace` is False.
     """
+    weights = weights_file(run)
     record = read_record(weights)
     sets = {dataset.name: dataset for dataset in published.DATASETS}
     names = record["dataset"].split("+")
@@ -50,13 +39,13 @@ def release(weights, replace=False, name=None):
     for source in names:
         path = weights.parent / "results" / (source if len(names) > 1 else "") / "metrics.json"
         test[source] = figures(path, record, f"python {sets[source].eval_command(weights)}")
-    copy = target(record)
+    copy = ROOT / "weights" / f"{stem}.weights.h5"
     if copy.exists() and sha256(copy) != record["sha256"] and not replace:
         raise UserError(f"{copy}: other weights have this name; replace them by {weights} with --replace")
     write_atomically(copy, weights.read_bytes())
     record["test"] = test if len(names) > 1 else test[names[0]]
     write_json(record_path(copy), {**record, "name": name or record["name"]})
-    return copy
+    print(f"released {copy}")
 
 
 def figures(path, record, command):
@@ -77,15 +66,15 @@ def figures(path, record, command):
 def main(argv=None):
     """The command line `python -m vessels.release`: 0, or 2 after an error that names the remedy."""
     parser = parser_for(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or weights with their JSON")
+    parser.add_argument("run", type=Path, help="run folder, or weights with their JSON")
+    parser.add_argument("stem", help="the file's name in weights/, such as drive_rsan_seed1")
     parser.add_argument("--name", help="the network's name in tables, without its seed (default: as in the JSON, else "
                         "by variant and recipe, such as \"rsan, authors' recipe\")")
     parser.add_argument("--replace", action="store_true", help="replace released weights of the same name")
     arguments = parser.parse_args(argv)
 
     def command():
-        for run in arguments.runs:
-            print(f"released {release(weights_file(run), arguments.replace, arguments.name)}")
+        release(arguments.run, arguments.stem, arguments.replace, arguments.name)
         return 0
 
     return exit_code(command)

@@ -75,13 +75,14 @@ class Patches(keras.utils.PyDataset):
         example = self.examples[which]
         to_image = random_affine(rng, self.centre(rng, which), self.patch_size, self.strength)
 
-        def warp(array, interpolation):
-            size = (self.patch_size, self.patch_size)
-            return cv2.warpAffine(array, to_image, size, flags=interpolation | cv2.WARP_INVERSE_MAP)
-
-        image = warp(example.image, cv2.INTER_LINEAR).astype("float32") / 255
-        label = warp(example.label.astype("float32"), cv2.INTER_LINEAR) >= 0.5
+        image = warp(example.image, to_image, self.patch_size).astype("float32") / 255
+        label = warp(example.label.astype("float32"), to_image, self.patch_size) >= 0.5
         return random_colour(rng, image, self.strength), label.astype("float32")[..., None]
+
+
+def warp(array, to_array, size):
+    """The patch with sides of `size` whose coordinates `to_array`, an `affine`, maps to those of `array`."""
+    return cv2.warpAffine(array, to_array, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def random_affine(rng, centre, size, strength):
@@ -211,8 +212,7 @@ def warp_patch(planes, centre, size, scale, angle, flip):
         label = part[..., 3].copy()
         part = cv2.GaussianBlur(part, (0, 0), np.sqrt((scale**2 - 1) / 12))
         part[..., 3] = label  # in a smoothed label, the thinnest vessels would disappear
-    to_part = affine((x - left, y - top), size, scale, angle, flip)
-    return cv2.warpAffine(part, to_part, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return warp(part, affine((x - left, y - top), size, scale, angle, flip), size)
 
 
 def any_camera(rng, image, inside, strength):

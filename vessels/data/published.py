@@ -72,8 +72,7 @@ class Dataset(Source):
             UserError: There is no such folder.
         """
         root = Path(self.data_dir or os.environ.get("RSAN_DATA_ROOT") or ROOT / "data").expanduser()
-        spellings = rf"{self.name}|{self.title.replace(' ', '.?')}|{self.key}"
-        inside = [child for child in root.glob("*/") if re.fullmatch(spellings, child.name, re.IGNORECASE)]
+        inside = [child for child in root.glob("*/") if child.name.lower() in (self.name.lower(), self.key)]
         if inside:
             return min(inside, key=lambda child: child.name != self.name)
         if self.data_dir and root.is_dir():
