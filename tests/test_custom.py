@@ -96,14 +96,6 @@ def test_names_differ_on_every_file_system(paths, expected, tmp_path):
     assert custom.names([*(tmp_path / path for path in paths), tmp_path / "other.png"])[:2] == expected
 
 
-def test_names_of_photographs_on_several_drives_stay_inside_the_results(monkeypatch):
-    def commonpath(paths):
-        raise ValueError("Paths don't have the same drive")
-
-    monkeypatch.setattr(custom.os.path, "commonpath", commonpath)
-    assert custom.names([Path("/C:/a/eye.png"), Path("/D:/a/eye.png")]) == ["C/a/eye", "D/a/eye"]
-
-
 # ---- splits
 
 

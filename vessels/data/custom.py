@@ -178,11 +178,10 @@ def located(folder, value):
 
 def names(paths):
     """Names of photographs in results: of their files, with folders and suffix only where needed to tell them apart."""
-    paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (`resolve` would follow links)
-    whole = [Path(path.as_posix().replace(":", "").lstrip("/")) for path in paths]
-    with contextlib.suppress(ValueError):  # on Windows, they may be on several drives
-        common = os.path.commonpath([path.parent for path in paths])
-        whole = [path.relative_to(common) for path in paths]
+    # `resolve` would follow links. On Windows, the photographs may be on several drives, which become folders.
+    paths = [Path(os.path.abspath(path).replace(":\\", "\\")) for path in paths]  # noqa: PTH100
+    common = os.path.commonpath([path.parent for path in paths])
+    whole = [path.relative_to(common) for path in paths]
     without_suffix = [path.with_suffix("").as_posix() for path in whole]
     for found in ([path.stem for path in whole], without_suffix):
         if len({name.lower() for name in found}) == len(found):  # some file systems ignore case

@@ -73,7 +73,7 @@ class Photograph(abc.ABC):
                 raise UserError(f"{self.files['fov']}: covers {fov.mean():.0%} of the photograph, and not its middle; "
                                 "is it empty or inverted? Restore the original, or do without it")
         heights = relief(image)
-        for kind in sorted({"label", "second"} & set(masks)):
+        for kind in sorted(masks.keys() - {"fov"}):
             path, mask = self.files[kind], masks[kind]
             if not 0 < mask.mean() <= 0.5:
                 raise UserError(f"{path}: {mask.mean():.0%} of the pixels are vessel; is it empty or inverted? Restore "

@@ -90,25 +90,24 @@ class Dataset(Source):
             UserError: A file is missing, or exists twice; the message names the first one.
         """
         folder = self.folder
-        paths = [path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(depth)]  # follows links
-        names = {path.relative_to(folder).as_posix(): path for path in paths}
-        found = {}
-        for name in self.names(split):
+        names = [path.relative_to(folder).as_posix() for depth in ("*", "*/*", "*/*/*") for path in folder.glob(depth)]
+        found = {name: {} for name in self.names(split)}
+        for name, files in found.items():
             for kind, place in self.places.items():
-                pattern = place.format(name=name, number=name.split("_")[0])
-                same = sorted(path for path in names if re.fullmatch(pattern + SUFFIX, path, re.IGNORECASE))
+                pattern = place.format(name=name, number=name.split("_")[0]) + SUFFIX
+                same = sorted(file for file in names if re.fullmatch(pattern, file, re.IGNORECASE))
                 if len(same) > 1:
                     raise UserError(f"{folder}: {', '.join(same)} all claim to be the {kind} of {name}; keep one")
-                found[name, kind] = names[same[0]] if same else None
+                if same:
+                    files[kind] = folder / same[0]
         # A kind may be missing for all images, but not for some: scores of some alone would mislead.
-        kinds = {"image", "label", *(kind for (_, kind), path in found.items() if path)}
-        for (name, kind), path in found.items():
-            if path is None and kind in kinds:
+        kinds = {"image", "label"}.union(*found.values())
+        for name, files in found.items():
+            for kind in sorted(kinds - files.keys()):
                 hint = self.no_test_label if kind == "label" and name in self.splits["test"] else ""
                 raise UserError(f"{folder}: the {kind} of {name} is missing{hint}; complete the folder from "
                                 f"{self.source} (data/README.md lists layouts), or name another with --data-dir")
-        return [Published(name, {kind: found[name, kind] for kind in self.places if found[name, kind]}, self)
-                for name in self.names(split)]
+        return [Published(name, files, self) for name, files in found.items()]
 
     def check(self, split):
         published, differing = self.published(), []
