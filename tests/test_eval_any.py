@@ -159,8 +159,8 @@ def test_maps_of_own_photographs(score, root):
 
 @pytest.mark.parametrize(("flags", "message"), [
     (["--maps", "maps", "--synthetic"], "--maps scores no network"),
-    (["--threshold", "1.5"], "must be between 0 and 1"),
-    (["--threshold", "nan"], "must be between 0 and 1"),
+    (["--threshold", "1.5"], "must be 0.001 to 0.999"),
+    (["--threshold", "nan"], "must be 0.001 to 0.999"),
     (["mine.csv", "--synthetic"], "omit any SET"),
 ])
 def test_flags_that_do_not_go_together(flags, message, score, capsys):

@@ -81,15 +81,20 @@ def parser_for(description):
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def add_threshold(parser):
-    """Adds --threshold to an `argparse.ArgumentParser`: a float between 0 and 1, or None."""
-    def probability(text):
-        if not 0 < float(text) < 1:
-            raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text}")
+def between(unit, low, high):
+    """Type of a command line's argument: float from `low` to `high`."""
+    def number(text):
+        if not low <= float(text) <= high:
+            raise argparse.ArgumentTypeError(f"must be {low} to {high} {unit}, got {text}")
         return float(text)
 
-    parser.add_argument("--threshold", type=probability, help="probability from which a pixel counts as vessel "
-                        "(default: the value in the weights' JSON, else 0.5)")
+    return number
+
+
+def add_threshold(parser):
+    """Adds --threshold to an `argparse.ArgumentParser`: a float between 0 and 1, or None."""
+    parser.add_argument("--threshold", type=between("as a probability", 0.001, 0.999), help="probability from which "
+                        "a pixel counts as vessel (default: the value in the weights' JSON, else 0.5)")
 
 
 def add_renamed(parser, old, new):

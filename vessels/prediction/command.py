@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vessels import UserError, add_renamed, add_threshold, exit_code
+from vessels import UserError, add_renamed, add_threshold, between, exit_code
 
 WEIGHTS = "any"
 
@@ -31,16 +31,6 @@ def main(description, network, argv=None):
 
 # Unit, least and most of --microns-per-pixel and --degrees.
 SCALES = ("micrometres a pixel", 0.5, 100), ("degrees across the field of view", 5, 220)
-
-
-def between(unit, low, high):
-    """Type of a command line's argument: float from `low` to `high`."""
-    def number(text):
-        if not low <= float(text) <= high:
-            raise argparse.ArgumentTypeError(f"must be {low} to {high} {unit}, got {text}")
-        return float(text)
-
-    return number
 
 
 def add_weights(parser):
