@@ -1,5 +1,6 @@
 """Reads files, with a clear error if that fails, and writes files completely or not at all."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -12,7 +13,6 @@ from vessels import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTIAL = ".partial"  # suffix of half-written files
-WINDOWS = os.name == "nt"
 
 
 def write_atomically(path, content):
@@ -47,12 +47,9 @@ def cannot_write(path, error):
 def replace(temporary, path):
     """Renames, with retries: Windows refuses while a program, such as a virus scanner, has `path` open."""
     for _ in range(20):
-        try:
+        with contextlib.suppress(PermissionError):
             return temporary.replace(path)
-        except PermissionError:
-            if not WINDOWS:
-                raise
-            time.sleep(0.1)
+        time.sleep(0.1)
     return temporary.replace(path)
 
 
