@@ -62,7 +62,7 @@ def test_a_run_folder_as_an_older_version_wrote_it_is_loaded_and_not_resumed(tmp
     x = np.linspace(0, 1, 64 * 64 * 3, dtype="float32").reshape(1, 64, 64, 3)
     assert model.predict_on_batch(x).mean() == pytest.approx(0.548242, abs=1e-5)
     with pytest.raises(UserError, match=r"config\.json: not of a run of this version .* cannot be resumed"):
-        run_folder.describe(folder, {}, {})
+        run_folder.describe(folder, {})
     (folder / "best.json").write_text(json.dumps({**record, "unfinished": True}), encoding="utf-8")
     assert release.main([str(folder), "drive_rsan"]) == 2
     assert "the training is unfinished" in capsys.readouterr().err
