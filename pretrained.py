@@ -73,12 +73,11 @@ def read_record(weights):
                            "there under this name, or name other weights") from None
     if missing:
         raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}; restore it")
-    exported = weights.suffix == ".onnx"
-    described = record.get("onnx_sha256" if exported else "sha256", "none")
+    described = record.get("onnx_sha256" if weights.suffix == ".onnx" else "sha256", "none")
     if digest != described:
-        remedy = "export it again with `predict.py --export onnx`" if exported else "name other weights"
         raise WeightsError(f"{weights}: not the file that {path.name} describes (SHA-256 {digest[:12]}..., not "
-                           f"{described[:12]}...); restore it, or {remedy}")
+                           f"{described[:12]}...); restore it, name others, or export it again with `predict.py "
+                           "--export onnx`")
     return todays_record(record)
 
 

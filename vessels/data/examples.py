@@ -1,6 +1,5 @@
 """What every source of photographs offers: a published set, a CSV, procedural photographs, or several of them."""
 
-import abc
 import contextlib
 import dataclasses
 import functools
@@ -34,7 +33,7 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
-class Photograph(abc.ABC):
+class Photograph:
     """One photograph of a source, not yet in memory.
 
     `files`: paths by kind, "image", "label", "fov" or "second"; empty for a procedural photograph.
@@ -86,12 +85,11 @@ class Photograph(abc.ABC):
                                 "image? Restore both")
         return image, masks
 
-    @abc.abstractmethod
     def load(self):
         """Reads and checks the files: an `Example`. Raises `UserError` if one is unreadable or wrong."""
 
 
-class Source(abc.ABC):
+class Source:
     """Photographs with labels. A split is "train", "validation", "test" or "train+validation".
 
     Attributes:
@@ -129,15 +127,13 @@ class Source(abc.ABC):
         """`{stem of a file's name in lower case: SHA-256 of the published file and of its pixels}`: dict of sets."""
         return {}
 
-    @abc.abstractmethod
     def names(self, split):
         """Names of the photographs of a split: tuple of str. Reads no file."""
 
-    @abc.abstractmethod
     def photographs(self, split):
         """The photographs of a split: list of `Photograph`. Raises `UserError` if a file is missing."""
 
-    def check(self, split):  # noqa: B027 (only published sets have something to check)
+    def check(self, split):
         """Warns on stderr (one line) of files that are not the published ones."""
 
     def eval_command(self, weights):

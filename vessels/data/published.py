@@ -77,8 +77,8 @@ class Dataset(Source):
             return min(inside, key=lambda child: child.name != self.name)
         if self.data_dir and root.is_dir():
             return root
-        raise UserError(f"{root if self.data_dir else root / self.name}: no such folder; get {self.title} from "
-                        f"{self.source} (see data/README.md) or name its folder with --data-dir")
+        raise UserError(f"{root / self.name}: no such folder; get {self.title} from {self.source} (see data/README.md) "
+                        "or name its folder with --data-dir")
 
     def names(self, split):
         return tuple(name for part in split.split("+") for name in self.splits[part])
