@@ -38,10 +38,12 @@ Measurement of vessel tortuosity on fundus photographs. Mainster 1990: The fract
 """
 
 import dataclasses
+import itertools
 
 import cv2
 import numpy as np
 from scipy import sparse
+from skimage.graph import pixel_graph
 from skimage.measure import block_reduce
 from skimage.morphology import skeletonize
 
@@ -84,11 +86,9 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
     """
     if mask.shape != fov.shape or not fov.any():
         raise ValueError(f"the field of view is empty, or its shape {fov.shape} is not the mask's, {mask.shape}")
-    rows, columns = np.flatnonzero(fov.any(axis=1)), np.flatnonzero(fov.any(axis=0))
-    diameter = diameter or float(max(np.ptp(rows), np.ptp(columns)) + 1)
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    field = int(fov.sum())
-    mask = np.pad((mask & fov)[box], 1)
+    x, y, width, height = cv2.boundingRect(fov.astype("uint8"))
+    diameter, field = diameter or float(max(width, height)), fov.sum()
+    mask = np.pad((mask & fov)[y : y + height, x : x + width], 1)
     skeleton = _skeleton(mask, max(round(diameter / 180), 3))
     length = skeleton.length + skeleton.tips.sum(axis=1)
     area = _areas(skeleton, mask)
@@ -118,19 +118,19 @@ def _tortuosity(skeleton, widths):
     return skeleton.length[long].sum() / chord[long].sum() if long.any() else np.nan
 
 
-def microns_per_pixel(degrees, diameter, axial_length=24.0):
+def microns_per_pixel(degrees, diameter):
     """Estimates the micrometres of retina per pixel, a float, from the camera's angle of view.
 
-    The formula is 1000 * degrees * 0.01306 * (axial_length - 1.82) / diameter (method a of Bennett, Rudnicka and Edgar
-    1994). 0.01306 is pi / 180 divided by the refractive index 1.336. 1.82 mm is the distance from the front of the eye
-    to its second principal point. The estimate holds in the middle of the photograph.
+    The formula is 1000 * degrees * 0.01306 * (length of the eye - 1.82) / diameter (method a of Bennett, Rudnicka and
+    Edgar 1994). 0.01306 is pi / 180 divided by the refractive index 1.336. 1.82 mm is the distance from the front of
+    the eye to its second principal point. 24 mm are assumed, as in adults; each further millimetre adds 4.5 %. The
+    estimate holds in the middle of the photograph.
 
     Args:
         degrees: Angle of view across the whole circle of the field, as the camera's maker states it.
         diameter: Diameter of that circle in pixels.
-        axial_length: Length of the eye in mm. 24 is assumed, as in adults; each further millimetre adds 4.5 %.
     """
-    return 1000 * degrees * 0.01306 * (axial_length - 1.82) / diameter
+    return 1000 * degrees * 0.01306 * (24 - 1.82) / diameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,46 +171,28 @@ def _skeleton(mask, smoothed):
 
 def _trace(lines, radius, smoothed):
     """Follows each branch of a skeleton, bool `(height, width)`: `_Skeleton`."""
-    pixels = np.argwhere(lines)
-    edges = _edges(lines, pixels)
-    degree = np.bincount(edges.ravel(), minlength=len(pixels))
-
-    # Each branch gets its own copy of the pixels where it meets others, so that every piece is a path. A ring
-    # without branch points is cut at one pixel.
-    cut = degree > 2
-    part = _pieces(edges, len(pixels))
-    ring = np.bincount(part, degree != 2) == 0
-    cut[np.unique(part, return_index=True)[1][ring]] = True
-    copied = cut[edges]
-    origin = np.concatenate([np.arange(len(pixels)), edges[copied]])
-    edges[copied] = len(pixels) + np.arange(copied.sum())
-    part = _pieces(edges, len(origin))
-
-    # A depth-first search from a root that is joined to one end of each piece follows the pieces one by one.
-    tips = np.flatnonzero(np.bincount(edges.ravel(), minlength=len(origin)) == 1)
-    starts = tips[np.unique(part[tips], return_index=True)[1]]
-    root = len(origin)
-    graph = _graph(np.concatenate([edges, [np.full(len(starts), root), starts]], axis=1), root + 1)
-    order = sparse.csgraph.depth_first_order(graph, root, directed=False, return_predecessors=False)[1:]
-    path, new = origin[order], np.diff(part[order], prepend=-1) != 0
-    branch, first, last = np.cumsum(new) - 1, np.flatnonzero(new), np.flatnonzero(np.diff(part[order], append=-1))
-
+    graph, places = pixel_graph(lines, connectivity=2)
+    straight = graph == 1
+    # Diagonal neighbours are joined unless a pixel beside them joins both.
+    graph = graph > graph.multiply(straight @ straight)
+    neighbours = graph.indices.tolist()
+    joined = [neighbours[begin:end] for begin, end in itertools.pairwise(graph.indptr.tolist())]
+    degree = np.diff(graph.indptr)
+    passed, branches = (degree == 2).tolist(), []
+    for start in np.argsort(passed, kind="stable").tolist():  # only a ring without branch points begins at degree 2
+        while joined[start]:
+            path = [start]
+            while joined[path[-1]] and (len(path) == 1 or passed[path[-1]]):
+                path.append(joined[path[-1]].pop())
+                joined[path[-1]].remove(path[-2])
+            branches.append(path)
+    steps = np.array([len(path) for path in branches], int)
+    path, branch = np.fromiter(itertools.chain(*branches), int), np.repeat(np.arange(len(steps)), steps)
+    last = np.cumsum(steps) - 1
+    first = last - steps + 1
+    pixels = np.transpose(np.unravel_index(places, lines.shape))
     length = _lengths(pixels[path], branch, first, last, smoothed)
     return _Skeleton(pixels, radius[lines], degree, path, branch, np.stack([path[first], path[last]], axis=1), length)
-
-
-def _edges(lines, pixels):
-    """Which pixels of a skeleton are joined: int `(2, edges)`, indices of `pixels`."""
-    number = np.empty(lines.shape, "int32")
-    number[lines] = np.arange(len(pixels))
-    y, x = pixels.T
-    edges = []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        joined = lines[y + dy, x + dx]
-        if dy and dx:  # diagonal neighbours are joined unless a pixel beside them joins both
-            joined &= ~(lines[y + dy, x] | lines[y, x + dx])
-        edges.append(np.stack([np.flatnonzero(joined), number[y + dy, x + dx][joined]]))
-    return np.concatenate(edges, axis=1)
 
 
 def _lengths(points, branch, first, last, smoothed):
@@ -223,14 +205,6 @@ def _lengths(points, branch, first, last, smoothed):
     step = np.hypot(*np.diff(smooth, axis=0, prepend=smooth[:1]).T)
     step[first] = 0
     return np.bincount(branch, step)
-
-
-def _graph(edges, nodes):
-    return sparse.coo_array((np.ones(edges.shape[1], "int8"), edges), shape=(nodes, nodes)).tocsr()
-
-
-def _pieces(edges, nodes):
-    return sparse.csgraph.connected_components(_graph(edges, nodes), directed=False)[1]
 
 
 def _areas(skeleton, mask):
@@ -260,7 +234,8 @@ def _widest(widths, length):
 def _branch_points(skeleton):
     meets = skeleton.degree > 2
     near = meets[skeleton.ends].all(axis=1) & (skeleton.length <= skeleton.radius[skeleton.ends].sum(axis=1))
-    return len(np.unique(_pieces(skeleton.ends[near].T, len(meets))[meets]))
+    graph = sparse.coo_array((np.ones(near.sum()), skeleton.ends[near].T), shape=(len(meets), len(meets)))
+    return len(np.unique(sparse.csgraph.connected_components(graph, directed=False)[1][meets]))
 
 
 def _fractal_dimension(mask, diameter):
