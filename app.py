@@ -51,7 +51,7 @@ class Desk:
     """Answers pages; their files are in `root`, a folder."""
 
     def __init__(self, root):
-        self.root, self.sessions, self.network = root, {}, photographs.OneAtATime(load_onnx(WEIGHTS))
+        self.root, self.sessions, self.network = root, {}, load_onnx(WEIGHTS)
 
     def close(self, request: gr.Request):
         if session := self.sessions.pop(request.session_hash, None):
@@ -66,7 +66,7 @@ class Desk:
         for number, (unit, low, high) in zip(scale, SCALES, strict=False):
             if number and not low <= number <= high:
                 raise gr.Error(f"{unit}: must be {low} to {high}, got {number}", print_exception=False)
-        return photographs.Options(Widths.of_record(self.network.model.record), threshold, False, *scale)
+        return photographs.Options(Widths.of_record(self.network.record), threshold, False, *scale)
 
     def take(self, request: gr.Request, uploads):
         """Takes uploaded files instead of those that the page had."""
@@ -75,7 +75,7 @@ class Desk:
 
     def predict(self, request: gr.Request, progress=PROGRESS):
         """Predicts the photographs of a page. Returns what `drop`, `chosen` and `errors` become."""
-        session, options = self.session(request), self.options(self.network.model.threshold)
+        session, options = self.session(request), self.options(self.network.threshold)
         answers = list(progress.tqdm(session.predict(self.network, options), total=session.count, unit="photographs"))
         names, errors = [name for name, error in answers if not error], [error for _, error in answers if error]
         return (None, gr.update(choices=names, value=(names or [None])[0], visible=len(names) > 1),
@@ -99,7 +99,7 @@ class Desk:
 
     def write(self, request: gr.Request, *settings):
         options = self.options(*settings)
-        made = options.made(WEIGHTS, self.network.model.record)
+        made = options.made(WEIGHTS, self.network.record)
         return list(map(str, self.session(request).write(options, made)))
 
 
@@ -114,7 +114,7 @@ def build(desk):
                 drop = gr.File(label="Photographs", file_count="multiple", height=160)
                 errors = gr.Textbox(label="Errors", visible=False)
                 chosen = gr.Dropdown(label="Photograph", type="index", visible=False)
-                threshold = gr.Slider(0.01, 0.99, desk.network.model.threshold, step=0.01, label="Threshold",
+                threshold = gr.Slider(0.01, 0.99, desk.network.threshold, step=0.01, label="Threshold",
                                       info="probability from which a pixel counts as vessel")
                 gr.Markdown("One of these adds lengths in millimetres and widths in micrometres:")
                 microns, degrees = (gr.Number(None, label=unit) for unit, _, _ in SCALES)

@@ -71,7 +71,7 @@ def main():
                 predict_photograph(network, read_photograph(path), widths)
             own = network.seconds / len(alone)
             table = Table(folder / "out", photographs.HEADER, photographs.Options(widths).made(WEIGHTS, record))
-            writer = photographs.Writer(photographs.OneAtATime(network.model), photographs.Options(widths), table)
+            writer = photographs.Writer(network.model, photographs.Options(widths), table)
             began = time.perf_counter()
             photographs.predict_all(writer, paths)
             each = (time.perf_counter() - began) / count

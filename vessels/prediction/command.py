@@ -140,7 +140,7 @@ def predict(arguments, network):
         widths, arguments.threshold or record.get("threshold", 0.5), arguments.tta, arguments.microns_per_pixel,
         arguments.degrees, precision)
     table = folders.Table(arguments.output_dir, photographs.HEADER, options.made(weights, record))
-    writer = photographs.Writer(photographs.OneAtATime(model), options, table, arguments.skip_existing)
+    writer = photographs.Writer(model, options, table, arguments.skip_existing)
     return photographs.predict_all(writer, paths)
 
 

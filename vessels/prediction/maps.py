@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import threading
 
 import cv2
 import numpy as np
@@ -20,16 +22,20 @@ MARGIN = 16  # width of the black border around the field of view, in pixels of 
 # for ultra-wide fields, whose vessels are finer than in an ordinary field of that width.
 NO_RIM = (0.65, 1.0, 1.25, 1.6)
 FLIPS = ((), (0,), (1,), (0, 1))
+ONE_AT_A_TIME = threading.Lock()  # several threads may share a network
 
 
-def predict_image(model, image, side=None):
-    """Vessel probability of each pixel of an RGB photograph, in one pass over the whole image.
+def predict_image(model, image, side=8, tile=math.inf):
+    """Vessel probability of each pixel of an RGB photograph, in one pass if it fits into a tile, else tile by tile.
+
+    Tiles overlap by so much that the result equals that of one pass over the whole image, except for rounding.
 
     Args:
         model: The network.
         image: uint8 `(height, width, 3)`, RGB.
-        side: Side of the square that the image is padded to, a multiple of 8 (592 for DRIVE,
-            1008 for CHASE DB1); by default, the next multiple of 8 of each side.
+        side: Height and width are padded to multiples of this, which is a multiple of 8 (592 for DRIVE, 1008 for
+            CHASE DB1).
+        tile: The network sees at most `tile * tile` pixels at once, which limits the memory: at least 344.
 
     Returns:
         float32 `(height, width)` in [0, 1].
@@ -38,71 +44,34 @@ def predict_image(model, image, side=None):
         ValueError: `image` is not uint8 `(height, width, 3)`.
     """
     check_photograph(image)
-    height, width = image.shape[:2]
-    padded = pad(image, side or -(-height // 8) * 8, side or -(-width // 8) * 8)
-    return crop(predict(model, padded), height, width)
+    height, width = (-(-length // side) * side for length in image.shape[:2])
+    padded, result = pad(image, height, width), np.empty((height, width), "float32")
+    rows = columns = 1
+    while (tall := tile_side(height, rows)) * (wide := tile_side(width, columns)) > tile**2:
+        rows, columns = (rows + 1, columns) if tall > wide else (rows, columns + 1)
+    for y in (*range(0, height - tall, tall - 2 * HALO or 8), height - tall):
+        for x in (*range(0, width - wide, wide - 2 * HALO or 8), width - wide):
+            top, left = HALO * (y > 0), HALO * (x > 0)
+            found = predict(model, padded[y : y + tall, x : x + wide])
+            # The next tiles replace what is near the lower and the right edge of this one.
+            result[y + top : y + tall, x + left : x + wide] = found[top:, left:]
+    return crop(result, *image.shape[:2])
+
+
+def tile_side(length, count):
+    """Side of each of `count` tiles along a side of the image, a multiple of 8 as are `length` and all steps."""
+    return length if count == 1 else -(-(length - 2 * HALO) // count // 8) * 8 + 2 * HALO
 
 
 def predict(model, image):
     """float32 `(height, width)` in [0, 1], of a uint8 image whose sides are multiples of 8."""
-    with full_float32():
+    with ONE_AT_A_TIME, full_float32():
         return np.asarray(model.predict_on_batch(image[None].astype("float32") / 255), "float32")[0, ..., 0]
 
 
 def check_photograph(image):
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"a photograph must be uint8 (height, width, 3), RGB; got {image.dtype} {image.shape}")
-
-
-def predict_tiled(model, image, tile=TILE):
-    """Vessel probability of each pixel, in one pass if the image fits into a tile, else tile by tile.
-
-    Tiles overlap by so much that the result equals that of one pass over the whole image, except for rounding.
-
-    Args:
-        model: The network; takes float `(1, height, width, 3)` in [0, 1].
-        image: uint8 `(height, width, 3)`, RGB.
-        tile: The network sees at most `tile * tile` pixels at once, which limits the memory: a multiple of 8, more
-            than 336.
-
-    Returns:
-        float32 `(height, width)` in [0, 1].
-    """
-    height, width = image.shape[:2]
-    padded = pad(image, -(-height // 8) * 8, -(-width // 8) * 8)
-    result = np.empty(padded.shape[:2], "float32")
-    rows, columns = tile_grid(*padded.shape[:2], tile)
-    for y, y_end, top, bottom in windows(padded.shape[0], rows):
-        for x, x_end, left, right in windows(padded.shape[1], columns):
-            found = predict(model, padded[y:y_end, x:x_end])
-            result[top:bottom, left:right] = found[top - y : bottom - y, left - x : right - x]
-    return crop(result, height, width)
-
-
-def tile_grid(height, width, tile):
-    """`(rows, columns)` of tiles, each of at most `tile * tile` pixels, that show the network the fewest pixels."""
-    most = max(-(-(height - 2 * HALO) // (tile - 2 * HALO)), 1)
-    grids = [(rows * tall * columns * wide, -rows, columns)
-             for rows in range(1, most + 1) for columns in range(1, width // 8 + 1)
-             if (tall := tile_side(height, rows)) * (wide := tile_side(width, columns)) <= tile**2]
-    _, rows, columns = min(grids)
-    return -rows, columns
-
-
-def tile_side(length, count):
-    return length if count == 1 else -(-(length - 2 * HALO) // count // 8) * 8 + 2 * HALO
-
-
-def windows(length, count):
-    """`[(start, end, first, last)]` along one side: the extent of each of `count` tiles, and the part that is used.
-
-    The tiles are as small as possible. All numbers are multiples of 8, as is `length`.
-    """
-    side = tile_side(length, count)
-    starts = [min(i * (side - 2 * HALO), length - side) for i in range(count)]
-    edges = [0, *(start + HALO for start in starts[1:]), length]
-    return [(start, start + side, first, last)
-            for start, first, last in zip(starts, edges, edges[1:], strict=False)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +149,7 @@ def predict_scaled(model, image, fov, scale, tta=False):
     # Replace any surround, lettering or frame outside the field of view by black, as in training.
     small[resize(fov[box].astype("uint8"), *small.shape[1::-1]) == 0] = 0
     padded = pad(small, small.shape[0] + 2 * MARGIN, small.shape[1] + 2 * MARGIN)
-    see = functools.partial(predict_tiled, model)
+    see = functools.partial(predict_image, model, tile=TILE)
     found = average_flips(see, padded) if tta else see(padded)
     probability = np.zeros(fov.shape, "float32")
     probability[box] = resize(crop(found, *small.shape[:2]), width, height).clip(max=1)  # a mean may round to more

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import sys
-import threading
 import time
 
 import cv2
@@ -101,17 +100,6 @@ def measure_map(prediction, threshold, microns):
     return {name: value / scale if name.endswith("_px") else value for name, value in measured.items()}
 
 
-class OneAtATime:
-    """A network that several threads share; it predicts one batch at a time."""
-
-    def __init__(self, model):
-        self.model, self.lock = model, threading.Lock()
-
-    def predict_on_batch(self, x):
-        with self.lock:
-            return np.asarray(self.model.predict_on_batch(x))
-
-
 @contextlib.contextmanager
 def opencv_errors(path):
     """Raises what OpenCV cannot process as a `UserError`."""
@@ -125,7 +113,7 @@ def opencv_errors(path):
 class Writer:
     """Predicts photographs, in any thread, and writes their images into the folder of `table`."""
 
-    model: OneAtATime
+    model: object
     options: Options
     table: folders.Table
     skip_existing: bool = False
