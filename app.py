@@ -9,7 +9,6 @@ One photograph is predicted at a time, while others wait. Photographs and result
 """
 
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +21,6 @@ from vessels import exit_code
 from vessels.data.fov import Widths
 from vessels.prediction import load_onnx, photographs
 from vessels.prediction.command import SCALES
-from vessels.prediction.maps import resize
 from vessels.prediction.measures import UNITS
 from vessels.prediction.session import Session
 
@@ -63,9 +61,6 @@ class Desk:
         return self.sessions[request.session_hash]
 
     def options(self, threshold, *scale):
-        for number, (unit, low, high) in zip(scale, SCALES, strict=False):
-            if number and not low <= number <= high:
-                raise gr.Error(f"{unit}: must be {low} to {high}, got {number}", print_exception=False)
         return photographs.Options(Widths.of_record(self.network.record), threshold, False, *scale)
 
     def take(self, request: gr.Request, uploads):
@@ -87,11 +82,12 @@ class Desk:
             return None, None
         session = self.session(request)
         path, image, images, row = session.result(session.predicted()[chosen], self.options(*settings))
-        size = [round(min(SHOWN / max(image.shape), 1) * side) for side in image.shape[1::-1]]
         folder = Path(tempfile.mkdtemp(dir=path.parent))  # a new name, as browsers keep pictures
         pictures = folder / "photograph.jpg", folder / "vessels.jpg"
-        for picture, array in zip(pictures, (image, images["overlay"]), strict=True):
-            Image.fromarray(resize(array, *size)).save(picture, quality=90)
+        for file, array in zip(pictures, (image, images["overlay"]), strict=True):
+            picture = Image.fromarray(array)
+            picture.thumbnail((SHOWN, SHOWN))
+            picture.save(file, quality=90)
         warning = f"**Warning:** {row['warning']}\n" if row["warning"] else ""
         rows = [warning, "| measure | value | unit |", "| - | - | - |"]
         rows += [f"| {name} | {row[name]} | {unit} |" for name, unit in UNITS.items() if name in row]
@@ -117,7 +113,8 @@ def build(desk):
                 threshold = gr.Slider(0.01, 0.99, desk.network.threshold, step=0.01, label="Threshold",
                                       info="probability from which a pixel counts as vessel")
                 gr.Markdown("One of these adds lengths in millimetres and widths in micrometres:")
-                microns, degrees = (gr.Number(None, label=unit) for unit, _, _ in SCALES)
+                microns, degrees = (gr.Number(None, label=unit, minimum=low, maximum=high)
+                                    for unit, low, high in SCALES)
             with gr.Column(min_width=320, scale=2):
                 pictures = gr.ImageSlider(label="Photograph and vessels", interactive=False)
                 table = gr.Markdown()
@@ -144,5 +141,4 @@ def main():
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is deleted
     sys.exit(exit_code(main))
