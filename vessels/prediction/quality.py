@@ -23,32 +23,17 @@ def doubts(image, found, mask):
     step = max(max(mask.shape) // 512, 1)
     small, fov = (np.ascontiguousarray(array[::step, ::step]) for array in (image, found.fov))
     red, _, blue, _ = cv2.mean(small, fov.astype("uint8"))
+    above = above_surround(cv2.GaussianBlur(small, (0, 0), 2).astype("float32"))
+    bright = fov if above is None else above > 0.3 * np.percentile(above[above > 10], 75)
     density = mask.sum() / found.fov.sum()
     _, _, width, height = cv2.boundingRect(fov.astype("uint8"))
     reasons = {
-        "the field of view is a small part of the photograph; crop it": found.diameter is None and mostly_dark(small),
+        "the field of view is a small part of the photograph; crop it": found.diameter is None and bright.mean() < 0.05,
         "no rim is visible, so the scale is a guess": found.diameter is None,
-        "more than one eye?": discs(small) > 1 or max(width, height) > 1.7 * min(width, height),
+        "more than one eye?": (bright & ~fov).sum() > fov.sum() / 2 or max(width, height) > 1.7 * min(width, height),
         "nearly black": np.percentile(small[fov].max(axis=1), 95) < 40,
         "bluer than a retina; are red and blue swapped, or is it a negative?": blue > 1.05 * red,
         f"vessel density {density:.3f} is implausible": not DENSITY[0] <= density <= DENSITY[1],
         f"confidence {found.confidence:.2f} is low; is it no colour photograph?": found.confidence < CONFIDENCE,
     }
     return [reason for reason, holds in reasons.items() if holds]
-
-
-def mostly_dark(image):
-    """Whether there is a surround, and hardly anything else, as in a smartphone's photograph through a lens."""
-    above = above_surround(image.astype("float32"))
-    return above is not None and (above > 30).mean() < 0.05
-
-
-def discs(image):
-    """Number of large regions of similar size that differ from the surround: int, 1 for a usual photograph."""
-    above = above_surround(cv2.GaussianBlur(image, (0, 0), 2).astype("float32"))
-    if above is None:
-        return 1
-    inside = (above > 0.3 * np.percentile(above[above > 10], 75)).astype("uint8")
-    inside = cv2.morphologyEx(inside, cv2.MORPH_CLOSE, np.ones((9, 9), "uint8"))
-    areas = cv2.connectedComponentsWithStats(inside)[2][1:, cv2.CC_STAT_AREA]
-    return int((areas > max(0.5 * areas.max(), 0.03 * inside.size)).sum())
