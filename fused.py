@@ -29,12 +29,11 @@ def compiled(function):
 
     For training only: export formats do not support such kernels, and each new image size needs a compilation.
     """
-    if BACKEND != "tensorflow":
+    if BACKEND != "tensorflow" or not FUSED:
         return function
     import tensorflow as tf
 
-    kernel = tf.function(function, jit_compile=True, autograph=False)
-    return lambda *arguments: (kernel if FUSED else function)(*arguments)
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 class Setting:
