@@ -9,7 +9,7 @@ import tensorflow
 from conftest import ROOT, TINY
 from PIL import Image
 
-from vessels import evaluation
+from vessels import UserError, evaluation
 from vessels.data import published, synthetic
 from vessels.data.fov import Widths
 from vessels.prediction import command, precision, segment
@@ -143,7 +143,7 @@ def test_a_copy_in_bfloat16_follows_the_weights_and_keeps_its_output_in_float32(
         assert found.dtype == np.float32 and 0 < np.abs(found - exact).max() < 0.02
         model.set_weights([1.05 * weight for weight in model.get_weights()])
     assert with_precision(model, False) == (model, "float32") and model.layers[3].compute_dtype == "float32"
-    with pytest.raises(ValueError, match="mixed precision needs a network of Keras"):
+    with pytest.raises(UserError, match="mixed precision needs a network of Keras"):
         with_precision(Darkness(), True)
 
 

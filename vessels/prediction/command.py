@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vessels import UserError, add_renamed, add_threshold, between, exit_code
+from vessels import add_renamed, add_threshold, between, exit_code
 
 WEIGHTS = "any"
 
@@ -132,10 +132,7 @@ def predict(arguments, network):
         model = OnnxNetwork(weights, record)
     else:
         model = opened(weights, network)
-    try:
-        model, precision = with_precision(model, arguments.mixed_precision)
-    except ValueError as error:
-        raise UserError(f"{weights}: {error}") from None
+    model, precision = with_precision(model, arguments.mixed_precision)
     options = photographs.Options(
         widths, arguments.threshold or record.get("threshold", 0.5), arguments.tta, arguments.microns_per_pixel,
         arguments.degrees, precision)

@@ -4,6 +4,8 @@ import sys
 import weakref
 from pathlib import Path
 
+from vessels import UserError
+
 REDUCED = weakref.WeakKeyDictionary()  # networks in bfloat16, by the networks in float32 whose weights they copy
 
 
@@ -16,12 +18,12 @@ def with_precision(model, mixed_precision=None):
             the backend, and no GPU is used.
 
     Raises:
-        ValueError: bfloat16 is asked for, and `model` is no functional `keras.Model`.
+        UserError: bfloat16 is asked for, and `model` is no functional `keras.Model`.
     """
     keras = sys.modules.get("keras")
     if not keras or not isinstance(model, keras.Model):
         if mixed_precision:
-            raise ValueError("mixed precision needs a network of Keras: leave it out")
+            raise UserError("mixed precision needs a network of Keras: leave it out")
         return model, "float32"
     if mixed_precision is False or (mixed_precision is None and not native_bfloat16(keras)):
         return model, "float32"
