@@ -150,26 +150,25 @@ class Table:
         self.folder, self.header, self.made, self.path = folder, list(header), made, folder / TABLE
         try:
             text = self.path.read_bytes().decode("utf-8-sig") if self.path.exists() else ""
-            first, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [None]
+            reader = csv.DictReader(io.StringIO(text, newline=""))
+            rows, first = list(reader), reader.fieldnames
         except (OSError, ValueError, csv.Error) as error:
             raise self.refused(f"cannot be read ({error})") from None
         if first not in (None, self.header):
             raise self.refused("has other columns or separators than this version of predict.py writes")
-        last = (rows or [self.header])[-1]
         if text and not text.endswith("\n"):
-            if len(last) == len(header) and re.fullmatch(r"photograph|sha256:\w{16}", last[-1]):
+            if not rows or re.fullmatch(r"sha256:\w{16}", rows[-1]["photograph"] or ""):
                 self.write("\n")  # an editor took the line end away
             else:
                 kept = text[: text.rindex("\n") + 1]
                 write_atomically(self.path, kept)
                 print(f"{self.path}: removed the last row, which is cut off: {text[len(kept):]}", file=sys.stderr)
                 rows.pop()
-        rows = [dict(zip(header, row, strict=False)) for row in rows]
-        if others := {row.get("weights") for row in rows} - {made["weights"]}:
+        if others := {row["weights"] for row in rows} - {made["weights"]}:
             raise self.refused(f"was begun with the weights {others.pop()}, not {made['weights']}")
         if not text:
             self.write(",".join(header) + "\n")
-        self.done = {(Path(row["file"]).name, row.get("photograph"), digest(row)) for row in rows}
+        self.done = {(Path(row["file"]).name, row["photograph"], digest(row)) for row in rows}
 
     def refused(self, reason):
         return UserError(f"{self.path}: {reason}; move it, or choose another --output-dir")
