@@ -13,9 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import gradio as gr
+try:
+    import gradio as gr
+    from starlette.middleware import Middleware
+except ImportError as error:
+    sys.exit(f"error: {error}: pip install -r requirements-app.txt")
 from PIL import Image
-from starlette.middleware import Middleware
 
 from vessels import exit_code
 from vessels.data.fov import Widths

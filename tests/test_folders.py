@@ -5,6 +5,7 @@ import gzip
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 from predicting import run
 
 from vessels import UserError
-from vessels.prediction import folders
+from vessels.prediction import command, folders, photographs
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def rows(path):
 
 
 def names(path):
-    return [Path(row["file"]).name for row in rows(path)]
+    return sorted(Path(row["file"]).name for row in rows(path))
 
 
 def test_existing_photographs_are_skipped_and_no_row_is_lost(folder, tmp_path, capsys):
@@ -50,10 +51,10 @@ def test_existing_photographs_are_skipped_and_no_row_is_lost(folder, tmp_path, c
     said = capsys.readouterr()
     assert "4 of 4 photographs, 1 skipped, 4 with a warning" in said.out
     assert said.err.count("warning: d.png: vessel density") == 2
-    assert names(output / "vessels.csv") == ["b.png", "d.png", "a.png", "c.png", "d.png", "e.png"]
+    assert names(output / "vessels.csv") == ["a.png", "b.png", "c.png", "d.png", "d.png", "e.png"]
     assert (output / "b_mask.png").stat().st_mtime_ns == before
     assert run(output, folder / "a.png") == 0
-    assert names(output / "vessels.csv")[-1] == "a.png" and len(rows(output / "vessels.csv")) == 7
+    assert names(output / "vessels.csv") == ["a.png", "a.png", "b.png", "c.png", "d.png", "d.png", "e.png"]
 
 
 @pytest.mark.parametrize(("flags", "skipped"), [
@@ -82,6 +83,36 @@ def test_another_photograph_of_that_name_is_neither_skipped_nor_overwrites(folde
     assert "1 skipped" in capsys.readouterr().out
 
 
+def test_two_runs_at_once_do_not_overwrite_each_other(folder, eye, tmp_path, capsys, monkeypatch):
+    other = tmp_path / "a.png"
+    Image.fromarray(eye[::-1]).save(other)
+    assert run(tmp_path / "first", folder / "a.png") == 0
+    usual = photographs.predict_photograph
+
+    def while_another_writes(*arguments, **options):
+        (tmp_path / "first/a_probability.png").rename(tmp_path / "out/a_probability.png")
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(photographs, "predict_photograph", while_another_writes)
+    assert run(tmp_path / "out", other) == 1
+    assert "a_probability.png: exists, and predict.py did not make it from this" in capsys.readouterr().err
+    assert not rows(tmp_path / "out" / "vessels.csv")
+
+
+def test_links_in_a_circle_fail_alone(folder, tmp_path, capsys):
+    (folder / "f.png").symlink_to("g.png")
+    (folder / "g.png").symlink_to("f.png")
+    assert run(tmp_path / "out", folder) == 1
+    assert "5 of 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[""], ["a.png", "-o", ""]])
+def test_an_empty_argument_is_not_the_current_folder(words, capsys):
+    with pytest.raises(SystemExit):
+        command.main("", "predicting", words)
+    assert "is empty; name a file or folder" in capsys.readouterr().err
+
+
 def test_what_is_no_photograph_is_counted_and_left_out(folder, eye, tmp_path, capsys):
     assert run(tmp_path / "out", folder / "a.png") == 0
     results = [*(tmp_path / "out").iterdir()]
@@ -107,8 +138,8 @@ def test_names_are_no_formulas_in_a_spreadsheet(eye, tmp_path, monkeypatch):
     for name in files:
         Image.fromarray(eye).save(name)
     assert run(tmp_path / "out", *files) == 0
-    found = [row["file"] for row in rows(tmp_path / "out" / "vessels.csv")]
-    assert found == [f"./{name}" for name in files[:5]] + files[5:]
+    found = {row["file"] for row in rows(tmp_path / "out" / "vessels.csv")}
+    assert found == {*(f"./{name}" for name in files[:5]), *files[5:]}
     assert run(tmp_path / "out", *files, "--skip-existing") == 0 and len(rows(tmp_path / "out" / "vessels.csv")) == 7
 
 
@@ -195,7 +226,7 @@ def test_file_names_may_hold_any_bytes(eye, tmp_path):
     done = subprocess.run([sys.executable, "-c", command, photographs, tmp_path / "out"], cwd=ROOT,
                           capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
     assert done.returncode == 0, done.stderr
-    assert names(tmp_path / "out" / "vessels.csv") == ["a.png", "\\udce9il.png"]
+    assert names(tmp_path / "out" / "vessels.csv") == ["\\udce9il.png", "a.png"]
     assert os.path.exists(os.fsencode(tmp_path) + b"/out/\xe9il_mask.png")  # noqa: PTH110
 
 
@@ -205,21 +236,25 @@ def test_measures_are_columns(folder, tmp_path):
     assert float(row["width_um"]) > float(row["width_px"]) > 1 and 1 < float(row["fractal_dimension"]) < 2
 
 
-def test_results_come_in_order_and_an_error_stops_what_waits():
-    started = []
+def test_results_come_as_they_finish_and_an_error_stops_what_waits():
+    started, second = [], threading.Event()
 
     def work(item):
         started.append(item)
         time.sleep(0.01)
+        if item == 0:
+            second.wait()
         if item == 5:
             raise UserError("the disk is full")
-        return item
+        return -item
 
     found = []
     with pytest.raises(UserError, match="full"):
-        for item in folders.in_order(work, range(1000)):
+        for item, result in folders.as_finished(work, range(1000)):
+            assert result == -item
             found.append(item)
-    assert found == [0, 1, 2, 3, 4] and len(started) < 40
+            second.set()
+    assert found[0] != 0 and len(found) <= len(started) < 100
 
 
 def test_marked_files_are_plain_png(tmp_path):

@@ -88,7 +88,7 @@ def test_a_backend_that_cannot_be_imported_is_one_line_and_exit_code_2(script, b
         "TensorFlow, set it to tensorflow, jax or torch, or correct keras.json in ~/.keras or $KERAS_HOME\n")
 
 
-@pytest.mark.parametrize("redirected", ["2>&-", ">&- 2>&-", "2>&1 | head -1", "| head -c 1"])
+@pytest.mark.parametrize("redirected", ["2>&-", ">&- 2>&-", "2>&1 | head -1", "| head -c 1", "> /dev/full 2>&1"])
 def test_a_command_goes_on_without_its_streams(redirected, tmp_path):
     command = ("import sys, pathlib, vessels\ndef run():\n for i in range(9999):\n  print(i, flush=True)\n"
                "  print(i, file=sys.stderr)\n with vessels.quiet_imports():\n  pass\n"

@@ -91,6 +91,13 @@ def between(unit, low, high):
     return number
 
 
+def file_path(text):
+    """Type of a command line's argument: Path. An empty one, as of an unset variable, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a file or folder")
+    return Path(text)
+
+
 def add_threshold(parser):
     """Adds --threshold to an `argparse.ArgumentParser`: a float between 0 and 1, or None."""
     parser.add_argument("--threshold", type=between("as a probability", 0.001, 0.999), help="probability from which "
@@ -106,7 +113,7 @@ def add_renamed(parser, old, new):
 
 
 class Lasting:
-    """A text stream that may still be written to when its reader, such as `head`, has gone."""
+    """A text stream that may still be written to when its reader, such as `head`, has gone, or its disk is full."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -123,7 +130,7 @@ class Lasting:
     def go_on(self, function, *arguments):
         try:
             return function(*arguments)
-        except BrokenPipeError:
+        except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 

@@ -3,11 +3,10 @@
 import functools
 import json
 import sys
-from pathlib import Path
 
 import cv2
 
-from vessels import UserError, add_renamed, add_threshold, exit_code, network, parser_for
+from vessels import UserError, add_renamed, add_threshold, exit_code, file_path, network, parser_for
 from vessels.data.fov import Widths
 from vessels.files import read_json, write_atomically, write_json
 from vessels.jobs import plan
@@ -28,22 +27,23 @@ def parse(dataset, description, argv=None):
                             "CSVs of your own photographs, DRIVE, CHASEDB1, HRF (default: "
                             f"{' '.join(dataset.sources)})")
     several = {"action": "append"} if general else {"nargs": "*"}  # --weights must not swallow the sources
-    parser.add_argument("--weights" if general else "weights", **several, type=Path, metavar="WEIGHTS", default=[],
+    parser.add_argument("--weights" if general else "weights", **several, type=file_path, metavar="WEIGHTS", default=[],
                         help="weights files, folders of them, or names of released ones (drive). The JSON beside each "
                         "file describes its network and training data. For a network trained on another set, "
                         "photographs are scaled to that set's field of view "
                         f"(default: weights/{dataset.key}_rsan.weights.h5)")
-    parser.add_argument("--maps", type=Path, metavar="FOLDER", help="instead of using a network, score probability "
-                        "maps of any program: grey PNG or TIFF of the photograph's size, 8 or 16 bit (the largest "
-                        "value is 1) or float in [0, 1], named as the photographs or as predict.py names them; writes "
-                        "to FOLDER/results/<set>")
+    parser.add_argument("--maps", type=file_path, metavar="FOLDER", help="instead of using a network, score "
+                        "probability maps of any program: grey PNG or TIFF of the photograph's size, 8 or 16 bit "
+                        "(the largest value is 1) or float in [0, 1], named as the photographs or as predict.py names "
+                        "them; writes to FOLDER/results/<set>")
     add_threshold(parser)
     parser.add_argument("--network", help="the module that defines the network: my_unet for a file my_unet.py beside "
                         "this script (default: the one in the weights' JSON)")
-    parser.add_argument("--data-dir", type=Path, help=f"folder of {dataset.name.replace('+', ' and ')}, or the one "
-                        "that contains it (default: $RSAN_DATA_ROOT or data/)")
-    parser.add_argument("--output-dir", type=Path, help="folder for metrics, table, curves, panels and maps (default: "
-                        "results/<set>/<name of the weights> for files in weights/, else results/ beside the weights)")
+    parser.add_argument("--data-dir", type=file_path, help=f"folder of {dataset.name.replace('+', ' and ')}, or the "
+                        "one that contains it (default: $RSAN_DATA_ROOT or data/)")
+    parser.add_argument("--output-dir", type=file_path, help="folder for metrics, table, curves, panels and maps "
+                        "(default: results/<set>/<name of the weights> for files in weights/, else results/ beside the "
+                        "weights)")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: average the maps of each "
                         "photograph and its three mirror images; takes four times as long; default folders then end in "
                         "_tta")

@@ -40,7 +40,9 @@ def write_atomically(path, content):
 
 def cannot_write(path, error):
     """The `UserError` for an `OSError` in writing a file."""
-    remedy = "make room" if error.errno == errno.ENOSPC else "close the program that has it open, allow writing there"
+    remedies = {errno.ENOSPC: "make room", errno.EEXIST: "a file has the name of its folder: rename it",
+                errno.ENOTDIR: "a file has the name of its folder: rename it"}
+    remedy = remedies.get(error.errno, "close the program that has it open, allow writing there")
     return UserError(f"{path}: cannot be written ({error.strerror}); {remedy}, or choose another folder")
 
 

@@ -9,9 +9,8 @@ several sets, chase_rsan_all, drive_rsan_authors_seed1.
 """
 
 import sys
-from pathlib import Path
 
-from vessels import UserError, exit_code, parser_for
+from vessels import UserError, exit_code, file_path, parser_for
 from vessels.data import published
 from vessels.files import ROOT, read_json, sha256, write_atomically, write_json
 from vessels.metrics import PROTOCOLS
@@ -66,7 +65,7 @@ def figures(path, record, command):
 def main(argv=None):
     """The command line `python -m vessels.release`: 0, or 2 after an error that names the remedy."""
     parser = parser_for(__doc__)
-    parser.add_argument("run", type=Path, help="run folder, or weights with their JSON")
+    parser.add_argument("run", type=file_path, help="run folder, or weights with their JSON")
     parser.add_argument("stem", help="the file's name in weights/, such as drive_rsan_seed1")
     parser.add_argument("--name", help="the network's name in tables, without its seed (default: as in the JSON, else "
                         "by variant and recipe, such as \"rsan, authors' recipe\")")

@@ -1,10 +1,11 @@
 """The command line of predict.py. Until it is known to be right, nothing slow is imported."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from vessels import add_renamed, add_threshold, between, exit_code
+from vessels import add_renamed, add_threshold, between, exit_code, file_path
 
 WEIGHTS = "any"
 
@@ -41,9 +42,9 @@ def add_weights(parser):
 
 def add_photographs(parser):
     """Adds what predicting and `--attention` share."""
-    parser.add_argument("photographs", nargs="*", type=Path, help="image files, or folders of them: JPEG, "
+    parser.add_argument("photographs", nargs="*", type=file_path, help="image files, or folders of them: JPEG, "
                         "PNG, TIFF, GIF, BMP or PPM, of any bit depth, up to 40 megapixels")
-    parser.add_argument("-o", "--output-dir", type=Path, default=Path("predictions"),
+    parser.add_argument("-o", "--output-dir", type=file_path, default=Path("predictions"),
                         help="folder for results (default: predictions)")
     add_weights(parser)
     add_threshold(parser)
@@ -58,7 +59,7 @@ def export_parser():
                                      "sides that are multiples of 8, black outside the field of view, which should be "
                                      "as wide as `diameters` in the weights' JSON says.")
     parser.add_argument("--export", required=True, choices=["onnx"], help="needs pip install onnxruntime tf2onnx")
-    parser.add_argument("-o", "--output-dir", type=Path, metavar="PATH", help="file to write (default: beside the "
+    parser.add_argument("-o", "--output-dir", type=file_path, metavar="PATH", help="file to write (default: beside the "
                         "weights)")
     add_weights(parser)
     return parser
@@ -95,7 +96,7 @@ def parse(description, argv):
     size.add_argument("--degrees", type=between(*SCALES[1]), help="the same from the camera's angle of view "
                       "across the whole circle of the field of view, 5 to 220; the eye is assumed to be 24 mm long")
     arguments = parser.parse_args(argv)
-    if arguments.output_dir.resolve() in [path.resolve() for path in arguments.photographs]:
+    if os.path.realpath(arguments.output_dir) in map(os.path.realpath, arguments.photographs):
         parser.error("--output-dir is the folder of the photographs: choose another one")
     return arguments
 

@@ -50,7 +50,8 @@ def probabilities(path, found, example):
     if np.ptp(found) == 0:
         raise UserError(f"{path}: holds the value {found.max()} alone; save the map of the photograph")
     if found[example.label].mean() < found[example.fov & ~example.label].mean():
-        raise UserError(f"{path}: is darker in vessels than elsewhere; make vessels bright, not dark")
+        raise UserError(f"{path}: is darker in vessels than elsewhere; make them bright, unless this is another "
+                        "photograph's map")
     if np.isin(found, (0, found.max())).all():
         return found > 0
     if found.dtype in (np.uint8, np.uint16):

@@ -4,12 +4,13 @@ import collections
 import csv
 import hashlib
 import io
+import os
 import re
 import struct
 import sys
 import unicodedata
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import cv2
@@ -123,7 +124,7 @@ def collect(paths):
         skipped.update(filter(None, reasons.values()))
         for file in tried:
             other = photographs.setdefault(unicodedata.normalize("NFC", stem(file)).casefold(), file)
-            if other.resolve() != file.resolve():
+            if os.path.realpath(other) != os.path.realpath(file):  # Path.resolve raises an error on links in a circle
                 raise UserError(f"{other} and {file}: the results of one would overwrite the other's; "
                                 "rename one, or predict them into different folders with --output-dir")
     if skipped:
@@ -191,10 +192,12 @@ class Table:
             raise cannot_write(self.path, error) from None
 
 
-def in_order(function, items):
-    """Yields `function(item)` for each of `items`, in order, computed in `WORKERS` threads."""
+def as_finished(function, items):
+    """Yields `(item, function(item))` for each of `items` as soon as it is known, computed in `WORKERS` threads."""
     pool = ThreadPoolExecutor(WORKERS)
     try:
-        yield from pool.map(function, items)
+        futures = {pool.submit(function, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -124,19 +124,24 @@ class Writer:
             with opencv_errors(path):
                 image = read_photograph(path)
                 photograph, made = folders.identity(image), folders.digest(self.table.made)
-                before = {folders.made_from(file, photograph) for file in self.files(path)}
+                before = self.made_before(path, photograph)
                 row = path.name.encode("utf-8", "backslashreplace").decode(), photograph, made
                 if self.skip_existing and before == {made} and row in self.table.done:
                     return None
                 prediction = predict_photograph(self.model, image, self.options.widths, tta=self.options.tta,
                                                 threshold=self.options.threshold)
                 images, row = result_of(image, prediction, self.options)
+                self.made_before(path, photograph)  # another run may have written there meanwhile
         except UserError as error:
             return error
         return self.write(path, photograph, images, row)
 
     def files(self, path):
         return [folders.place(self.table.folder, path, f"{kind}.png") for kind in KINDS]
+
+    def made_before(self, path, photograph):
+        """What made the photograph's pictures that exist: set; `UserError` if they are of another one."""
+        return {folders.made_from(file, photograph) for file in self.files(path)}
 
     def write(self, path, photograph, images, row):
         """Writes what `result_of` returns. Returns the row of the table; `photograph` is its `folders.identity`."""
@@ -148,7 +153,7 @@ class Writer:
 def predict_all(writer, photographs):
     """Predicts all photographs, a list of `Path`, and says what it did. Returns the exit code: 1 if one failed."""
     counts, last = collections.Counter(), time.time()
-    for number, (path, row) in enumerate(zip(photographs, folders.in_order(writer, photographs), strict=True), 1):
+    for number, (path, row) in enumerate(folders.as_finished(writer, photographs), 1):
         if row is None:
             counts["skipped"] += 1
             continue

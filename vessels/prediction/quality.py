@@ -30,7 +30,8 @@ def doubts(image, found, mask):
     reasons = {
         "the field of view is a small part of the photograph; crop it": found.diameter is None and bright.mean() < 0.05,
         "no rim is visible, so the scale is a guess": found.diameter is None,
-        "more than one eye?": (bright & ~fov).sum() > fov.sum() / 2 or max(width, height) > 1.7 * min(width, height),
+        "more than one eye, or a part of one?": ((bright & ~fov).sum() > fov.sum() / 2
+                                                 or max(width, height) > 1.7 * min(width, height)),
         "nearly black": np.percentile(small[fov].max(axis=1), 95) < 40,
         "bluer than a retina; are red and blue swapped, or is it a negative?": blue > 1.05 * red,
         f"vessel density {density:.3f} is implausible": not DENSITY[0] <= density <= DENSITY[1],

@@ -50,7 +50,8 @@ class Session:
             return path.name, None
 
         try:
-            yield from folders.in_order(answer, folders.collect(sorted(self.folder.glob("????/*"))))
+            for _, answered in folders.as_finished(answer, folders.collect(sorted(self.folder.glob("????/*")))):
+                yield answered
         except UserError as error:  # two have one name
             yield "", self.public(error)
 

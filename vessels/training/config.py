@@ -2,9 +2,8 @@
 
 import argparse
 import dataclasses
-from pathlib import Path
 
-from vessels import add_renamed, exit_code, network, parser_for, quiet_imports
+from vessels import add_renamed, exit_code, file_path, network, parser_for, quiet_imports
 from vessels.data import synthetic
 from vessels.data.examples import Example, Source
 from vessels.files import ROOT, sha256
@@ -124,9 +123,9 @@ def flags(source, recipe, authors, description):
         parser.add_argument(flag(field), default=argparse.SUPPRESS,
                             help=f"{field.metadata['help']} (default: {default})", **options)
     add_renamed(parser, "--steps", "--steps-per-epoch")
-    parser.add_argument("--data-dir", type=Path, help=f"folder of {source.name.replace('+', ' and ')}, or its "
+    parser.add_argument("--data-dir", type=file_path, help=f"folder of {source.name.replace('+', ' and ')}, or its "
                         "parent folder (default: $RSAN_DATA_ROOT or data/)")
-    parser.add_argument("--output-dir", type=Path, help="run folder (default: in runs/, named after set, recipe, "
+    parser.add_argument("--output-dir", type=file_path, help="run folder (default: in runs/, named after set, recipe, "
                         "network and seed)")
     return parser
 

@@ -11,6 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from vessels import UserError
+from vessels.data.images import SUFFIXES
 from vessels.files import read_json, write_atomically, write_json
 from vessels.record import environment
 from vessels.report import plots
@@ -19,6 +20,8 @@ from vessels.report import plots
 def lock_run(run_dir):
     """A context: creates the run folder, and locks it against a second run."""
     try:
+        if run_dir.is_dir() and any(file.suffix.lower() in SUFFIXES for file in run_dir.iterdir()):
+            raise UserError(f"{run_dir}: holds photographs; choose another --output-dir")
         run_dir.mkdir(parents=True, exist_ok=True)
         return FileLock(run_dir / "lock", blocking=False).acquire()
     except Timeout:
@@ -54,6 +57,8 @@ def differences(before, now):
             found |= flat(value, f"{start}{key}: ") if isinstance(value, dict) else {start + key: value}
         return found
 
+    if before.get("recipe") != now.get("recipe"):  # the schedules follow from it
+        before, now = {**before, "schedules": {}}, {**now, "schedules": {}}
     old, new = flat(before), flat(now)
     return [f"{key} {old.get(key)} (asked: {new.get(key)})" for key in old | new if old.get(key) != new.get(key)]
 
