@@ -255,6 +255,19 @@ def test_bad_files_are_one_line_that_names_the_line(file, damage, message, root)
     assert line.startswith(f"{path}, line 2: ") and message in line and Path(file).name in line and "\n" not in line
 
 
+@pytest.mark.parametrize(("file", "change", "message"), [
+    ("masks/0.gif", lambda mask: np.roll(mask, 180, 1), "it lies where the photograph shows no retina"),
+    ("labels/0.png", lambda label: label * (np.arange(len(label)) < 250)[:, None].astype("uint8"),
+     "of the field of view; if the rest was not labelled, make it black in fov"),
+    ("labels/0.png", lambda label: label, ""),
+])
+def test_doubtful_masks_and_labels_are_named(file, change, message, root, capsys):
+    altered(change)(root / file)
+    custom.read(table(root, "images/0.png,labels/0.png,masks/0.gif", header="image,label,fov")).load("test")
+    said = capsys.readouterr().err
+    assert (f"warning: {root / file}: " in said and message in said) if message else not said
+
+
 def test_a_second_observer_for_some_photographs_only_is_refused(root):
     path = table(root, f"{PAIRS[0]},second/0.png", f"{PAIRS[1]},", header="image,label,second")
     with pytest.raises(UserError, match=r"mine\.csv, line 3: second is empty here but not in other lines"):

@@ -38,11 +38,11 @@ def test_crop_undoes_pad_and_the_odd_pixel_goes_right_and_down(height, width, si
 
 
 def test_pad_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="negative"):
         pad(np.zeros((600, 500, 3)), 592, 592)
 
 
-@pytest.mark.parametrize("side", [None, 128])
+@pytest.mark.parametrize("side", [8, 128])
 @pytest.mark.parametrize("shape", [(90, 100), (64, 64), (57, 83)])
 def test_prediction_stays_in_place(identity, shape, side):
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), "uint8")

@@ -171,10 +171,10 @@ def test_one_bad_file_does_not_stop_the_others(eye, tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert sum("bad.jpg" in line and "error" in line for line in lines) == 1
     assert "skipped .dcm (2), .jp2 (1), .txt (1), .webp (1); to try one of another suffix, name it" in lines
-    assert [line[:5] for line in lines if "scale" in line] == ["[2/4]", "[3/4]", "[4/4]"]
+    assert sum("scale" in line for line in lines) == 3 and [line[:5] for line in lines if "/4]" in line][-1] == "[4/4]"
 
     with (output / "vessels.csv").open() as file:
-        rows = list(csv.DictReader(file))
+        rows = sorted(csv.DictReader(file), key=lambda row: row["file"])
     assert [row["file"] for row in rows] == [str(folder / name) for name in ("grey16.tiff", "rgb.png", "turned.jpg")]
     assert list(rows[0])[:8] == ["file", "width", "height", "scale", "confidence", "seconds", "warning", "density"]
     assert len(list(output.iterdir())) == 1 + 3 * 3

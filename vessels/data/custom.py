@@ -16,11 +16,13 @@ import re
 import unicodedata
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from vessels import UserError
 from vessels.data.examples import Example, Photograph, Source
 from vessels.data.fov import field_of_view
+from vessels.data.images import say_once
 from vessels.data.published import DATASETS
 from vessels.files import read_bytes
 
@@ -40,7 +42,16 @@ class Row(Photograph):
         with named(self.place):
             image, masks = self.read()
             found, diameter = field_of_view(image)
-            return Example(self.name, image, masks["label"], masks.get("fov", found), masks.get("second"), diameter)
+            fov = masks.get("fov", found)
+            outside = (fov & ~found).sum() / fov.sum()
+            if outside > 0.2:
+                say_once(f"warning: {self.files['fov']}: {outside:.0%} of it lies where the photograph shows no "
+                         "retina; is it of another photograph?")
+            labelled = box(masks["label"] & fov) / box(fov)
+            if labelled < 0.5:
+                say_once(f"warning: {self.files['label']}: all vessels lie in {labelled:.0%} of the field of view; if "
+                         "the rest was not labelled, make it black in fov")
+            return Example(self.name, image, masks["label"], fov, masks.get("second"), diameter)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +215,12 @@ def check_once(rows, published=()):
                 own = f"the {kind} of {row.place}"
                 if (owner := owners.setdefault(digests[kind], own)) != own:
                     raise UserError(f"{row.place}: {row.files[kind]} is also {owner}; remove one of the two")
+
+
+def box(mask):
+    """Pixels of the box around the mask."""
+    _, _, width, height = cv2.boundingRect(mask.astype("uint8"))
+    return width * height
 
 
 @contextlib.contextmanager
