@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -61,8 +62,12 @@ def test_existing_photographs_are_skipped_and_no_row_is_lost(folder, tmp_path, c
     ([], True), (["--threshold", 0.3], False), (["--tta"], False), (["--degrees", 45], False), (["--fast"], False),
     (["--diameter", 500], False), (["--no-mixed-precision"], True)])
 def test_only_what_the_same_settings_made_is_skipped(flags, skipped, folder, tmp_path, capsys):
-    options = [folder / "a.png", "--weights", "any", *flags, "--skip-existing"]
-    assert run(tmp_path, folder / "a.png", "--weights", "any") == 0
+    weights = tmp_path / "two_widths.weights.h5"
+    weights.write_bytes((ROOT / "weights/any_rsan.weights.h5").read_bytes())
+    record = json.loads((ROOT / "weights/any_rsan.json").read_text())
+    (tmp_path / "two_widths.json").write_text(json.dumps({**record, "network": "predicting"}))
+    options = [folder / "a.png", "--weights", weights, *flags, "--skip-existing"]
+    assert run(tmp_path, folder / "a.png", "--weights", weights) == 0
     assert run(tmp_path, *options) == 0
     assert ("1 skipped" in capsys.readouterr().out) == skipped
     assert run(tmp_path, *options) == 0
