@@ -91,7 +91,7 @@ def overview(by_title):
             axis.set_title(f"{title}, {COLUMNS[key]}")
             axis.grid(alpha=0.3)
         axes[0].invert_yaxis()
-        axes[0].legend(loc="lower left", fontsize=8)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return picture(figure)
 
 
