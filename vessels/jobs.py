@@ -38,12 +38,12 @@ def plan(dataset, default, arguments):
     if dataset.general and not arguments.synthetic:
         parts = [sources.find(source) for source in arguments.sources]
     jobs = []
-    for part in [part.at(arguments.data_dir) for part in parts]:
+    for source in [source.at(arguments.data_dir) for source in parts]:
         if arguments.maps:
-            output = arguments.output_dir or arguments.maps / "results" / part.name
-            jobs.append(Job(part, output, arguments.threshold or 0.5, arguments.maps))
+            output = arguments.output_dir or arguments.maps / "results" / source.name
+            jobs.append(Job(source, output, arguments.threshold or 0.5, arguments.maps))
         else:
-            jobs += weights_plan(dataset, part, default, arguments)
+            jobs += weights_plan(dataset, source, default, arguments)
     for i, job in enumerate(jobs):
         if job.output in [other.output for other in jobs[:i]]:
             raise UserError(f"{job.output}: the results of {job.weights or job.source.name} would overwrite others; "
@@ -63,7 +63,7 @@ def check_no_others(output, table):
                         f"as {foreign[0]}; remove it, or give another --output-dir")
 
 
-def weights_plan(dataset, part, default, arguments):
+def weights_plan(dataset, source, default, arguments):
     usual = ROOT / "weights" / f"{dataset.key}_rsan.weights.h5"
     if arguments.synthetic:
         usual = ROOT / "runs" / f"{dataset.key}-synthetic-rsan-0" / "final.weights.h5"
@@ -71,19 +71,20 @@ def weights_plan(dataset, part, default, arguments):
     for weights in find_weights(arguments.weights) or [usual]:
         record = read_record(weights)
         drawn = record["dataset"] == "synthetic"
-        if drawn and part.own:
+        if drawn and source.own:
             raise UserError(f"{weights}: trained on procedural images, of which your photographs show nothing; name "
                             "other weights")
         name = network.of_record(weights, record, default, arguments.network)
         if not drawn and learned_from(record)[0]:
-            photographs = photographs or part.photographs("test")
+            photographs = photographs or source.photographs("test")
             if seen := photographs_seen(photographs, weights, record):
                 raise UserError(f"{weights}: trained or validated on {len(seen)} of the {len(photographs)} photographs "
-                                f"of {part.title} ({', '.join(seen[:3])}); score others")
-        output = arguments.output_dir or results_folder(part, weights, record, arguments.tta)
+                                f"of {source.title} ({', '.join(seen[:3])}); score others")
+        output = arguments.output_dir or results_folder(source, weights, record, arguments.tta)
         threshold = arguments.threshold or record.get("threshold", 0.5)
-        jobs.append(Job(synthetic.Procedural(part) if drawn else part, output, threshold, None, weights, record, name,
-                        arguments.tta, arguments.mixed_precision))
+        scored = synthetic.Procedural(source) if drawn else source
+        jobs.append(Job(scored, output, threshold, None, weights, record, name, arguments.tta,
+                        arguments.mixed_precision))
     return jobs
 
 

@@ -207,12 +207,12 @@ def warp_patch(planes, centre, size, scale, angle, flip):
     reach = int(scale * size * 0.71) + 8
     x, y = (int(value) for value in centre)
     left, top = max(x - reach, 0), max(y - reach, 0)
-    part = planes[top : y + reach, left : x + reach]
+    region = planes[top : y + reach, left : x + reach]
     if scale > 1:  # same variance as the mean over `scale` pixels, by which whole photographs are reduced
-        label = part[..., 3].copy()
-        part = cv2.GaussianBlur(part, (0, 0), np.sqrt((scale**2 - 1) / 12))
-        part[..., 3] = label  # in a smoothed label, the thinnest vessels would disappear
-    return warp(part, affine((x - left, y - top), size, scale, angle, flip), size)
+        label = region[..., 3].copy()
+        region = cv2.GaussianBlur(region, (0, 0), np.sqrt((scale**2 - 1) / 12))
+        region[..., 3] = label  # in a smoothed label, the thinnest vessels would disappear
+    return warp(region, affine((x - left, y - top), size, scale, angle, flip), size)
 
 
 def any_camera(rng, image, inside, strength):

@@ -41,9 +41,9 @@ class Row(Photograph):
     def load(self):
         with named(self.place):
             image, masks = self.read()
-            found, diameter = field_of_view(image)
-            fov = masks.get("fov", found)
-            outside = (fov & ~found).sum() / fov.sum()
+            estimated, diameter = field_of_view(image)
+            fov = masks.get("fov", estimated)
+            outside = (fov & ~estimated).sum() / fov.sum()
             if outside > 0.2:
                 say_once(f"warning: {self.files['fov']}: {outside:.0%} of it lies where the photograph shows no "
                          "retina; is it of another photograph?")
@@ -137,8 +137,8 @@ def read(path):
     empty = [row.place for row in rows if not row.split]
     if 0 < len(empty) < len(rows):
         raise UserError(f"{empty[0]}: split is empty here but not in other lines; fill in all or none")
-    found = names([row.files["image"] for row in rows])
-    rows = tuple(dataclasses.replace(row, name=name) for row, name in zip(rows, found, strict=True))
+    unique = names([row.files["image"] for row in rows])
+    rows = tuple(dataclasses.replace(row, name=name) for row, name in zip(rows, unique, strict=True))
     check_once(rows)
     return Table(path, rows, tuple(row.split for row in rows))
 
@@ -194,9 +194,9 @@ def names(paths):
     common = os.path.commonpath([path.parent for path in paths])
     whole = [path.relative_to(common) for path in paths]
     without_suffix = [path.with_suffix("").as_posix() for path in whole]
-    for found in ([path.stem for path in whole], without_suffix):
-        if len({name.lower() for name in found}) == len(found):  # some file systems ignore case
-            return found
+    for candidates in ([path.stem for path in whole], without_suffix):
+        if len({name.lower() for name in candidates}) == len(candidates):  # some file systems ignore case
+            return candidates
     return [path.as_posix() for path in whole]
 
 

@@ -56,9 +56,9 @@ def field_of_view(image):
     """
     fov = np.zeros(image.shape[:2], bool)
     inside = within_frame(image)
-    part = image[inside]
-    scale = min(1, 1024 / max(part.shape[:2]))
-    small = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    inner = image[inside]
+    scale = min(1, 1024 / max(inner.shape[:2]))
+    small = cv2.resize(inner, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 1).astype("float32")
     above = above_surround(small)
     outline = None if above is None else disc_outline(above)
@@ -66,7 +66,7 @@ def field_of_view(image):
         return ~fov, None
     circle = rim_circle(above, outline)
     hull = (outline + 0.5) / scale - 0.5
-    canvas = np.zeros(part.shape[:2], "uint8")
+    canvas = np.zeros(inner.shape[:2], "uint8")
     cv2.fillConvexPoly(canvas, hull.round().astype("int32"), 1)
     diameter = None
     if circle is not None:
@@ -84,8 +84,8 @@ def within_frame(image):
     """`(rows, columns)`: slices that leave out lines at the image's sides that have one colour, not black."""
     box, before = [slice(0, side) for side in image.shape[:2]], None
     while box != before:  # a frame may enclose a surround, and a surround a frame
-        before, part = list(box), image[tuple(box)]
-        for axis, lines in enumerate((cv2.transpose(part), part)):
+        before, inner = list(box), image[tuple(box)]
+        for axis, lines in enumerate((cv2.transpose(inner), inner)):
             high, low = lines.max(axis=0), lines.min(axis=0)
             frame = ((high - low).max(axis=1) <= 24) & (high.max(axis=1) > 32)
             varied = np.flatnonzero(~frame)
@@ -151,16 +151,16 @@ def rim_circle(above, outline):
     radii = np.arange(fall.shape[1]) + width
     fall[(radii < 0.4 * reach) | (radii > ends[:, None] - width - 1)] = 0
     steepest = fall.argmax(axis=1)
-    found = fall[np.arange(ANGLES), steepest] > 1.4
-    if found.sum() < ANGLES / 24:
+    steep = fall[np.arange(ANGLES), steepest] > 1.4
+    if steep.sum() < ANGLES / 24:
         return None
-    points = np.array([x, y]) + directions[found] * radii[steepest[found], None]
+    points = np.array([x, y]) + directions[steep] * radii[steepest[steep], None]
     model, inliers = ransac(points, CircleModel, min_samples=3, residual_threshold=max(0.006 * reach, 1),
                             max_trials=300, rng=0)
-    if not model or inliers.sum() < max(0.5 * found.sum(), ANGLES / 24):
+    if not model or inliers.sum() < max(0.5 * steep.sum(), ANGLES / 24):
         return None
     centre, radius = np.asarray(model.center), float(model.radius)
-    sectors = len(np.unique(angles[found][inliers] // (np.pi / 6)))
+    sectors = len(np.unique(angles[steep][inliers] // (np.pi / 6)))
     beyond = np.linalg.norm(outline[:, 0] - centre, axis=1) > 1.05 * radius
     # A few short arcs may fit a wrong circle. The right one encloses the whole outline.
     if sectors < 3 or (sectors < 8 and beyond.any()) or not 0.3 * reach < radius < 2 * reach:

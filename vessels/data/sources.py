@@ -32,7 +32,7 @@ class Several(Source):
 
     @property
     def name(self):
-        return "+".join(part.name for part in self.parts)
+        return "+".join(dataset.name for dataset in self.parts)
 
     @property
     def key(self):
@@ -41,7 +41,7 @@ class Several(Source):
         return "any" if self.sources == SOURCES else "any-" + "-".join(names)
 
     def at(self, data_dir):
-        return dataclasses.replace(self, parts=tuple(part.at(data_dir) for part in self.parts))
+        return dataclasses.replace(self, parts=tuple(dataset.at(data_dir) for dataset in self.parts))
 
     def for_training(self, seed):
         """With `parts` read from `sources`.
@@ -50,16 +50,16 @@ class Several(Source):
             UserError: As `find`; or a photograph is in two of the sources.
         """
         parts = tuple(find(source).for_training(seed) for source in self.sources)
-        names = [part.name for part in parts]
+        names = [dataset.name for dataset in parts]
         if len(set(names)) < len(names):
             raise UserError(f"{' '.join(names)}: one is given twice; give it once, or rename one of two files")
-        owners = {digest: f"{part.name}'s {name}" for part in parts for name, digests in part.published().items()
-                  for digest in digests}
-        custom.check_once([row for part in parts if part.own for row in part.rows], owners)
+        owners = {digest: f"{dataset.name}'s {name}" for dataset in parts
+                  for name, digests in dataset.published().items() for digest in digests}
+        custom.check_once([row for dataset in parts if dataset.own for row in dataset.rows], owners)
         return dataclasses.replace(self, parts=parts)
 
     def names(self, split):
-        return tuple(itertools.chain(*(part.names(split) for part in self.parts)))
+        return tuple(itertools.chain(*(dataset.names(split) for dataset in self.parts)))
 
     def photographs(self, split):
         """As `Source.photographs`; a part may lack training or validation photographs if another one has some.
@@ -68,19 +68,19 @@ class Several(Source):
             UserError: There are too few photographs to train on.
         """
         photographs = []
-        for part in self.parts:
-            if part.names(split):
-                photographs += part.photographs(split)
-            elif not part.names("train+validation"):
-                part.photographs("train")  # raises a UserError that says what is missing
+        for dataset in self.parts:
+            if dataset.names(split):
+                photographs += dataset.photographs(split)
+            elif not dataset.names("train+validation"):
+                dataset.photographs("train")  # raises a UserError that says what is missing
         if len(photographs) < (1 if split == "validation" else 2):
             raise UserError(f"{', '.join(self.sources)}: photographs for {split}: {len(photographs)}, but at least 2 "
                             "must train and 1 validate; add some, or give DRIVE, CHASEDB1 or HRF with them")
         return photographs
 
     def check(self, split):
-        for part in self.parts:
-            part.check(split)
+        for dataset in self.parts:
+            dataset.check(split)
 
     def checksums(self, split):
         return self.joined("checksums", split)
@@ -89,12 +89,12 @@ class Several(Source):
         return self.joined("pixels", split)
 
     def joined(self, method, split):
-        return {f"{part.name}/{path}": digest for part in self.parts if part.names(split)
-                for path, digest in getattr(part, method)(split).items()}
+        return {f"{dataset.name}/{path}": digest for dataset in self.parts if dataset.names(split)
+                for path, digest in getattr(dataset, method)(split).items()}
 
     def eval_command(self, weights):
         # A table without test photographs is not scored: its network has learned from all of them.
-        scored = [source for source, part in zip(self.sources, self.parts, strict=True) if part.names("test")]
+        scored = [source for source, dataset in zip(self.sources, self.parts, strict=True) if dataset.names("test")]
         return f"eval_any.py {' '.join(scored) or 'others.csv'} --weights {weights}"
 
 

@@ -46,10 +46,10 @@ def attention_blocks(model, image, widths, threshold=0.5):
     layers = [layer for layer in model.layers if hasattr(layer, "attention")]
     if not layers:
         raise UserError("a network without attention; name other --weights")
-    found = predict_photograph(model, image, widths, threshold=threshold)
-    size = [round(found.scale * side) for side in found.fov.shape[::-1]]
+    predicted = predict_photograph(model, image, widths, threshold=threshold)
+    size = [round(predicted.scale * side) for side in predicted.fov.shape[::-1]]
     width, height = (-(-side // 8) * 8 for side in size)
-    planes = image * found.fov[..., None], found.fov.astype("float32"), found.probability
+    planes = image * predicted.fov[..., None], predicted.fov.astype("float32"), predicted.probability
     x, fov, probability = (pad(resize(plane, *size), height, width) for plane in planes)
     outputs = [*(layer.input for layer in layers), model.output]  # at least two: Keras would not return a list of one
     *inputs, _ = keras.Model(model.input, outputs)(x[None].astype("float32") / 255)

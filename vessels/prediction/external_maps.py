@@ -34,32 +34,32 @@ def read_map(folder, example):
         listed = f"{', '.join(path.name for path in paths)} all claim to be" if paths else "lacks"
         raise UserError(f"{folder}: {listed} the map of {example.name}; there must be one {example.name}.png or .tif")
     (path,) = paths
-    found = decode(path)
-    if found.ndim == 3:
-        if np.ptp(found, axis=2).any():
+    values = decode(path)
+    if values.ndim == 3:
+        if np.ptp(values, axis=2).any():
             raise UserError(f"{path}: is in colour; save the vessel probability alone, in grey")
-        found = found[..., 0]
-    if found.shape != example.label.shape:
-        sizes = ["x".join(map(str, array.shape[::-1])) for array in (found, example.label)]
+        values = values[..., 0]
+    if values.shape != example.label.shape:
+        sizes = ["x".join(map(str, array.shape[::-1])) for array in (values, example.label)]
         raise UserError(f"{path}: {sizes[0]} pixels, not {sizes[1]} as the photograph; save it in that size")
-    return probabilities(path, found, example)
+    return probabilities(path, values, example)
 
 
-def probabilities(path, found, example):
-    """What `read_map` returns, from the grey values `found` of the map of `example`, in the file `path`."""
-    if np.ptp(found) == 0:
-        raise UserError(f"{path}: holds the value {found.max()} alone; save the map of the photograph")
-    if found[example.label].mean() < found[example.fov & ~example.label].mean():
+def probabilities(path, values, example):
+    """What `read_map` returns, from the grey `values` of the map of `example`, in the file `path`."""
+    if np.ptp(values) == 0:
+        raise UserError(f"{path}: holds the value {values.max()} alone; save the map of the photograph")
+    if values[example.label].mean() < values[example.fov & ~example.label].mean():
         raise UserError(f"{path}: is darker in vessels than elsewhere; make them bright, unless this is another "
                         "photograph's map")
-    if np.isin(found, (0, found.max())).all():
-        return found > 0
-    if found.dtype in (np.uint8, np.uint16):
-        white = np.iinfo(found.dtype).max
-        if found.max() < 0.4 * white:
-            raise UserError(f"{path}: its largest value is {found.max()}, but {white} means 1; save it so, or as "
+    if np.isin(values, (0, values.max())).all():
+        return values > 0
+    if values.dtype in (np.uint8, np.uint16):
+        white = np.iinfo(values.dtype).max
+        if values.max() < 0.4 * white:
+            raise UserError(f"{path}: its largest value is {values.max()}, but {white} means 1; save it so, or as "
                             "floats in [0, 1]")
-        return (found / np.float32(white)).astype("float32")
-    if not (found.min() >= 0 and found.max() <= 1):  # NaN is neither
+        return (values / np.float32(white)).astype("float32")
+    if not (values.min() >= 0 and values.max() <= 1):  # NaN is neither
         raise UserError(f"{path}: holds values outside [0, 1]; save probabilities")
-    return found.astype("float32")
+    return values.astype("float32")

@@ -12,29 +12,31 @@ DENSITY = 0.04, 0.22
 CONFIDENCE = 0.65
 
 
-def doubts(image, found, mask):
+def doubts(image, prediction, mask):
     """Reasons not to trust a map: list of str, empty for a usual photograph.
 
     Args:
         image: uint8 `(height, width, 3)`, RGB.
-        found: Its `maps.Prediction`.
+        prediction: Its `maps.Prediction`.
         mask: bool `(height, width)`, its vessels.
     """
     step = max(max(mask.shape) // 512, 1)
-    small, fov = (np.ascontiguousarray(array[::step, ::step]) for array in (image, found.fov))
+    small, fov = (np.ascontiguousarray(array[::step, ::step]) for array in (image, prediction.fov))
     red, _, blue, _ = cv2.mean(small, fov.astype("uint8"))
     above = above_surround(cv2.GaussianBlur(small, (0, 0), 2).astype("float32"))
     bright = fov if above is None else above > 0.3 * np.percentile(above[above > 10], 75)
-    density = mask.sum() / found.fov.sum()
+    density = mask.sum() / prediction.fov.sum()
     _, _, width, height = cv2.boundingRect(fov.astype("uint8"))
+    without_rim = prediction.diameter is None
     reasons = {
-        "the field of view is a small part of the photograph; crop it": found.diameter is None and bright.mean() < 0.05,
-        "no rim is visible, so the scale is a guess": found.diameter is None,
+        "the field of view is a small part of the photograph; crop it": without_rim and bright.mean() < 0.05,
+        "no rim is visible, so the scale is a guess": without_rim,
         "more than one eye, or a part of one?": ((bright & ~fov).sum() > fov.sum() / 2
                                                  or max(width, height) > 1.7 * min(width, height)),
         "nearly black": np.percentile(small[fov].max(axis=1), 95) < 40,
         "bluer than a retina; are red and blue swapped, or is it a negative?": blue > 1.05 * red,
         f"vessel density {density:.3f} is implausible": not DENSITY[0] <= density <= DENSITY[1],
-        f"confidence {found.confidence:.2f} is low; is it no colour photograph?": found.confidence < CONFIDENCE,
+        f"confidence {prediction.confidence:.2f} is low; is it no colour photograph?":
+            prediction.confidence < CONFIDENCE,
     }
     return [reason for reason, holds in reasons.items() if holds]

@@ -38,13 +38,13 @@ def label(metrics):
 
 def rows(metrics, protocol):
     """`[(name, scores)]` of the table: ours, the paper's if it was scored by this protocol, the second observer's."""
-    found = [(label(metrics), metrics[protocol])]
+    scored = [(label(metrics), metrics[protocol])]
     paper = metrics["published"]
     if paper and paper["scored"] == protocol and (metrics["variant"] == "rsan" or "maps" in metrics):
-        found.append((paper["method"], paper))
+        scored.append((paper["method"], paper))
     if metrics["second_observer"]:
-        found.append(("second observer", metrics["second_observer"][protocol]))
-    return found
+        scored.append(("second observer", metrics["second_observer"][protocol]))
+    return scored
 
 
 def cell(value):
@@ -78,12 +78,12 @@ def results_of(name, results_dir):
     Results of older versions lack "name"; it is then the folder's. Their scores of photographs that a network has
     learned from are left out.
     """
-    found = {}
+    results = {}
     for path in sorted((results_dir / name).glob("*/metrics.json")):
         metrics = read_json(path)
         if "seen_in_training" not in metrics:
-            found[path.parent.name] = {"name": path.parent.name, **metrics}
-    return found
+            results[path.parent.name] = {"name": path.parent.name, **metrics}
+    return results
 
 
 def trainings(results):

@@ -158,8 +158,8 @@ def main(source, recipe, authors, description, argv=None):
 
     def command():
         own = {"network_sha256": sha256(network.find(recipe.network))} if recipe.network != default else {}
-        found = synthetic.Procedural(source) if recipe.synthetic else source.for_training(recipe.seed)
-        data = read(found.at(arguments.data_dir), recipe)
+        chosen = synthetic.Procedural(source) if recipe.synthetic else source.for_training(recipe.seed)
+        data = read(chosen.at(arguments.data_dir), recipe)
         data.facts.update(own)
         with quiet_imports():
             from vessels.training.loop import train
