@@ -64,6 +64,9 @@ class Desk:
         return self.sessions[request.session_hash]
 
     def options(self, threshold, *scale):
+        for number, (unit, low, high) in zip(scale, SCALES, strict=False):
+            if number and not low <= number <= high:
+                raise gr.Error(f"{unit}: must be {low} to {high}, got {number}", print_exception=False)
         return photographs.Options(Widths.of_record(self.network.record), threshold, False, *scale)
 
     def take(self, request: gr.Request, uploads):
@@ -116,8 +119,7 @@ def build(desk):
                 threshold = gr.Slider(0.01, 0.99, desk.network.threshold, step=0.01, label="Threshold",
                                       info="probability from which a pixel counts as vessel")
                 gr.Markdown("One of these adds lengths in millimetres and widths in micrometres:")
-                microns, degrees = (gr.Number(None, label=unit, minimum=low, maximum=high)
-                                    for unit, low, high in SCALES)
+                microns, degrees = (gr.Number(None, label=unit) for unit, _, _ in SCALES)
             with gr.Column(min_width=320, scale=2):
                 pictures = gr.ImageSlider(label="Photograph and vessels", interactive=False)
                 table = gr.Markdown()

@@ -54,8 +54,9 @@ def device():
         return jax.devices()[0].device_kind
     if tensorflow and (gpus := tensorflow.config.list_physical_devices("GPU")):
         return tensorflow.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-    processors = Path("/proc/cpuinfo")  # not on every system
-    model = re.search(r"model name\s*: (.+)", processors.read_text(encoding="utf-8") if processors.exists() else "")
+    model = None
+    with contextlib.suppress(OSError):  # not on every system
+        model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores"
 
 
