@@ -49,8 +49,8 @@ def test_an_image_scores_as_recorded(path, data_root):
         examples = dataset.at(data_root / dataset.name).load("test")[:1]
         metrics = assert_scores_as_recorded(dataset, path, model, examples)
         test = record["test"] if len(sets) == 1 else record["test"][dataset.name]
-        scored = {key: metrics["inside_fov"][key] for key in test["inside_fov"]}  # older records lack newer metrics
-        assert scored == pytest.approx(test["inside_fov"], abs=1e-5)
+        for key, value in test["inside_fov"].items():  # some records hold the precision of maps in 32 bits
+            assert metrics["inside_fov"][key] == pytest.approx(value, abs=2e-3 if key == "average_precision" else 1e-4)
 
 
 @pytest.mark.slow
