@@ -49,6 +49,7 @@ def test_every_two_networks_of_a_recipe_are_compared(network, tmp_path):
     network("backbone", "_authors", f1=0.75)
     network("backbone", dataset="CHASEDB1", images=IMAGES[:8], auc=0.97)
     network("rsan", dataset="CHASEDB1", images=IMAGES[:8])
+    network("attention", dataset="CHASEDB1", images=IMAGES[:8])  # a variant whose name sorts before "backbone"
     for variant, end in (("rsan", "_of_CHASEDB1"), ("rsan", "_tta"), ("any_rsan", "")):
         network(variant, end, f1=0.1)
     rows = ablation.comparisons(tmp_path)
@@ -56,10 +57,12 @@ def test_every_two_networks_of_a_recipe_are_compared(network, tmp_path):
         ["rsan", "backbone_dropblock", "DRIVE", "default", "2", "1"],
         ["rsan", "backbone", "DRIVE", "default", "2", "1"],
         ["backbone_dropblock", "backbone", "DRIVE", "default", "1", "1"],
-        ["rsan", "backbone", "DRIVE", "authors'", "1", "1"], ["rsan", "backbone", "CHASE DB1", "default", "1", "1"]]
+        ["rsan", "backbone", "DRIVE", "authors'", "1", "1"], ["rsan", "attention", "CHASE DB1", "default", "1", "1"],
+        ["rsan", "backbone", "CHASE DB1", "default", "1", "1"],
+        ["attention", "backbone", "CHASE DB1", "default", "1", "1"]]
     assert rows[1][4].startswith("+2.00 [+1.") and rows[0][4].startswith("+1.00 [+0.")
     assert rows[2][4:6] == ["+1.00 [+1.00, +1.00]", "+0.00 [+0.00, +0.00]"]
-    assert rows[3][4] == "-50.00 [-50.00, -50.00]" and rows[4][5] == "+10.00 [+10.00, +10.00]"
+    assert rows[3][4] == "-50.00 [-50.00, -50.00]" and rows[5][5] == "+10.00 [+10.00, +10.00]"
 
 
 def test_one_network_is_compared_with_nothing(network, tmp_path):

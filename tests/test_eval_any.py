@@ -142,14 +142,25 @@ def write_maps(folder, examples, binary=False):
 def test_maps_of_any_program_are_scored_in_the_same_tables(binary, command, drive, tmp_path, capsys):
     folder = write_maps(tmp_path / "unet", drive, binary)
     assert command("--maps", folder) == 0
-    output = capsys.readouterr().out
-    assert "maps of unet" in output and "RSAN (paper)" in output
+    output, said = capsys.readouterr()
+    assert "maps of unet" in output and "RSAN (paper)" in output and "chance" not in said
     assert ("black and white, so there is no AUC and no curve" in output) == binary
     metrics = metrics_in(folder, "results/DRIVE")
     assert (metrics["whole_image"]["auc"] or 0) == pytest.approx(0 if binary else 1, abs=0.01)
     assert "sha256" not in metrics["weights"] and command.diameters == []
     assert (folder / "results/DRIVE/roc.png").exists() != binary
     assert (folder / "results/DRIVE/panels/synthetic_test_01.png").exists()
+
+
+def test_maps_that_are_hardly_better_than_chance_get_a_warning(command, drive, tmp_path, capsys):
+    """As if they were mirrored."""
+    folder, rng = tmp_path / "mirrored", np.random.default_rng(0)
+    folder.mkdir()
+    for example in drive:
+        values = rng.integers(0, 200, example.label.shape) + 10 * example.label
+        Image.fromarray(values.astype("uint8")).save(folder / f"{example.name}.png")
+    assert command("--maps", folder) == 0
+    assert capsys.readouterr().err.count("hardly better than chance;\nis the map") == len(drive)
 
 
 def test_maps_of_own_photographs(score, root):

@@ -192,8 +192,11 @@ def test_one_bad_file_does_not_stop_the_others(eye, tmp_path, capsys):
 
 def test_two_photographs_of_one_name_are_refused_and_one_named_twice_is_predicted_once(photograph, tmp_path, capsys):
     assert folders.collect([photograph, photograph.parent]) == [photograph]
-    assert run(tmp_path / "out", photograph, shutil.copy(photograph, tmp_path / "RGB.tif")) == 2
-    assert "overwrite" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    copies = [shutil.copy(photograph, tmp_path / name) for name in ("RGB.tif", "rgb.jpg")]
+    assert run(tmp_path / "out", photograph, *copies) == 2
+    said = capsys.readouterr().err
+    assert all(f"{photograph} and {copy}" in said for copy in copies) and "overwrite" in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("missing", ["nowhere.jpg", "empty"])

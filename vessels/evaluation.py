@@ -18,6 +18,8 @@ from vessels.report import bland_altman, comparison, plots, tables
 
 from pretrained import load_network
 
+CHANCE = 0.6  # an AUC under which map and label seem not to belong together
+
 
 def parse(dataset, description, argv=None):
     parser = parser_for(description)
@@ -146,20 +148,12 @@ def run(job):
     photographs[0].load()  # wrong data are said before a network is built
     predict, facts = from_network(job) if job.weights else from_maps(job.maps)
     scores = Scores(job.threshold)
-    for i, photograph in enumerate(photographs, 1):
-        print(f"\rphotograph {i}/{len(photographs)} ", end="", file=sys.stderr, flush=True)
-        example = photograph.load()
-        try:
-            values = to_16_bit(predict(example))
-            scored = scores.add(example, values)
-        except ValueError as error:
-            raise UserError(f"{job.weights or job.maps}: the map of {example.name} {error}; it cannot be scored, "
-                            "name others") from None
-        scored["measures"] = bland_altman.measures(example, values, job.threshold)
-        for folder, picture in (("probabilities", cv2.imencode(".png", values)[1].tobytes()),
-                                ("panels", plots.panel(example, values, job.threshold))):
-            write_atomically(job.output / folder / f"{example.name}.png", picture)
-    print(file=sys.stderr)
+    try:
+        for i, photograph in enumerate(photographs, 1):
+            print(f"\rphotograph {i}/{len(photographs)} ", end="", file=sys.stderr, flush=True)
+            score(job, predict, photograph.load(), scores)
+    finally:
+        print(file=sys.stderr)  # an error gets a line of its own
     metrics = {
         "dataset": job.source.name,
         **facts,
@@ -175,6 +169,24 @@ def run(job):
     write_atomically(job.output / "table.md", f"```{tables.table(metrics)}\n```\n")
     write_metrics(job.output / "metrics.json", metrics)
     report(job, metrics)
+
+
+def score(job, predict, example, scores):
+    """Adds an `Example` to the `Scores`, and writes its pictures; `predict` as in `from_network`."""
+    try:
+        values = to_16_bit(predict(example))
+        scored = scores.add(example, values)
+    except ValueError as error:
+        raise UserError(f"{job.weights or job.maps}: the map of {example.name} {error}; it cannot be scored, name "
+                        "others") from None
+    auc = scored["inside_fov"]["auc"]
+    if auc is not None and auc < CHANCE:
+        print(f"\nwarning: {example.name}: its AUC is {auc:.2f}, hardly better than chance;\n"
+              "is the map or the label mirrored, shifted, or another photograph's?", file=sys.stderr)
+    scored["measures"] = bland_altman.measures(example, values, job.threshold)
+    for folder, picture in (("probabilities", cv2.imencode(".png", values)[1].tobytes()),
+                            ("panels", plots.panel(example, values, job.threshold))):
+        write_atomically(job.output / folder / f"{example.name}.png", picture)
 
 
 def report(job, metrics):

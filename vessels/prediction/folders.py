@@ -47,10 +47,10 @@ def read_mark(path):
     try:
         with path.open("rb") as file:
             file.seek(max(file.seek(0, io.SEEK_END) - 100, 0))
-            found = MARK.search(file.read().decode("latin-1"))
+            marked = MARK.search(file.read().decode("latin-1"))
     except OSError:  # a folder, or a file that may not be read
         return None
-    return found and found.groups()
+    return marked and marked.groups()
 
 
 def write_png(path, array, marked):
@@ -110,7 +110,7 @@ def collect(paths):
     Prints what it skips, by kind. Raises `UserError` if a file or a folder's photographs are missing, or if the results
     of two photographs would have the same name.
     """
-    photographs, skipped = {}, collections.Counter()
+    photographs, skipped, equal = {}, collections.Counter(), []
     for path in paths or [EXAMPLE]:
         try:
             folder = path.is_dir()
@@ -125,8 +125,10 @@ def collect(paths):
         for file in tried:
             other = photographs.setdefault(unicodedata.normalize("NFC", stem(file)).casefold(), file)
             if os.path.realpath(other) != os.path.realpath(file):  # Path.resolve raises an error on links in a circle
-                raise UserError(f"{other} and {file}: the results of one would overwrite the other's; "
-                                "rename one, or predict them into different folders with --output-dir")
+                equal.append(f"{other} and {file}")
+    if equal:
+        raise UserError(f"{', '.join(equal[:5])}{' ...' * (len(equal) > 5)}: the results of one would overwrite the "
+                        "other's; rename one, or predict them into different folders with --output-dir")
     if skipped:
         listed = ", ".join(f"{reason} ({count})" for reason, count in sorted(skipped.items()))
         print(f"skipped {listed}; to try one of another suffix, name it", file=sys.stderr)

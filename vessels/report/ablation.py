@@ -37,9 +37,9 @@ def difference(scores, reference):
 
     # `bootstrap` needs at least two items to draw from.
     trainings = [np.resize(np.arange(len(side)), max(len(side), 2)) for side in (scores, reference)]
-    found = bootstrap((np.arange(scores.shape[1]), *trainings), statistic, vectorized=True, method="percentile",
-                      rng=np.random.default_rng(0)).confidence_interval
-    return float(scores.mean() - reference.mean()), float(found.low), float(found.high)
+    interval = bootstrap((np.arange(scores.shape[1]), *trainings), statistic, vectorized=True, method="percentile",
+                         rng=np.random.default_rng(0)).confidence_interval
+    return float(scores.mean() - reference.mean()), float(interval.low), float(interval.high)
 
 
 def comparisons(results_dir):
@@ -52,7 +52,9 @@ def comparisons(results_dir):
         trainings = tables.trainings(tables.results_of(dataset.name, results_dir))
         group = {folder.removesuffix(end): seeds for folder, seeds in trainings.items()
                  if folder == seeds[0]["variant"] + end}
-        for pair in itertools.combinations(sorted(group, reverse=True), 2):
+        # The backbone is subtracted from all others, so that what they add to it is positive.
+        ordered = sorted(group, key=lambda variant: (variant != "backbone", variant), reverse=True)
+        for pair in itertools.combinations(ordered, 2):
             both = [group[variant] for variant in pair]
             row = [*pair, dataset.title, recipe]
             for key in KEYS:
