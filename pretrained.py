@@ -102,12 +102,12 @@ def default_name(variant, dataset, recipe):
 
     `dataset` is what it was trained on, `recipe` a dict.
     """
-    kind = recipe.get("recipe", "patches")
-    if kind == "any" or "+" in dataset:
+    preset = recipe.get("recipe", "patches")
+    if preset == "any" or "+" in dataset:
         return f"{variant}, any camera"
     parts = [variant]
-    if kind != "patches":
-        parts.append("authors' recipe" if kind == "authors" else f"{kind} recipe")
+    if preset != "patches":
+        parts.append("authors' recipe" if preset == "authors" else f"{preset} recipe")
     if recipe.get("train_on") == "train+validation":
         parts.append("all training images")
     return ", ".join(parts)
@@ -160,9 +160,9 @@ def load_weights(model, path):
     """
     legacy, arrays = read_arrays(path)
     # Keras would load a larger network's file into a smaller network without an error.
-    found, wanted = [array.shape for array in arrays], [tuple(weight.shape) for weight in model.weights]
-    if (found if legacy else sorted(found)) != (wanted if legacy else sorted(wanted)):
-        raise ValueError(f"{path} holds {len(found)} arrays that do not match the {len(wanted)} of {model.name}")
+    shapes, wanted = [array.shape for array in arrays], [tuple(weight.shape) for weight in model.weights]
+    if (shapes if legacy else sorted(shapes)) != (wanted if legacy else sorted(wanted)):
+        raise ValueError(f"{path} holds {len(shapes)} arrays that do not match the {len(wanted)} of {model.name}")
     if legacy:
         model.set_weights(arrays)
     elif str(path).endswith(SUFFIX):

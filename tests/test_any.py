@@ -18,7 +18,7 @@ from vessels.data.examples import Example
 from vessels.data.fov import Widths
 from vessels.data.images import checksum, read_mask, read_photograph
 from vessels.files import sha256
-from vessels.training.config import main, parse
+from vessels.training.config import Recipe, main, parse
 
 RECIPE = dataclasses.replace(train_any.RECIPE, network="small", mixed_precision=False)
 FLAGS = ["--epochs", "1", "--steps-per-epoch", "2", "--batch-size", "2", "--patch-size", "56"]
@@ -38,12 +38,15 @@ def read(*names, seed=0):
 
 
 def patches(*examples):
-    return augmentation.AnyCameraPatches(examples, 56, 8, 2)
+    return augmentation.AnyCameraPatches(examples, Recipe(patch_size=56, batch_size=8, steps_per_epoch=2))
 
 
 def test_the_default_patches_are_those_of_the_released_network(retina):
     """Any change to scale, colour, light, sharpness or the black surround changes at least one of these numbers."""
-    x, y, _ = augmentation.AnyCameraPatches([retina], 64, 8, 10, seed=3, epoch=2)[4]
+    recipe = Recipe(patch_size=64, batch_size=8, steps_per_epoch=10, seed=3)
+    batches = augmentation.AnyCameraPatches([retina], recipe)
+    batches.epoch = 2
+    x, y, _ = batches[4]
     means = [0.2299, 0.52, 0.1858, 0.4588, 0.3239, 0.5029, 0.169, 0.4431]
     assert x.mean((1, 2, 3)) == pytest.approx(means, abs=1e-3)
     assert (x == 0).mean((1, 2, 3)) == pytest.approx([0.3149, 0, 0.474, 0, 0.0008, 0, 0.4927, 0], abs=1e-3)
@@ -59,7 +62,8 @@ def test_patches_show_the_field_of_view_as_wide_as_asked(wide):
     cv2.circle(disc := np.zeros((584, 565), "uint8"), (282, 292), 20, 1, -1)
     white = Example("disc", np.full((584, 565, 3), 200, "uint8"), disc > 0, disc > 0, diameter=500)
     strength = dataclasses.replace(augmentation.ANY_CAMERA, diameter=(wide, wide))
-    _, y, _ = augmentation.AnyCameraPatches([white], 200, 4, 1, strength=strength)[0]
+    recipe = Recipe(patch_size=200, batch_size=4, steps_per_epoch=1)
+    _, y, _ = augmentation.AnyCameraPatches([white], recipe, strength)[0]
     assert y.sum() / 4 == pytest.approx(np.pi * (20 * wide / 500) ** 2, rel=0.1)
 
 
@@ -73,7 +77,7 @@ def test_thin_vessels_outlive_a_smaller_scale():
     """A third as large, lines a pixel wide keep their share of the patch: smoothed, none would be left."""
     planes = np.zeros((900, 900, 5), "uint8")
     planes[::8, :, 3] = 255
-    shares = [(augmentation.warp_patch(planes, (450, 450), 128, 3, angle, 1)[..., 3] >= 128).mean()
+    shares = [(augmentation.warp_patch(planes, augmentation.View((450, 450), 3, angle, 1), 128)[..., 3] >= 128).mean()
               for angle in np.linspace(0.1, 1.4, 20)]
     assert np.mean(shares) == pytest.approx(1 / 8, rel=0.05)
 

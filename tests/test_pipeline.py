@@ -10,6 +10,7 @@ from vessels.data.examples import Example
 from vessels.data.images import crop, pad
 from vessels.data.whole_images import Versions, WholeImages
 from vessels.prediction.maps import predict_image
+from vessels.training.config import Recipe
 
 
 def example(height=90, width=100, seed=0):
@@ -56,7 +57,7 @@ EITHER = pytest.mark.parametrize("kind", [Patches, AnyCameraPatches])
 
 @EITHER
 def test_image_and_label_move_together(kind):
-    x, y, *_ = kind([example(900, 1000)], 56, 8, 2, seed=3)[0]
+    x, y, *_ = kind([example(900, 1000)], Recipe(patch_size=56, batch_size=8, steps_per_epoch=2, seed=3))[0]
     assert x.dtype == y.dtype == np.float32
     assert x.shape == (8, 56, 56, 3) and y.shape == (8, 56, 56, 1)
     assert set(np.unique(y)) <= {0, 1} and x.min() >= 0 and x.max() <= 1
@@ -81,7 +82,8 @@ def dots(side=400):
 def test_a_label_lies_on_its_image_to_a_part_of_a_pixel(strength):
     """Vessels are one to three pixels wide, so a label must not be shifted by a pixel. Copied pixels agree exactly."""
     moved = []
-    for x, y in (Patches([dots()], 128, 4, 3, seed=2, strength=strength)[i] for i in range(3)):
+    batches = Patches([dots()], Recipe(patch_size=128, batch_size=4, steps_per_epoch=3, seed=2), strength)
+    for x, y in (batches[i] for i in range(3)):
         for image, label in zip(x[..., 1], y[..., 0], strict=True):
             ground, disc = np.median(image[label == 0]), np.median(image[label > 0])
             if strength.rotate_prob == 0:
@@ -99,7 +101,9 @@ def test_a_label_lies_on_its_image_to_a_part_of_a_pixel(strength):
 @EITHER
 def test_batches_depend_on_seed_epoch_and_index_alone(kind):
     def batch(seed, epoch, index):
-        return kind([example(), example(seed=1)], 56, 2, 3, seed, epoch)[index][0]
+        batches = kind([example(), example(seed=1)], Recipe(patch_size=56, batch_size=2, steps_per_epoch=3, seed=seed))
+        batches.epoch = epoch
+        return batches[index][0]
 
     assert (batch(1, 2, 0) == batch(1, 2, 0)).all()
     for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
@@ -107,7 +111,7 @@ def test_batches_depend_on_seed_epoch_and_index_alone(kind):
 
 
 def test_whole_images_come_once_an_epoch_in_a_new_order():
-    data = WholeImages([example(seed=i) for i in range(5)], 104, 2, seed=1)
+    data = WholeImages([example(seed=i) for i in range(5)], 104, Recipe(batch_size=2, seed=1))
     orders = []
     for _ in range(2):
         batches = [data[i] for i in range(len(data))]
@@ -126,7 +130,7 @@ def test_whole_images_come_once_an_epoch_in_a_new_order():
 
 def test_versions_are_a_fixed_set_in_which_image_and_label_move_together():
     made = example(height=100, width=100)
-    first, again = (WholeImages([made], 104, 2, seed=1, strength=Versions()) for _ in range(2))
+    first, again = (WholeImages([made], 104, Recipe(batch_size=2, seed=1), Versions()) for _ in range(2))
     assert len(first.images) == 14 and (first.images == again.images).all()
     assert len({image.tobytes() for image in first.images}) == 14
     for image, label in zip(first.images, first.labels, strict=True):
@@ -148,7 +152,9 @@ def test_fit_sees_each_epoch_in_order():
     model.compile("sgd", "binary_crossentropy", run_eagerly=True, jit_compile=False)
 
     def patches(epoch):
-        return Patches([example()], 56, 2, 3, epoch=epoch)
+        batches = Patches([example()], Recipe(patch_size=56, batch_size=2, steps_per_epoch=3))
+        batches.epoch = epoch
+        return batches
 
     def trained_on(first):
         seen.clear()
@@ -165,7 +171,9 @@ def test_fit_sees_each_epoch_in_order():
 
 def test_the_default_batches_are_those_of_the_released_weights(retina):
     """Any change to colour, scale, rotation, flips or centres changes at least one of these numbers."""
-    x, y = Patches([retina], 64, 8, 10, seed=3, epoch=2)[4]
+    batches = Patches([retina], Recipe(patch_size=64, batch_size=8, steps_per_epoch=10, seed=3))
+    batches.epoch = 2
+    x, y = batches[4]
     colours = [[0.6814, 0.2865, 0.2239], [0.5977, 0.2313, 0.1513], [0.852, 0.3162, 0.2371]]
     assert x[:3].mean((1, 2)) == pytest.approx(np.array(colours), abs=1e-3)
     assert x[:, 5, 7, 1] == pytest.approx([0.3225, 0.2795, 0.3195, 0.1991, 0.2024, 0.3471, 0.1872, 0.2614], abs=3e-3)

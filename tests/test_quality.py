@@ -56,7 +56,7 @@ def test_the_released_network_is_sure_of_usual_photographs(dataset, data_root):
     model = build_rsan(weights="any")
     for one in dataset.at(data_root).load("validation")[:1]:
         for image, warned in ((one.image, False), (negative(one.image), True)):
-            found = predict_photograph(model, image, Widths.of_record(model.record), threshold=model.threshold)
+            found = predict_photograph(model, image, Widths.of_record(model.record))
             assert bool(doubts(image, found, found.probability >= model.threshold)) == warned
 
 

@@ -97,8 +97,8 @@ def photographs_seen(photographs, weights, record):
     if not complete:
         print(f"{weights}: its record has no checksums of pixels, so photographs are compared as files")
     return [photograph.name for photograph in photographs
-            if any(photograph.digests.get(kind) in learned or (complete and photograph.pixels[kind] in learned)
-                   for kind in ("image", "label"))]
+            if any(photograph.digests.get(role) in learned or (complete and photograph.pixels[role] in learned)
+                   for role in ("image", "label"))]
 
 
 def results_folder(dataset, weights, record, tta=False):

@@ -107,10 +107,10 @@ def write_record(weights, description, history, threshold=None):
 
 def find_weights(names):
     """Weights files of `names`, which are those of files, runs, released weights, or folders: list of `Path`."""
-    found = []
+    paths = []
     for name in names:
-        found += [file for file in files_in(name) if record_path(file).exists()] or [weights_file(name)]
-    return list(dict.fromkeys(found))
+        paths += [file for file in files_in(name) if record_path(file).exists()] or [weights_file(name)]
+    return list(dict.fromkeys(paths))
 
 
 def learned_from(record):

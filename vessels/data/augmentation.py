@@ -40,30 +40,30 @@ class Patches(keras.utils.PyDataset):
 
     Args:
         examples: list of `Example`.
-        patch_size: Side in pixels, a multiple of 8.
-        batch_size, steps: Number of patches per batch, and of batches per epoch.
-        seed, epoch: Random seed, and number of the first epoch.
+        recipe: A `config.Recipe`, or what else has `patch_size`, a multiple of 8, `batch_size`, `steps_per_epoch` and
+            `seed`.
         strength: A `Strength`.
+
+    Attributes:
+        epoch: Number of the present epoch; set by a run that is resumed.
 
     Item: `(x, y)`, float32 `(batch, patch, patch, 3)` in [0, 1] and `(batch, patch, patch, 1)` in {0, 1}.
     """
 
-    def __init__(self, examples, patch_size, batch_size, steps, seed=0, epoch=0, strength=Strength()):
+    def __init__(self, examples, recipe, strength=Strength()):
         super().__init__(workers=WORKERS)
-        self.examples = examples
-        self.patch_size, self.batch_size, self.steps = patch_size, batch_size, steps
-        self.seed, self.epoch, self.strength = seed, epoch, strength
+        self.examples, self.recipe, self.strength, self.epoch = examples, recipe, strength, 0
         self.inside = [np.flatnonzero(example.fov).astype("uint32") for example in examples]
 
     def __len__(self):
-        return self.steps
+        return self.recipe.steps_per_epoch
 
     def on_epoch_end(self):
         self.epoch += 1
 
     def __getitem__(self, index):
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        return tuple(map(np.stack, zip(*(self.patch(rng) for _ in range(self.batch_size)), strict=True)))
+        rng = np.random.default_rng((self.recipe.seed, self.epoch, index))
+        return tuple(map(np.stack, zip(*(self.patch(rng) for _ in range(self.recipe.batch_size)), strict=True)))
 
     def centre(self, rng, which):
         """x and y of a random pixel inside the field of view of photograph number `which`."""
@@ -72,11 +72,11 @@ class Patches(keras.utils.PyDataset):
 
     def patch(self, rng):
         which = rng.integers(len(self.examples))
-        example = self.examples[which]
-        to_image = random_affine(rng, self.centre(rng, which), self.patch_size, self.strength)
+        example, size = self.examples[which], self.recipe.patch_size
+        to_image = affine(random_view(rng, self.centre(rng, which), size, self.strength), size)
 
-        image = warp(example.image, to_image, self.patch_size).astype("float32") / 255
-        label = warp(example.label.astype("float32"), to_image, self.patch_size) >= 0.5
+        image = warp(example.image, to_image, size).astype("float32") / 255
+        label = warp(example.label.astype("float32"), to_image, size) >= 0.5
         return random_colour(rng, image, self.strength), label.astype("float32")[..., None]
 
 
@@ -85,8 +85,25 @@ def warp(array, to_array, size):
     return cv2.warpAffine(array, to_array, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
-def random_affine(rng, centre, size, strength):
-    """An `affine`: flips and rotations by multiples of 90 degrees, which do not change pixel values, or any angle and
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How a patch lies in its image.
+
+    Attributes:
+        centre: x and y of the image on which the patch's middle lies.
+        scale: Width of one of its pixels, in pixels of the image.
+        angle: In radians.
+        flip: -1 to mirror the patch, else 1.
+    """
+
+    centre: tuple[float, float]
+    scale: float
+    angle: float
+    flip: int
+
+
+def random_view(rng, centre, size, strength):
+    """A `View`: flips and rotations by multiples of 90 degrees, which do not change pixel values, or any angle and
     scale.
     """
     angle, scale = rng.integers(4) * np.pi / 2, 1.0
@@ -94,18 +111,14 @@ def random_affine(rng, centre, size, strength):
         angle, scale = rng.uniform(0, 2 * np.pi), strength.scale ** rng.uniform(-1, 1)
     # With an offset of whole pixels, rotations by 90 degrees need no interpolation.
     centre = np.asarray(centre) + (0.5 if size % 2 == 0 else 0)
-    return affine(centre, size, scale, angle, rng.choice([-1, 1]))
+    return View(centre, scale, angle, rng.choice([-1, 1]))
 
 
-def affine(centre, size, scale, angle, flip):
-    """Affine map `(2, 3)` from the coordinates of a patch with sides of `size` to those of the image.
-
-    The patch's middle lies on `centre`, and one of its pixels is `scale` pixels of the image wide; `angle` is in
-    radians, `flip` is -1 to mirror the patch, else 1.
-    """
-    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
-    return np.column_stack([linear, centre - linear @ ([(size - 1) / 2] * 2)])
+def affine(view, size):
+    """Affine map `(2, 3)` from the coordinates of a patch with sides of `size` to those of the image."""
+    cos, sin = view.scale * np.cos(view.angle), view.scale * np.sin(view.angle)
+    linear = np.array([[cos * view.flip, -sin], [sin * view.flip, cos]])
+    return np.column_stack([linear, view.centre - linear @ ([(size - 1) / 2] * 2)])
 
 
 def random_colour(rng, image, strength):
@@ -167,7 +180,8 @@ def planes_of(example, width):
     if factor >= 1:
         return planes
     size = [round(side * factor) for side in example.fov.shape[::-1]]
-    image, masks = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in np.split(planes, [3], axis=2))
+    image, masks = (cv2.resize(channels, size, interpolation=cv2.INTER_AREA)
+                    for channels in np.split(planes, [3], axis=2))
     return np.dstack([image, 255 * (masks >= 128).astype("uint8")])
 
 
@@ -181,38 +195,38 @@ class AnyCameraPatches(Patches):
     example's `vessel_weight` for vessel pixels and 1 for all others.
     """
 
-    def __init__(self, examples, *arguments, strength=ANY_CAMERA, **keywords):
+    def __init__(self, examples, recipe, strength=ANY_CAMERA):
         largest = 1.5 * strength.diameter[1]  # more pixels would only need memory
         self.diameters = [min(diameter(example), largest) for example in examples]
         self.planes = [planes_of(example, largest) for example in examples]
         examples = [dataclasses.replace(example, fov=planes[..., 4] > 0)
                     for example, planes in zip(examples, self.planes, strict=True)]
-        super().__init__(examples, *arguments, strength=strength, **keywords)
+        super().__init__(examples, recipe, strength)
 
     def patch(self, rng):
         which = rng.integers(len(self.examples))
         centre = self.centre(rng, which)
         low, high = np.log(self.strength.diameter)
         scale = self.diameters[which] / np.exp(rng.uniform(low, high))  # photograph pixels per patch pixel
-        angle, flip = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
-        planes = warp_patch(self.planes[which], centre, self.patch_size, scale, angle, flip)
+        view = View(centre, scale, rng.uniform(0, 2 * np.pi), rng.choice([-1, 1]))
+        planes = warp_patch(self.planes[which], view, self.recipe.patch_size)
         inside = planes[..., 4] >= 128
         image = any_camera(rng, planes[..., :3].astype("float32") / 255, inside, self.strength)
         label = (planes[..., 3] >= 128).astype("float32")
         return image, label[..., None], 1 + np.float32(self.examples[which].vessel_weight - 1) * label
 
 
-def warp_patch(planes, centre, size, scale, angle, flip):
-    """uint8 `(size, size, 5)`: the `affine` patch of `planes`, uint8 `(height, width, 5)`; smoothed if reduced."""
-    reach = int(scale * size * 0.71) + 8
-    x, y = (int(value) for value in centre)
+def warp_patch(planes, view, size):
+    """uint8 `(size, size, 5)`: the `View` of `planes`, uint8 `(height, width, 5)`; smoothed if reduced."""
+    reach = int(view.scale * size * 0.71) + 8
+    x, y = (int(value) for value in view.centre)
     left, top = max(x - reach, 0), max(y - reach, 0)
     region = planes[top : y + reach, left : x + reach]
-    if scale > 1:  # same variance as the mean over `scale` pixels, by which whole photographs are reduced
+    if view.scale > 1:  # same variance as the mean over `scale` pixels, by which whole photographs are reduced
         label = region[..., 3].copy()
-        region = cv2.GaussianBlur(region, (0, 0), np.sqrt((scale**2 - 1) / 12))
+        region = cv2.GaussianBlur(region, (0, 0), np.sqrt((view.scale**2 - 1) / 12))
         region[..., 3] = label  # in a smoothed label, the thinnest vessels would disappear
-    return warp(region, affine((x - left, y - top), size, scale, angle, flip), size)
+    return warp(region, affine(dataclasses.replace(view, centre=(x - left, y - top)), size), size)
 
 
 def any_camera(rng, image, inside, strength):

@@ -172,10 +172,10 @@ def read_row(place, folder, values):
     split = values.pop("split", "").lower()
     if split not in SPLITS:
         raise UserError(f"{place}: split is '{split}'; it must be train, validation or test")
-    for kind in REQUIRED:
-        if not values.get(kind):
-            raise UserError(f"{place}: {kind} is empty; fill it in or remove the line")
-    files = {kind: located(folder, value) for kind, value in values.items() if value}
+    for role in REQUIRED:
+        if not values.get(role):
+            raise UserError(f"{place}: {role} is empty; fill it in or remove the line")
+    files = {role: located(folder, value) for role, value in values.items() if value}
     return Row("", files, place, SPLITS[split])
 
 
@@ -211,10 +211,10 @@ def check_once(rows, published=()):
         for attribute in ("digests", "pixels"):
             with named(row.place):
                 digests = getattr(row, attribute)
-            for kind in sorted(row.files.keys() - {"fov"}):
-                own = f"the {kind} of {row.place}"
-                if (owner := owners.setdefault(digests[kind], own)) != own:
-                    raise UserError(f"{row.place}: {row.files[kind]} is also {owner}; remove one of the two")
+            for role in sorted(row.files.keys() - {"fov"}):
+                own = f"the {role} of {row.place}"
+                if (owner := owners.setdefault(digests[role], own)) != own:
+                    raise UserError(f"{row.place}: {row.files[role]} is also {owner}; remove one of the two")
 
 
 def box(mask):

@@ -36,7 +36,7 @@ class Example:
 class Photograph:
     """One photograph of a source, not yet in memory.
 
-    `files`: paths by kind, "image", "label", "fov" or "second"; empty for a procedural photograph.
+    `files`: paths by role, "image", "label", "fov" or "second"; empty for a procedural photograph.
     """
 
     name: str
@@ -44,26 +44,26 @@ class Photograph:
 
     @functools.cached_property
     def digests(self):
-        """SHA-256 of the files, by kind."""
-        return {kind: sha256(path) for kind, path in self.files.items()}
+        """SHA-256 of the files, by role."""
+        return {role: sha256(path) for role, path in self.files.items()}
 
     @functools.cached_property
     def pixels(self):
-        """SHA-256 of the files' decoded pixels, by kind: the same in every lossless format."""
-        return {kind: checksum(read_photograph(path) if kind == "image" else read_mask(path))
-                for kind, path in self.files.items()}
+        """SHA-256 of the files' decoded pixels, by role: the same in every lossless format."""
+        return {role: checksum(read_photograph(path) if role == "image" else read_mask(path))
+                for role, path in self.files.items()}
 
     def read(self, size=None):
         """Reads and checks the files.
 
         Returns:
-            `(image, masks)`: uint8 `(height, width, 3)`, and a dict of bool `(height, width)` by kind.
+            `(image, masks)`: uint8 `(height, width, 3)`, and a dict of bool `(height, width)` by role.
 
         Raises:
             UserError: A file is unreadable or wrong, or the photograph is not of `size`, (height, width).
         """
         image = read_photograph(self.files["image"], size)
-        masks = {kind: read_mask(path, image.shape[:2]) for kind, path in self.files.items() if kind != "image"}
+        masks = {role: read_mask(path, image.shape[:2]) for role, path in self.files.items() if role != "image"}
         if "fov" in masks:
             # A field of view contains the middle of its bounding box; an inverted mask does not.
             fov = masks["fov"]
@@ -72,8 +72,8 @@ class Photograph:
                 raise UserError(f"{self.files['fov']}: covers {fov.mean():.0%} of the photograph, and not its middle; "
                                 "is it empty or inverted? Restore the original, or do without it")
         heights = relief(image)
-        for kind in sorted(masks.keys() - {"fov"}):
-            path, mask = self.files[kind], masks[kind]
+        for role in sorted(masks.keys() - {"fov"}):
+            path, mask = self.files[role], masks[role]
             if not 0 < mask.mean() <= 0.5:
                 raise UserError(f"{path}: {mask.mean():.0%} of the pixels are vessel; is it empty or inverted? Restore "
                                 "the original")
@@ -151,13 +151,13 @@ class Source:
                 path = Path(os.path.relpath(path, self.folder))
             return path.as_posix()
 
-        return {relative(path): photograph.digests[kind] for photograph in self.photographs(split)
-                for kind, path in photograph.files.items()}
+        return {relative(path): photograph.digests[role] for photograph in self.photographs(split)
+                for role, path in photograph.files.items()}
 
     def pixels(self, split):
         """`{"01_test": SHA-256, "01_test label": SHA-256}` of the pixels of photographs and labels."""
-        return {photograph.name + f" {kind}" * (kind != "image"): digest for photograph in self.photographs(split)
-                for kind, digest in photograph.pixels.items() if kind in ("image", "label")}
+        return {photograph.name + f" {role}" * (role != "image"): digest for photograph in self.photographs(split)
+                for role, digest in photograph.pixels.items() if role in ("image", "label")}
 
 
 def relief(image):

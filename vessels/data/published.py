@@ -81,7 +81,7 @@ class Dataset(Source):
                         "or name its folder with --data-dir")
 
     def names(self, split):
-        return tuple(name for part in split.split("+") for name in self.splits[part])
+        return tuple(name for subset in split.split("+") for name in self.splits[subset])
 
     def photographs(self, split):
         """As `Source.photographs`, with the files that there are.
@@ -91,30 +91,30 @@ class Dataset(Source):
         """
         folder = self.folder
         names = [path.relative_to(folder).as_posix() for depth in ("*", "*/*", "*/*/*") for path in folder.glob(depth)]
-        found = {name: {} for name in self.names(split)}
-        for name, files in found.items():
-            for kind, place in self.places.items():
+        files_of = {name: {} for name in self.names(split)}
+        for name, files in files_of.items():
+            for role, place in self.places.items():
                 pattern = place.format(name=name, number=name.split("_")[0]) + SUFFIX
                 same = sorted(file for file in names if re.fullmatch(pattern, file, re.IGNORECASE))
                 if len(same) > 1:
-                    raise UserError(f"{folder}: {', '.join(same)} all claim to be the {kind} of {name}; keep one")
+                    raise UserError(f"{folder}: {', '.join(same)} all claim to be the {role} of {name}; keep one")
                 if same:
-                    files[kind] = folder / same[0]
-        # A kind may be missing for all images, but not for some: scores of some alone would mislead.
-        kinds = {"image", "label"}.union(*found.values())
-        for name, files in found.items():
-            for kind in sorted(kinds - files.keys()):
-                hint = self.no_test_label if kind == "label" and name in self.splits["test"] else ""
-                raise UserError(f"{folder}: the {kind} of {name} is missing{hint}; complete the folder from "
+                    files[role] = folder / same[0]
+        # A role may be missing for all images, but not for some: scores of some alone would mislead.
+        roles = {"image", "label"}.union(*files_of.values())
+        for name, files in files_of.items():
+            for role in sorted(roles - files.keys()):
+                hint = self.no_test_label if role == "label" and name in self.splits["test"] else ""
+                raise UserError(f"{folder}: the {role} of {name} is missing{hint}; complete the folder from "
                                 f"{self.source} (data/README.md lists layouts), or name another with --data-dir")
-        return [Published(name, files, self) for name, files in found.items()]
+        return [Published(name, files, self) for name, files in files_of.items()]
 
     def check(self, split):
         published, differing = self.published(), []
         for photograph in self.photographs(split) if published else ():
-            for kind, path in photograph.files.items():
+            for role, path in photograph.files.items():
                 own = published.get(path.stem.lower(), ())
-                if photograph.digests[kind] not in own and photograph.pixels[kind] not in own:
+                if photograph.digests[role] not in own and photograph.pixels[role] not in own:
                     differing.append(path.relative_to(self.folder).as_posix())
         if differing:
             print(f"warning: {len(differing)} files in {self.folder} differ from the published ones by SHA-256 "
@@ -176,7 +176,7 @@ CHASEDB1 = Dataset(
     vessel_weight=0.85,
 )
 
-_HRF = [f"{i:02d}_{kind}" for i in range(1, 16) for kind in ("dr", "g", "h")]
+_HRF = [f"{i:02d}_{group}" for i in range(1, 16) for group in ("dr", "g", "h")]
 
 HRF = Dataset(
     name="HRF",

@@ -50,29 +50,32 @@ class WholeImages(keras.utils.PyDataset):
     Args:
         examples: list of `Example`.
         side: Side in pixels to which images are padded.
-        batch_size: Number of images per batch.
-        seed, epoch: Random seed, and number of the first epoch.
+        recipe: A `config.Recipe`, or what else has `batch_size` and `seed`.
         strength: `Versions` for several versions of each image; None for the images alone.
+
+    Attributes:
+        epoch: Number of the present epoch; set by a run that is resumed.
 
     Item: `(x, y)`, float32 `(batch, side, side, 3)` in [0, 1] and `(batch, side, side, 1)` in {0, 1}.
     """
 
-    def __init__(self, examples, side, batch_size, seed=0, epoch=0, strength=None):
+    def __init__(self, examples, side, recipe, strength=None):
         super().__init__(workers=WORKERS)
         pairs = [(pad(example.image, side, side), pad(example.label, side, side)) for example in examples]
         if strength:
-            rng = np.random.default_rng(seed)
+            rng = np.random.default_rng(recipe.seed)
             pairs = [version for pair in pairs for version in versions(*pair, strength, rng)]
         self.images, self.labels = map(np.stack, zip(*pairs, strict=True))
-        self.batch_size, self.seed, self.epoch, self.strength = batch_size, seed, epoch, strength
+        self.recipe, self.strength, self.epoch = recipe, strength, 0
 
     def __len__(self):
-        return -(-len(self.images) // self.batch_size)
+        return -(-len(self.images) // self.recipe.batch_size)
 
     def on_epoch_end(self):
         self.epoch += 1
 
     def __getitem__(self, index):
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.images))
-        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        size = self.recipe.batch_size
+        order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(len(self.images))
+        chosen = order[index * size : (index + 1) * size]
         return self.images[chosen].astype("float32") / 255, self.labels[chosen, ..., None].astype("float32")

@@ -38,7 +38,8 @@ def attention_blocks(model, image, widths, threshold=0.5):
     Args:
         model: The network; its layers of attention have a method `attention`.
         image: uint8 `(height, width, 3)`, RGB.
-        widths, threshold: As in `predict_photograph`.
+        widths: As in `predict_photograph`.
+        threshold: Probability from which a pixel counts as vessel.
 
     Raises:
         UserError: The network has no such layer.
@@ -46,7 +47,7 @@ def attention_blocks(model, image, widths, threshold=0.5):
     layers = [layer for layer in model.layers if hasattr(layer, "attention")]
     if not layers:
         raise UserError("a network without attention; name other --weights")
-    predicted = predict_photograph(model, image, widths, threshold=threshold)
+    predicted = predict_photograph(model, image, widths)
     size = [round(predicted.scale * side) for side in predicted.fov.shape[::-1]]
     width, height = (-(-side // 8) * 8 for side in size)
     planes = image * predicted.fov[..., None], predicted.fov.astype("float32"), predicted.probability
@@ -71,8 +72,8 @@ def draw(blocks):
     side = max(block.attention.shape[1] for block in blocks)
     for axis, block in zip(axes, blocks, strict=True):
         picture = axis.imshow(block.attention, "cividis", vmin=0, vmax=1)  # colour-blind readers can read it
-        part = round(side / block.attention.shape[1])
-        axis.set_title(f"{block.name}\n1/{part} of the side, {block.channels} channels", fontsize=9)
+        fraction = round(side / block.attention.shape[1])
+        axis.set_title(f"{block.name}\n1/{fraction} of the side, {block.channels} channels", fontsize=9)
         axis.set_xlabel(f"vessels {block.on_vessels:.2f}, elsewhere {block.elsewhere:.2f}", fontsize=8)
         axis.set(xticks=[], yticks=[], facecolor="0.8")
         axis.spines[:].set_visible(False)

@@ -52,9 +52,9 @@ def predict_image(model, image, side=8, tile=math.inf):
     for y in (*range(0, height - tall, tall - 2 * HALO or 8), height - tall):
         for x in (*range(0, width - wide, wide - 2 * HALO or 8), width - wide):
             top, left = HALO * (y > 0), HALO * (x > 0)
-            found = predict(model, padded[y : y + tall, x : x + wide])
+            seen = predict(model, padded[y : y + tall, x : x + wide])
             # The next tiles replace what is near the lower and the right edge of this one.
-            result[y + top : y + tall, x + left : x + wide] = found[top:, left:]
+            result[y + top : y + tall, x + left : x + wide] = seen[top:, left:]
     return crop(result, *image.shape[:2])
 
 
@@ -83,7 +83,7 @@ class Prediction:
         fov: bool `(height, width)`, the field of view.
         diameter: Diameter of the field of view's circle in pixels, a float; None if no rim is visible.
         scale: Pixels of the network's input per pixel of the photograph, a float; the mean over all widths.
-        confidence: `confidence` of the probabilities, a float in [0, 1].
+        confidence: `confidence` of the probabilities at 0.5 or the threshold that is used, a float in [0, 1].
     """
 
     probability: np.ndarray
@@ -93,7 +93,7 @@ class Prediction:
     confidence: float
 
 
-def predict_photograph(model, image, widths, fov=None, tta=False, threshold=0.5):
+def predict_photograph(model, image, widths, fov=None, tta=False):
     """Vessels in an RGB photograph of any size, which is scaled to the size on which the network was trained.
 
     Args:
@@ -104,7 +104,6 @@ def predict_photograph(model, image, widths, fov=None, tta=False, threshold=0.5)
             confidence is used.
         fov: bool `(height, width)`, the field of view; by default, it is estimated.
         tta: Also average over the three mirror images, which takes four times as long.
-        threshold: Probability from which a pixel counts as vessel; used for the confidence.
 
     Returns:
         A `Prediction`.
@@ -122,10 +121,10 @@ def predict_photograph(model, image, widths, fov=None, tta=False, threshold=0.5)
         diameter = field_of_view(np.dstack([255 * fov.astype("uint8")] * 3))[1]
     tried = []
     # Without a visible rim, the photograph may show any part of the disc.
-    for pixels in [diameter] if diameter else [max(image.shape[:2]) * part for part in NO_RIM]:
+    for pixels in [diameter] if diameter else [max(image.shape[:2]) * factor for factor in NO_RIM]:
         scales = [wanted / pixels for wanted in widths.of(pixels)]
         mean = sum(predict_scaled(model, image, fov, scale, tta) for scale in scales) / len(scales)
-        tried.append(Prediction(mean, fov, diameter, float(np.mean(scales)), confidence(mean, threshold)))
+        tried.append(Prediction(mean, fov, diameter, float(np.mean(scales)), confidence(mean)))
     return max(tried, key=lambda prediction: prediction.confidence)
 
 
@@ -150,9 +149,9 @@ def predict_scaled(model, image, fov, scale, tta=False):
     small[resize(fov[box].astype("uint8"), *small.shape[1::-1]) == 0] = 0
     padded = pad(small, small.shape[0] + 2 * MARGIN, small.shape[1] + 2 * MARGIN)
     see = functools.partial(predict_image, model, tile=TILE)
-    found = average_flips(see, padded) if tta else see(padded)
+    averaged = average_flips(see, padded) if tta else see(padded)
     probability = np.zeros(fov.shape, "float32")
-    probability[box] = resize(crop(found, *small.shape[:2]), width, height).clip(max=1)  # a mean may round to more
+    probability[box] = resize(crop(averaged, *small.shape[:2]), width, height).clip(max=1)  # a mean may round to more
     return probability * fov
 
 

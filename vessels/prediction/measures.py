@@ -94,7 +94,7 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
     area = _areas(skeleton, mask)
     widths = area / length
     width, widest = (area.sum() / length.sum(), _widest(widths, length)) if length.size else (np.nan, np.nan)
-    found = {
+    measured = {
         "density": mask.sum() / field,
         "length_density": length.sum() * diameter / field,
         "width_px": width,
@@ -107,9 +107,9 @@ def measure(mask, fov, diameter=None, microns_per_pixel=None):
         "fractal_dimension": _fractal_dimension(mask, diameter),
     }
     if microns_per_pixel:
-        found["length_density_mm"] = 1000 * length.sum() / field / microns_per_pixel
-        found.update({f"{name}_um": found[f"{name}_px"] * microns_per_pixel for name in ("width", "widest")})
-    return {name: value if isinstance(value, int) else float(value) for name, value in found.items()}
+        measured["length_density_mm"] = 1000 * length.sum() / field / microns_per_pixel
+        measured.update({f"{name}_um": measured[f"{name}_px"] * microns_per_pixel for name in ("width", "widest")})
+    return {name: value if isinstance(value, int) else float(value) for name, value in measured.items()}
 
 
 def _tortuosity(skeleton, widths):

@@ -31,7 +31,8 @@ class Options:
     """How photographs are predicted.
 
     Attributes:
-        widths, tta, threshold: As in `predict_photograph`.
+        widths, tta: As in `predict_photograph`.
+        threshold: Probability from which a pixel counts as vessel.
         microns_per_pixel: Micrometres of retina per pixel; None if unknown.
         degrees: Instead, the angle of view across the whole circle of the field of view.
         precision: In which the network computes; only said.
@@ -61,7 +62,7 @@ def result_of(image, prediction, options):
 
     Args:
         image: uint8 `(height, width, 3)`, RGB.
-        prediction: Its `maps.Prediction`, which may have been made with another threshold.
+        prediction: Its `maps.Prediction`.
         options: `Options`.
 
     Returns:
@@ -128,8 +129,7 @@ class Writer:
                 row = path.name.encode("utf-8", "backslashreplace").decode(), photograph, made
                 if self.skip_existing and before == {made} and row in self.table.done:
                     return None
-                prediction = predict_photograph(self.model, image, self.options.widths, tta=self.options.tta,
-                                                threshold=self.options.threshold)
+                prediction = predict_photograph(self.model, image, self.options.widths, tta=self.options.tta)
                 images, row = result_of(image, prediction, self.options)
                 self.made_before(path, photograph)  # another run may have written there meanwhile
         except UserError as error:
@@ -137,7 +137,7 @@ class Writer:
         return self.write(path, photograph, images, row)
 
     def files(self, path):
-        return [folders.place(self.table.folder, path, f"{kind}.png") for kind in KINDS]
+        return [folders.place(self.table.folder, path, f"{ending}.png") for ending in KINDS]
 
     def made_before(self, path, photograph):
         """What made the photograph's pictures that exist: set; `UserError` if they are of another one."""

@@ -42,7 +42,7 @@ class Session:
             try:
                 with photographs.opencv_errors(path):
                     image = read_photograph(path)
-                    prediction = predict_photograph(model, image, options.widths, threshold=options.threshold)
+                    prediction = predict_photograph(model, image, options.widths)
             except UserError as error:
                 return path.name, self.public(error)
             if path.exists():

@@ -21,7 +21,7 @@ DOCUMENTS = {
 def filled(path, text, name, content):
     """`text`, of the file `path`, with `content` between the markers of `name`; UserError unless there is one pair."""
     markers = rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
-    text, count = re.subn(markers, lambda found: found[1] + content + found[2], text, flags=re.DOTALL)
+    text, count = re.subn(markers, lambda match: match[1] + content + match[2], text, flags=re.DOTALL)
     if count != 1:
         raise UserError(f"{path}: must have the lines '<!-- {name}: begin -->' and '<!-- {name}: end -->' once, where "
                         "the table belongs")

@@ -21,9 +21,10 @@ class Recipe:
     """Everything that a run depends on; each field is a flag of the training script."""
 
     recipe: str = option("patches", "'patches': augmented patches; 'authors': as the authors' script: whole padded "
-                         "images, no augmentation, constant keep_prob, and for the last third of the epochs a new Adam "
-                         "with a tenth of the learning rate; 'augmented': the same on 14 versions of each image: "
-                         "mirrored, rotated, noisy and colour-jittered, as they name for SA-UNet; strengths are ours",
+                         "images, no augmentation, constant keep_prob, and for the last third of the epochs a new "
+                         "optimizer with a tenth of the learning rate; 'augmented': the same on 14 versions of each "
+                         "image: mirrored, rotated, noisy and colour-jittered, as they name for SA-UNet; strengths are "
+                         "ours",
                          choices=("patches", "authors", "augmented"))
     network: str = option(None, "the module that defines the network: my_unet for a file my_unet.py of your own beside "
                           "this script, with a function build(**arguments)")
@@ -39,7 +40,7 @@ class Recipe:
     steps_per_epoch: int = option(None, "batches per epoch", least=1)
     batch_size: int = option(None, "patches per batch, or images", least=1)
     patch_size: int = option(None, "side of a patch in pixels, a multiple of 8", least=56)
-    learning_rate: float = option(2.5e-3, "peak learning rate of Adam", least=1e-9)
+    learning_rate: float = option(2.5e-3, "peak learning rate", least=1e-9)
     keep_prob: float = option(None, "fraction of the values that DropBlock keeps; with patches, it falls from 1 "
                               "to this value over the first 60 %% of the epochs; DropBlock is off in the last 20 %%",
                               least=0.01, most=1)
@@ -83,8 +84,8 @@ def parse(source, recipe, authors, description, argv=None):
         source = dataclasses.replace(source, sources=tuple(arguments.sources))
         if given.get("synthetic"):
             parser.error(f"--synthetic reads no photographs: leave {' '.join(source.sources)} out")
-    kind, implied = given.get("recipe", "patches"), {}
-    if kind != "patches":
+    preset, implied = given.get("recipe", "patches"), {}
+    if preset != "patches":
         implied.update(authors)
     if given.get("start"):
         implied.update(second_cycle=0)
@@ -94,14 +95,14 @@ def parse(source, recipe, authors, description, argv=None):
     for field in fields:
         value, least, most = getattr(recipe, field.name), field.metadata["least"], field.metadata["most"]
         if recipe.whole_images and field.name in given and field.name in PATCHES_ONLY:
-            parser.error(f"{flag(field)} has no effect with --recipe {kind}: omit it")
+            parser.error(f"{flag(field)} has no effect with --recipe {preset}: omit it")
         if least is not None and not least <= value <= most:
             parser.error(f"{flag(field)} must be at least {least} and at most {most}, got {value}")
     if recipe.patch_size % 8:
         parser.error(f"--patch-size must be a multiple of 8, got {recipe.patch_size}")
-    parts = [source.key, recipe.synthetic and "synthetic", kind != "patches" and kind,
+    words = [source.key, recipe.synthetic and "synthetic", preset != "patches" and preset,
              recipe.network not in (default, recipe.variant) and recipe.network, recipe.variant, str(recipe.seed)]
-    arguments.output_dir = arguments.output_dir or ROOT / "runs" / "-".join(part for part in parts if part)
+    arguments.output_dir = arguments.output_dir or ROOT / "runs" / "-".join(word for word in words if word)
     return recipe, source, arguments
 
 
@@ -177,7 +178,7 @@ def read(source, recipe):
         print(f"SYNTHETIC IMAGES: what follows says nothing about {source.title}.")
     for split in (recipe.train_on, "validation"):
         source.check(split)
-    weights = {"vessel_weights": {part.name: part.vessel_weight for part in source.parts}} if source.general else {}
+    weights = {"vessel_weights": {data.name: data.vessel_weight for data in source.parts}} if source.general else {}
     facts = {"data_sha256": source.checksums(recipe.train_on), "validation_sha256": source.checksums("validation"),
              "pixels_sha256": source.pixels("train+validation"), **source.widths.as_record(), **weights, **start}
     return Data(source, source.load(recipe.train_on), source.load("validation"), facts)

@@ -84,9 +84,9 @@ def fit(run, model, batches):
 def batches_of(recipe, dataset, examples):
     if recipe.whole_images:
         strength = whole_images.Versions() if recipe.recipe == "augmented" else None
-        return whole_images.WholeImages(examples, dataset.padded, recipe.batch_size, recipe.seed, strength=strength)
-    kind = augmentation.AnyCameraPatches if recipe.recipe == "any" else augmentation.Patches
-    return kind(examples, recipe.patch_size, recipe.batch_size, recipe.steps_per_epoch, recipe.seed)
+        return whole_images.WholeImages(examples, dataset.padded, recipe, strength)
+    patches_type = augmentation.AnyCameraPatches if recipe.recipe == "any" else augmentation.Patches
+    return patches_type(examples, recipe)
 
 
 class Run(keras.callbacks.Callback):

@@ -52,10 +52,10 @@ def describe(run_dir, config):
 def differences(before, now):
     """list of str, such as "seed 0 (asked: 1)" or "optimizer: beta_1 0.9 (asked: 0.8)"."""
     def flat(config, start=""):
-        found = {}
+        entries = {}
         for key, value in config.items():
-            found |= flat(value, f"{start}{key}: ") if isinstance(value, dict) else {start + key: value}
-        return found
+            entries |= flat(value, f"{start}{key}: ") if isinstance(value, dict) else {start + key: value}
+        return entries
 
     if before.get("recipe") != now.get("recipe"):  # the schedules follow from it
         before, now = {**before, "schedules": {}}, {**now, "schedules": {}}
