@@ -161,7 +161,7 @@ APART = {"palette": 3, "jpeg": 4, "YCbCr": 2, "CMYK": 1}  # largest differences 
 
 
 @pytest.mark.parametrize("kind", [*COLOUR, *(f"grey: {kind}" for kind in GREY)])
-def test_every_kind_of_file_is_read_as_the_photograph_that_was_written(kind, eye, tmp_path):
+def test_every_kind_of_file_is_read_as_the_photograph_that_was_written(kind, eye, tmp_path, capsys):
     name = kind.removeprefix("grey: ")
     if name == "YCbCr" and cv2.__version__ < "5":
         pytest.skip("OpenCV 4.8 cannot read such a file, and says so")
@@ -170,6 +170,7 @@ def test_every_kind_of_file_is_read_as_the_photograph_that_was_written(kind, eye
     wanted = (eye if name == kind else np.stack([green(eye)] * 3, axis=-1)).astype(int)
     found = images.read_photograph(path)
     assert found.dtype == np.uint8 and found.shape == wanted.shape and found.flags.c_contiguous
+    assert ("a.tif: 1 values are not numbers and count as black" in capsys.readouterr().err) == ("number" in kind)
     difference = np.abs(found - wanted)
     stamped = np.s_[5:25, 5:45] if "label" in name or "hot" in name else np.s_[:1, :2]
     difference[stamped] = 0

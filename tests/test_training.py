@@ -373,4 +373,4 @@ def test_a_read_only_place_is_named(tmp_path):
 @pytest.mark.parametrize("kind", ["patches", "authors", "any"])
 def test_batches_are_drawn_by_the_runs_seed(kind):
     recipe = dataclasses.replace(RECIPE, recipe=kind, seed=5, patch_size=56, batch_size=2, steps_per_epoch=2)
-    assert loop.batches_of(recipe, DRIVE, synthetic.make(DRIVE, "validation")).seed == 5
+    assert loop.batches_of(recipe, DRIVE, synthetic.make(DRIVE, "validation")).recipe.seed == 5
