@@ -8,7 +8,7 @@
     python eval_any.py DRIVE CHASEDB1 --weights runs/any-rsan-0
 
 mine.csv has a line for each photograph: image,label and, if available, fov,second,split (see data/README.md).
-Expect a validation AUC of about 0.98 inside the field of view (images 23 and 40, 09R and 10L).
+Expect a validation AUC of about 0.986 inside the field of view (images 23 and 40, 09R and 10L).
 On a processor without AVX512-BF16 or AMX, add --no-mixed-precision.
 Without the data, `--synthetic` trains on procedural images in two minutes.
 """

@@ -85,7 +85,7 @@ def parse(description, argv):
                         "images too; takes four times as long")
     for old in ("--careful", "--flips"):
         add_renamed(parser, old, "--tta")
-    parser.add_argument("--fast", action="store_true", help="see each photograph once, at the smallest width")
+    parser.add_argument("--fast", action="store_true", help="see each photograph once, at the smaller width")
     parser.add_argument("--mixed-precision", action=argparse.BooleanOptionalAction, help="compute in bfloat16 "
                         "(default: if this processor does so natively), or in float32")
     parser.add_argument("--skip-existing", action="store_true", help="skip photographs whose results are already in "

@@ -49,7 +49,7 @@ class Recipe:
                                   "a threshold below 0.5, and a larger weight moves it towards 0.5; for the general "
                                   "network, it is multiplied by the weight of each data set", least=0.1)
     mixed_precision: bool = option(False, "compute in bfloat16, with weights and loss in float32: needs less memory, "
-                                   "and is faster on GPUs and on processors with AVX512-BF16 or AMX")
+                                   "and is faster on processors with AVX512-BF16 or AMX")
     start: str = option("", "weights to fine-tune: a file, a run folder, or released ones such as any")
     synthetic: bool = option(False, "train briefly on procedural fundus images, without any data set")
 
