@@ -20,7 +20,7 @@ except ImportError as error:
     sys.exit(f"error: {error}: pip install -r requirements-app.txt")
 from PIL import Image
 
-from vessels import exit_code
+from vessels import UserError, exit_code
 from vessels.data.fov import Widths
 from vessels.prediction import load_onnx, photographs
 from vessels.prediction.command import SCALES
@@ -53,6 +53,7 @@ class Desk:
 
     def __init__(self, root):
         self.root, self.sessions, self.network = root, {}, load_onnx(WEIGHTS)
+        self.widths = Widths.of_record(self.network.record)
 
     def close(self, request: gr.Request):
         if session := self.sessions.pop(request.session_hash, None):
@@ -67,7 +68,9 @@ class Desk:
         for number, (unit, low, high) in zip(scale, SCALES, strict=False):
             if number and not low <= number <= high:
                 raise gr.Error(f"{unit}: must be {low} to {high}, got {number}", print_exception=False)
-        return photographs.Options(Widths.of_record(self.network.record), threshold, False, *scale)
+        if len(scale) == 2 and all(scale):
+            raise gr.Error("give micrometres a pixel or degrees, not both", print_exception=False)
+        return photographs.Options(self.widths, threshold, False, *scale)
 
     def take(self, request: gr.Request, uploads):
         """Takes uploaded files instead of those that the page had."""
@@ -76,19 +79,21 @@ class Desk:
 
     def predict(self, request: gr.Request, progress=PROGRESS):
         """Predicts the photographs of a page. Returns what `drop`, `chosen` and `errors` become."""
-        session, options = self.session(request), self.options(self.network.threshold)
-        answers = list(progress.tqdm(session.predict(self.network, options), total=session.count, unit="photographs"))
-        names, errors = [name for name, error in answers if not error], [error for _, error in answers if error]
+        session = self.session(request)
+        answers = session.predict(self.network, self.widths)
+        answers = progress.tqdm(answers, total=len(session.photographs()), unit="photographs")
+        errors = [error for _, error in answers if error]
+        names = [path.name for path in session.predicted()]
         return (None, gr.update(choices=names, value=(names or [None])[0], visible=len(names) > 1),
                 gr.update(value="\n".join(errors), visible=bool(errors)))
 
     def show(self, request: gr.Request, chosen, *settings):
         """What `pictures` and `table` become."""
-        if chosen is None:
+        paths = [] if chosen is None else self.session(request).predicted()[chosen:]
+        if not paths:  # others were dropped meanwhile
             return None, None
-        session = self.session(request)
-        path, image, images, row = session.result(session.predicted()[chosen], self.options(*settings))
-        folder = Path(tempfile.mkdtemp(dir=path.parent))  # a new name, as browsers keep pictures
+        image, images, row = self.session(request).result(paths[0], self.options(*settings))
+        folder = Path(tempfile.mkdtemp(dir=paths[0].parent))  # a new name, as browsers keep pictures
         pictures = folder / "photograph.jpg", folder / "vessels.jpg"
         for file, array in zip(pictures, (image, images["overlay"]), strict=True):
             picture = Image.fromarray(array)
@@ -140,8 +145,12 @@ def build(desk):
 def main():
     with tempfile.TemporaryDirectory(prefix="rsan-") as root:
         os.environ |= {"GRADIO_TEMP_DIR": root, "GRADIO_ANALYTICS_ENABLED": "False"}
-        build(Desk(root)).launch(share=False, ssr_mode=False, max_file_size="256mb", footer_links=[], css=NARROW,
-                                 app_kwargs={"middleware": [Middleware(same_host)]})
+        page = build(Desk(root))
+        try:
+            page.launch(share=False, ssr_mode=False, max_file_size="256mb", footer_links=[], css=NARROW,
+                        app_kwargs={"middleware": [Middleware(same_host)]})
+        except OSError as error:
+            raise UserError(f"{error}; set GRADIO_SERVER_PORT to a free port") from None
     return 0
 
 

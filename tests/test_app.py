@@ -127,3 +127,16 @@ def test_two_people_see_their_own_photograph(browser, server, tmp_path):
     for visit, path in zip(visits, (EXAMPLE, tmp_path / "small.jpg"), strict=True):
         visit.drop(path)
     assert [visit.width() for visit in visits] == [1411, 705]
+
+
+def test_each_name_shows_its_own_photograph(browser, server, tmp_path):
+    """The small one, dropped last, is predicted first."""
+    Image.open(EXAMPLE).resize((705, 705)).save(tmp_path / "small.jpg")
+    visit = Visit(browser, server[0])
+    visit.drop(EXAMPLE, tmp_path / "small.jpg")
+    assert visit.width() == 1411
+    shown = visit.overlay.get_attribute("src")
+    visit.page.get_by_label("Photograph", exact=True).click()
+    visit.page.get_by_role("option", name="small.jpg").click()
+    visit.page.wait_for_function("old => !document.querySelector(`img[src='${old}']`)", arg=shown)
+    assert visit.width() == 705

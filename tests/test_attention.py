@@ -69,6 +69,15 @@ def test_picture_has_a_column_for_each_block(blocks):
     assert widths == [280, 1480] and draw(blocks) == draw(blocks)
 
 
+def test_a_photograph_that_cannot_be_read_does_not_stop_the_others(eye, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "opened", lambda weights, default: red_network())
+    (tmp_path / "a.png").write_text("no photograph")
+    Image.fromarray(eye.image).save(tmp_path / "b.png")
+    assert command.main("", "rsan_model", ["--attention", tmp_path, "-o", tmp_path / "out", "--diameter", 200]) == 1
+    output, said = capsys.readouterr()
+    assert "error: " in said and "a.png: cannot be decoded" in said and "b_attention.jpg" in output
+
+
 def test_backbone_has_no_attention(tmp_path, capsys):
     flags = ["--attention", "-o", tmp_path, "--weights", "drive_backbone"]
     assert command.main("", "rsan_model", flags) == 2

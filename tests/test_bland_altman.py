@@ -35,6 +35,11 @@ def test_table_holds_known_values_of_all_that_are_compared(tmp_path):
     assert row[3] == f"{mean:+.2f} [{mean - reach:+.2f}, {mean + reach:+.2f}], r 1.00"
 
 
+def test_without_a_second_observer_there_is_no_table(tmp_path):
+    write(tmp_path, "any_rsan", metrics_of(map=FIRST, label=FIRST) | {"second_observer": None})
+    assert bland_altman.markdown(tmp_path) == ""
+
+
 @pytest.mark.parametrize("second", [False, True])
 def test_measures_of_an_image(second):
     one = example("01_test", 1, second=second)

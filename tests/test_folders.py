@@ -111,7 +111,7 @@ def test_links_in_a_circle_fail_alone(folder, tmp_path, capsys):
     assert "5 of 7" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [[""], ["a.png", "-o", ""]])
+@pytest.mark.parametrize("words", [[""], ["a.png", "-o", ""], ["a.png", "--weights", ""]])
 def test_an_empty_argument_is_not_the_current_folder(words, capsys):
     with pytest.raises(SystemExit):
         command.main("", "predicting", words)

@@ -58,7 +58,7 @@ def test_a_network_of_ones_own_is_trained_and_scored_in_the_same_tables(home, ca
     assert output.startswith(f"network   {home / 'my_unet.py'}\n") and "\nmy_unet " in output
     (home / "my_unet.py").write_text(UNET + "raise SystemExit('imported')\n")
     assert score(home) == 2
-    assert "my_unet.py is not the file of the training; if you trust it" in capsys.readouterr().err
+    assert "my_unet.py is not the file of the training; restore that one" in capsys.readouterr().err
     (home / "my_unet.py").write_text(UNET + "# of the same shape\n")
     assert score(home, "--network", "my_unet") == 0
     assert score(home, "--network", "other") == 2
@@ -68,7 +68,7 @@ def test_a_network_of_ones_own_is_trained_and_scored_in_the_same_tables(home, ca
 @pytest.mark.parametrize("name", ["missing", "../my_unet", "json", "/tmp/x", "my_unet.py"])
 def test_only_a_file_beside_the_scripts_is_imported(name, home, capsys):
     assert train(home, name) == 2
-    assert f"--network {name}: no file" in capsys.readouterr().err
+    assert f"network {name}: no file" in capsys.readouterr().err
     assert not (home / "run").exists()
 
 

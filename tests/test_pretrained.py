@@ -126,6 +126,7 @@ def test_images_of_other_libraries_are_segmented_too(kind):
 
 
 @pytest.mark.parametrize(("image", "diameters", "message"), [
+    (Image.new("I;16", (99, 99)), None, "more than 8 bits: read it by vessels"),
     ("photo.jpg", None, "must be uint8"), (np.zeros((9, 9, 3)), None, "must be uint8"),
     (np.zeros((1, 99, 99, 3), "uint8"), None, "must be uint8"), (np.zeros((99, 99), "uint8"), -1, "give diameters")])
 def test_what_cannot_be_segmented_is_one_sentence(image, diameters, message):

@@ -78,6 +78,7 @@ def write(results, folder, metrics):
     ({"trained_on": "CHASEDB1"}, "rsan of CHASE DB1"),
     ({"trained_on": "DRIVE+CHASEDB1", "threshold": 0.55}, "rsan, threshold 0.55"),
     ({"unfinished": True}, "rsan, unfinished"),
+    ({"precision": "bfloat16"}, "rsan, bfloat16"),
     ({"trained_on": "", "name": "maps of x"}, "maps of x"),
 ])
 def test_a_row_has_the_name_that_is_said_and_what_is_unusual(changes, name):

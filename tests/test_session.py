@@ -49,7 +49,7 @@ def test_another_threshold_gives_what_predict_py_gives(threshold, upload, tmp_pa
     assert run(tmp_path / "out", *paths, "--diameter", 537, "--threshold", threshold) == 0
     session = Session(paths, tmp_path)
     assert not paths[0].exists()
-    assert list(session.predict(Darkness(), options())) == [("eye.png", None)]
+    assert list(session.predict(Darkness(), options().widths)) == [("eye.png", None)]
     written = session.write(options(threshold), MADE)
     assert {path.name for path in written} == {path.name for path in (tmp_path / "out").iterdir()}
     for path in written:
@@ -61,9 +61,10 @@ def test_another_threshold_gives_what_predict_py_gives(threshold, upload, tmp_pa
 
 def test_several_photographs_come_as_a_table_and_a_zip_file(upload, tmp_path):
     session = Session(upload("b.png", "notes.txt", "a.png"), tmp_path)
-    names, errors = zip(*sorted(session.predict(Darkness(), options())), strict=True)
+    names, errors = zip(*sorted(session.predict(Darkness(), options().widths)), strict=True)
     assert names == ("a.png", "b.png", "notes.txt")
     assert errors[:2] == (None, None) and errors[2].startswith("notes.txt: cannot be decoded")
+    assert [path.name for path in session.predicted()] == ["b.png", "a.png"]
     table, archive = session.write(options(), MADE)
     with table.open(encoding="utf-8") as file:
         assert [row["file"] for row in csv.DictReader(file)] == ["b.png", "a.png"]
@@ -72,7 +73,7 @@ def test_several_photographs_come_as_a_table_and_a_zip_file(upload, tmp_path):
 
 def test_two_photographs_of_one_name_are_refused_in_the_words_of_predict_py(upload, tmp_path):
     session = Session(upload("eye.png", "eye.png"), tmp_path)
-    assert list(session.predict(Darkness(), options())) == [
+    assert list(session.predict(Darkness(), options().widths)) == [
         ("", "eye.png and eye.png: the results of one would overwrite the other's; rename one, or predict them into "
              "different folders with --output-dir")]
 
@@ -88,5 +89,5 @@ def test_a_session_that_is_closed_ends_its_prediction_and_leaves_nothing(upload,
             return super().predict_on_batch(x)
 
     session, network = Session(upload(*(f"{number}.png" for number in range(9))), tmp_path), Closing()
-    assert len(list(session.predict(network, options()))) == 9
+    assert len(list(session.predict(network, options().widths))) == 9
     assert network.calls <= 3 and not session.folder.exists()  # three are read at once

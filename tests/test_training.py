@@ -211,6 +211,9 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path
         (["--keep-prob", "0"], "keep-prob must be at least 0.01 and at most 1"),
         (["--keep-prob", "1.5"], "keep-prob must be at least 0.01 and at most 1"),
         (["--seed", "-1"], "--seed must be at least 0"),
+        (["--seed", "20261129103000"], "--seed must be at least 0 and at most 4294967295"),
+        (["--block-size", "17"], "--block-size must be at most 7"),
+        (["--start", ""], "--start is empty: name weights, or omit it"),
         (["--learning-rate", "0"], "--learning-rate must be at least"),
         (["--learning-rate", "nan"], "--learning-rate must be at least"),
         (["--vessel-weight", "inf"], "--vessel-weight must be at least"),
@@ -237,7 +240,7 @@ def test_every_field_of_the_recipe_is_a_flag_and_flags_win():
     values = {int: "64", float: "0.5", str: None, bool: None}
     for field in dataclasses.fields(Recipe):
         if values[field.type]:
-            changed = parsed("--" + field.name.replace("_", "-"), values[field.type])[0]
+            changed = parsed("--patch-size", "512", "--" + field.name.replace("_", "-"), values[field.type])[0]
             assert getattr(changed, field.name) == field.type(values[field.type])
 
 

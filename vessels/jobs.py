@@ -109,5 +109,6 @@ def results_folder(dataset, weights, record, tta=False):
     name = record_path(weights).stem
     for one in published.DATASETS:
         if one.name == record["dataset"]:
-            name = name.removeprefix(f"{one.key}_") + f"_of_{one.name}" * (one.name != dataset.name)
+            name = name.removeprefix(f"{one.key}_")
+            name = name if one.name == dataset.name else f"{name}_of_{one.name}"
     return ROOT / "results" / dataset.name / (f"{name}_tta" if tta else name)

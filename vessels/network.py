@@ -1,8 +1,8 @@
 """The module that defines a network: rsan_model.py, or a file of your own beside the scripts.
 
-It offers `build(**arguments)`, which returns an uncompiled `keras.Model` from float images in [0, 1], `(batch, height,
-width, 3)`, to probabilities `(batch, height, width, 1)`, and is given those of `keep_prob`, `variant` and `block_size`
-that it accepts. Optional are `set_stage(model, keep_prob, momentum)`, called before each epoch, and
+It offers `build(**arguments)`, which returns an uncompiled functional `keras.Model` from float images in [0, 1],
+`(batch, height, width, 3)`, to probabilities `(batch, height, width, 1)`, and is given those of `keep_prob`, `variant`
+and `block_size` that it accepts. Optional are `set_stage(model, keep_prob, momentum)`, called before each epoch, and
 `load_weights(model, path)`, which raises ValueError if the file does not fit.
 """
 
@@ -43,7 +43,7 @@ def find(name):
     """Path of the file NAME.py beside the scripts, which is not imported; UserError if there is none."""
     path = ROOT / f"{name}.py"
     if not str(name).isidentifier() or not path.is_file():
-        raise UserError(f"--network {name}: no file {path}; put it beside the scripts, and leave out folder and suffix")
+        raise UserError(f"network {name}: no file {path}; put it beside the scripts, and leave out folder and suffix")
     return path
 
 
@@ -58,8 +58,8 @@ def of_record(weights, record, default, asked=None):
     if name != default:
         path = find(name)
         if not asked and sha256(path) != record.get("network_sha256"):
-            raise UserError(f"{weights}: {path} is not the file of the training; if you trust it, import it with "
-                            f"--network {name}")
+            raise UserError(f"{weights}: {path} is not the file of the training; restore that one or, to score with "
+                            f"this one, give eval_*.py --network {name}")
     return name
 
 

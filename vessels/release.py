@@ -49,13 +49,13 @@ def release(run, stem, replace=False, name=None):
 
 def figures(path, record, command):
     """The pooled scores in a metrics.json: dict by protocol; UserError if of other weights or another threshold, or
-    if photographs were seen in training.
+    in bfloat16.
     """
     try:
         metrics = read_json(path)
         threshold = record.get("threshold", 0.5)
-        scored = metrics["weights"]["sha256"], metrics["threshold"], metrics.get("seen_in_training", [])
-        if scored == (record["sha256"], threshold, []):
+        scored = metrics["weights"]["sha256"], metrics["threshold"], metrics.get("precision")
+        if scored == (record["sha256"], threshold, None):
             return {protocol: metrics[protocol] for protocol in PROTOCOLS}
     except (UserError, KeyError):
         pass

@@ -81,7 +81,10 @@ class Patches(keras.utils.PyDataset):
 
 
 def warp(array, to_array, size):
-    """The patch with sides of `size` whose coordinates `to_array`, an `affine`, maps to those of `array`."""
+    """The patch with sides of `size` whose coordinates `to_array`, an `affine`, maps to those of `array`.
+
+    `array`: `(height, width)` or `(height, width, channels)`, uint8 or float32, as is the patch.
+    """
     return cv2.warpAffine(array, to_array, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
@@ -111,7 +114,7 @@ def random_view(rng, centre, size, strength):
         angle, scale = rng.uniform(0, 2 * np.pi), strength.scale ** rng.uniform(-1, 1)
     # With an offset of whole pixels, rotations by 90 degrees need no interpolation.
     centre = np.asarray(centre) + (0.5 if size % 2 == 0 else 0)
-    return View(centre, scale, angle, rng.choice([-1, 1]))
+    return View(tuple(centre), scale, angle, rng.choice([-1, 1]))
 
 
 def affine(view, size):
@@ -122,7 +125,7 @@ def affine(view, size):
 
 
 def random_colour(rng, image, strength):
-    """Changes brightness, contrast and the gain of each channel, and adds noise, as cameras and exposures differ."""
+    """float32 `(size, size, 3)` in [0, 1]: the patch `image` with other brightness, contrast, gains and noise."""
     contrast = rng.uniform(1 - strength.contrast, 1 + strength.contrast)
     gain = contrast * rng.uniform(1 - strength.gain, 1 + strength.gain, 3)
     mean = image.mean((0, 1))

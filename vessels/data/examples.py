@@ -156,8 +156,8 @@ class Source:
 
     def pixels(self, split):
         """`{"01_test": SHA-256, "01_test label": SHA-256}` of the pixels of photographs and labels."""
-        return {photograph.name + f" {role}" * (role != "image"): digest for photograph in self.photographs(split)
-                for role, digest in photograph.pixels.items() if role in ("image", "label")}
+        return {photograph.name + end: photograph.pixels[role] for photograph in self.photographs(split)
+                for role, end in (("image", ""), ("label", " label")) if role in photograph.pixels}
 
 
 def relief(image):

@@ -35,6 +35,8 @@ def segment(model, image, diameters=None, mixed_precision=None):
         diameters = Widths(tuple(np.ravel(diameters)))
     if not diameters.diameters or not min(diameters.diameters) > 0:
         raise ValueError("give diameters: the widths in pixels of the fields of view on which the network was trained")
+    if getattr(image, "mode", "")[:1] in ("I", "F"):
+        raise ValueError("an image of more than 8 bits: read it by vessels.data.images.read_photograph")
     image = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
     image = np.dstack([image] * 3) if image.ndim == 2 else image
     return predict_photograph(with_precision(model, mixed_precision)[0], image, diameters).probability

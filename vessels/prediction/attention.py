@@ -32,6 +32,14 @@ class Block:
     elsewhere: float
 
 
+def attention_layers(model):
+    """The layers of spatial attention, in the order of the network; `UserError` if there are none."""
+    layers = [layer for layer in model.layers if hasattr(layer, "attention")]
+    if not layers:
+        raise UserError("a network without attention; name other --weights")
+    return layers
+
+
 def attention_blocks(model, image, widths, threshold=0.5):
     """The map of each layer of spatial attention, in the order of the network: list of `Block`.
 
@@ -44,9 +52,7 @@ def attention_blocks(model, image, widths, threshold=0.5):
     Raises:
         UserError: The network has no such layer.
     """
-    layers = [layer for layer in model.layers if hasattr(layer, "attention")]
-    if not layers:
-        raise UserError("a network without attention; name other --weights")
+    layers = attention_layers(model)
     predicted = predict_photograph(model, image, widths)
     size = [round(predicted.scale * side) for side in predicted.fov.shape[::-1]]
     width, height = (-(-side // 8) * 8 for side in size)

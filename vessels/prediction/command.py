@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from vessels import add_renamed, add_threshold, between, exit_code, file_path
+from vessels import UserError, add_renamed, add_threshold, between, exit_code, file_path
 
 WEIGHTS = "any"
 
@@ -35,9 +35,9 @@ SCALES = ("micrometres a pixel", 0.5, 100), ("degrees across the field of view",
 
 
 def add_weights(parser):
-    parser.add_argument("--weights", help="weights file with its JSON beside it, a run folder, or the name of released "
-                        "weights, such as drive (default: any); or the .onnx file of --export, which ONNX Runtime runs "
-                        "(default if Keras is not installed: weights/any_rsan.onnx)")
+    parser.add_argument("--weights", type=file_path, help="weights file with its JSON beside it, a run folder, or the "
+                        "name of released weights, such as drive (default: any); or the .onnx file of --export, which "
+                        "ONNX Runtime runs (default if Keras is not installed: weights/any_rsan.onnx)")
 
 
 def add_photographs(parser):
@@ -50,7 +50,7 @@ def add_photographs(parser):
     add_threshold(parser)
     parser.add_argument("--diameter", type=between("pixels", 100, 10000), help="width in pixels to which the field of "
                         "view is scaled for the network (default: the mean of the maps at the widths in the weights' "
-                        "JSON); weights of the authors' scripts have no JSON and need this option")
+                        "JSON)")
 
 
 def export_parser():
@@ -75,8 +75,9 @@ def attention_parser():
 
 def parse(description, argv):
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=raw, epilog="--attention and --export "
-                                     "have options of their own: predict.py --export --help")
+    parser = argparse.ArgumentParser(description=description, formatter_class=raw, allow_abbrev=False,
+                                     epilog="--attention and --export have options of their own: predict.py --export "
+                                     "onnx --help")
     add_photographs(parser)
     parser.add_argument("--attention", action="store_true", help="instead of predicting, draw what each block of "
                         "spatial attention does")
@@ -153,11 +154,18 @@ def attention(arguments, network):
     threshold = arguments.threshold or record.get("threshold", 0.5)
     model = opened(arguments.weights, network)
     from vessels.prediction import attention as drawing  # needs Keras
+    from vessels.prediction import photographs
 
+    drawing.attention_layers(model)  # a network without attention is said once
+    failed = 0
     for path in paths:
-        written = drawing.write(model, path, arguments.output_dir, widths, threshold)
-        print(f"written {written}")
-    return 0
+        try:
+            with photographs.opencv_errors(path):
+                print(f"written {drawing.write(model, path, arguments.output_dir, widths, threshold)}")
+        except UserError as error:
+            failed = 1
+            print(f"error: {error}", file=sys.stderr)
+    return failed
 
 
 def export(arguments, network):

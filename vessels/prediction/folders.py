@@ -127,8 +127,8 @@ def collect(paths):
             if os.path.realpath(other) != os.path.realpath(file):  # Path.resolve raises an error on links in a circle
                 equal.append(f"{other} and {file}")
     if equal:
-        raise UserError(f"{', '.join(equal[:5])}{' ...' * (len(equal) > 5)}: the results of one would overwrite the "
-                        "other's; rename one, or predict them into different folders with --output-dir")
+        raise UserError(f"{', '.join(equal[:5])}: the results of one would overwrite the other's; "
+                        "rename one, or predict them into different folders with --output-dir")
     if skipped:
         listed = ", ".join(f"{reason} ({count})" for reason, count in sorted(skipped.items()))
         print(f"skipped {listed}; to try one of another suffix, name it", file=sys.stderr)

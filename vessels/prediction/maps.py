@@ -83,7 +83,8 @@ class Prediction:
         fov: bool `(height, width)`, the field of view.
         diameter: Diameter of the field of view's circle in pixels, a float; None if no rim is visible.
         scale: Pixels of the network's input per pixel of the photograph, a float; the mean over all widths.
-        confidence: `confidence` of the probabilities at 0.5 or the threshold that is used, a float in [0, 1].
+        confidence: `confidence` of the probabilities, a float in [0, 1]: at 0.5, by which the scale is chosen;
+            `photographs.result_of` replaces it by that at the threshold.
     """
 
     probability: np.ndarray
@@ -101,7 +102,7 @@ def predict_photograph(model, image, widths, fov=None, tta=False):
         image: uint8 `(height, width, 3)`, RGB.
         widths: `Widths` to which the field of view is scaled; the result is the mean of the maps at all of them. If no
             rim is visible (nor one of `fov`), several sizes of the whole disc are tried, and the one with the highest
-            confidence is used.
+            confidence at 0.5 is used.
         fov: bool `(height, width)`, the field of view; by default, it is estimated.
         tta: Also average over the three mirror images, which takes four times as long.
 
@@ -182,5 +183,6 @@ def confidence(probability, threshold=0.5):
 
 
 def resize(array, width, height):
+    """`array`, `(rows, columns)` or `(rows, columns, channels)`, in another size, of the same dtype."""
     how = cv2.INTER_AREA if width < array.shape[1] else cv2.INTER_LINEAR
     return cv2.resize(array, (width, height), interpolation=how)

@@ -28,7 +28,8 @@ break: DRIVE's labels (down to one pixel wide) lose a quarter of their length, a
 The measures of a photograph depend on its size through the network, too. With predict.py, six photographs at double
 size give the same within 6 % (branch points 13 %, ends 26 %). At half size, those with a field of view that is then 720
 pixels wide (LES-AV) do within 4 %, 460 wide (CHASE DB1) within 10 %, and 270 wide (DRIVE) within 24 %; the counts
-change by up to 32 %. predict.py measures fields wider than 1,500 pixels at that width: its maps hold no finer detail.
+change by up to 32 %. predict.py measures fields wider than 1,500 pixels at that width or, if that is more, 1.4 times as
+wide as the network saw them on average: its maps hold no finer detail.
 
 Bennett, Rudnicka, Edgar 1994: Improvements on Littmann's method of determining the size of retinal features by fundus
 photography. Chu et al. 2016: Quantitative assessment of the retinal microvasculature using optical coherence

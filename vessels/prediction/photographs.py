@@ -76,7 +76,7 @@ def result_of(image, prediction, options):
     if options.degrees and prediction.diameter:
         microns = microns_per_pixel(options.degrees, prediction.diameter)
     elif options.degrees:
-        warnings.append("without a rim, --degrees says nothing; give --microns-per-pixel")
+        warnings.append("without a rim, the angle of view gives no scale; give micrometres a pixel")
     measured = measure_map(prediction, options.threshold, microns) | {"density": mask.sum() / prediction.fov.sum()}
     row = {"width": mask.shape[1], "height": mask.shape[0], "scale": f"{prediction.scale:.4f}",
            "confidence": f"{prediction.confidence:.4f}", "warning": "; ".join(warnings),

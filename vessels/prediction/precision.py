@@ -18,7 +18,7 @@ def with_precision(model, mixed_precision=None):
             the backend, and no GPU is used.
 
     Raises:
-        UserError: bfloat16 is asked for, and `model` is no functional `keras.Model`.
+        UserError: bfloat16 is asked for, and `model` is no `keras.Model`, which must be a functional one.
     """
     keras = sys.modules.get("keras")
     if not keras or not isinstance(model, keras.Model):

@@ -36,7 +36,7 @@ def doubts(image, prediction, mask):
         "nearly black": np.percentile(small[fov].max(axis=1), 95) < 40,
         "bluer than a retina; are red and blue swapped, or is it a negative?": blue > 1.05 * red,
         f"vessel density {density:.3f} is implausible": not DENSITY[0] <= density <= DENSITY[1],
-        f"confidence {prediction.confidence:.2f} is low; is it no colour photograph?":
+        f"confidence {prediction.confidence:.2f} is low; is it a colour photograph of a retina?":
             prediction.confidence < CONFIDENCE,
     }
     return [reason for reason, holds in reasons.items() if holds]

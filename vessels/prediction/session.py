@@ -18,13 +18,10 @@ class Session:
     Args:
         uploads: Files, which are moved into the folder.
         root: Where the folder is made.
-
-    Attributes:
-        count: Number of uploads.
     """
 
     def __init__(self, uploads, root):
-        self.count, self.folder = len(uploads), Path(tempfile.mkdtemp(dir=root))
+        self.folder = Path(tempfile.mkdtemp(dir=root))
         for number, upload in enumerate(uploads):  # a folder for each, as two may have one name
             (self.folder / f"{number:04}").mkdir()
             shutil.move(upload, self.folder / f"{number:04}")
@@ -33,24 +30,29 @@ class Session:
         """Deletes all files. A prediction under way ends, as it finds no more photographs."""
         shutil.rmtree(self.folder)
 
-    def predict(self, model, options):
-        """Yields `(name, error)` of each photograph: a str, and None or the error as predict.py prints it.
+    def photographs(self):
+        """The uploads, in order: list of `Path`."""
+        return sorted(path for path in self.folder.glob("????/*") if path.is_file())
 
-        `options` is a `photographs.Options`.
+    def predict(self, model, widths):
+        """Yields `(name, error)` of each photograph that is done: a str, and None or the error as predict.py prints it.
+
+        `widths`: as in `maps.predict_photograph`.
         """
         def answer(path):
             try:
                 with photographs.opencv_errors(path):
                     image = read_photograph(path)
-                    prediction = predict_photograph(model, image, options.widths)
+                    prediction = predict_photograph(model, image, widths)
             except UserError as error:
                 return path.name, self.public(error)
             if path.exists():
-                path.parent.with_suffix(".pickle").write_bytes(pickle.dumps((path, image, prediction)))
+                path.parent.with_suffix(".pickle").write_bytes(pickle.dumps((image, prediction)))
             return path.name, None
 
+        uploads = self.photographs()
         try:
-            for _, answered in folders.as_finished(answer, folders.collect(sorted(self.folder.glob("????/*")))):
+            for _, answered in folders.as_finished(answer, uploads and folders.collect(uploads)):
                 yield answered
         except UserError as error:  # two have one name
             yield "", self.public(error)
@@ -60,13 +62,13 @@ class Session:
         return re.sub(rf"{re.escape(str(self.folder))}.\d{{4}}.", "", str(error))
 
     def predicted(self):
-        """The photographs without an error, in order: files for `result`."""
-        return sorted(self.folder.glob("*.pickle"))
+        """The photographs without an error, in order: list of `Path`."""
+        return [path for path in self.photographs() if path.parent.with_suffix(".pickle").exists()]
 
-    def result(self, file, options):
-        """`(path, photograph, images, row)` of one of `predicted`, see `photographs.result_of`."""
-        path, image, prediction = pickle.loads(file.read_bytes())
-        return path, image, *photographs.result_of(image, prediction, options)
+    def result(self, path, options):
+        """`(image, images, row)` of one of `predicted`, see `photographs.result_of`."""
+        image, prediction = pickle.loads(path.parent.with_suffix(".pickle").read_bytes())
+        return image, *photographs.result_of(image, prediction, options)
 
     def write(self, options, made):
         """Writes what predict.py writes into a new folder.
@@ -81,8 +83,8 @@ class Session:
         folder = Path(tempfile.mkdtemp(dir=self.folder)) / "vessels"
         table = folders.Table(folder, photographs.HEADER, made)
         writer = photographs.Writer(None, options, table)
-        for file in self.predicted():
-            path, image, *written = self.result(file, options)
+        for path in self.predicted():
+            image, *written = self.result(path, options)
             table.append(writer.write(path, folders.identity(image), *written) | {"file": path.name})
         if len(self.predicted()) == 1:
             return sorted(folder.iterdir())

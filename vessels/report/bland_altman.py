@@ -66,7 +66,8 @@ def markdown(results_dir):
     """
     head, body = ["measure"], [[title] for title, _ in SHOWN.values()]
     for dataset in published.DATASETS[:2]:
-        if not (metrics := tables.results_of(dataset.name, results_dir).get(NETWORK)):
+        metrics = tables.results_of(dataset.name, results_dir).get(NETWORK)
+        if not metrics or not metrics["second_observer"]:
             continue
         names = "first observer", tables.label(metrics), "second observer"
         head += [f"{dataset.title}: {name}" for name in names]

@@ -31,6 +31,8 @@ def label(metrics):
         words[0] += f" of {title(trained_on)}"
     if metrics.get("unfinished"):
         words.append("unfinished")
+    if metrics.get("precision"):
+        words.append(metrics["precision"])
     if metrics["threshold"] != 0.5:
         words.append(f"threshold {metrics['threshold']:g}")
     return ", ".join(words)

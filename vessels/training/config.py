@@ -30,7 +30,7 @@ class Recipe:
                           "this script, with a function build(**arguments)")
     variant: str = option("rsan", "the network: rsan, or without a part of it: backbone_dropblock (no "
                          "attention), backbone (neither)")
-    seed: int = option(0, "random seed for initial weights, patches and DropBlock", least=0)
+    seed: int = option(0, "random seed for initial weights, patches and DropBlock", least=0, most=2**32 - 1)
     train_on: str = option("train", "training images; if they include the validation images, the "
                            "validation scores are no longer a test", choices=("train", "train+validation"))
     epochs: int = option(None, "number of epochs", least=1)
@@ -98,6 +98,11 @@ def parse(source, recipe, authors, description, argv=None):
             parser.error(f"{flag(field)} has no effect with --recipe {preset}: omit it")
         if least is not None and not least <= value <= most:
             parser.error(f"{flag(field)} must be at least {least} and at most {most}, got {value}")
+    side = source.padded if recipe.whole_images else recipe.patch_size
+    if recipe.network == default and side < 8 * recipe.block_size:
+        parser.error(f"--block-size must be at most {side // 8}, an eighth of the side of a patch or image")
+    if given.get("start") == "":
+        parser.error("--start is empty: name weights, or omit it")
     if recipe.patch_size % 8:
         parser.error(f"--patch-size must be a multiple of 8, got {recipe.patch_size}")
     words = [source.key, recipe.synthetic and "synthetic", preset != "patches" and preset,

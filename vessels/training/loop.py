@@ -13,7 +13,7 @@ from vessels.files import write_atomically
 from vessels.metrics import best_threshold, histogram, score, to_16_bit
 from vessels.prediction.maps import predict_map
 from vessels.record import write_record
-from vessels.report import plots
+from vessels.report import plots, tables
 from vessels.training.run_folder import describe, lock_run, resume, save_weights, write_history
 from vessels.training.schedules import described, optimizer_of, phases, stage, training_loss
 
@@ -58,6 +58,8 @@ def built(network, recipe):
     """The model of `network` for `recipe`, with the weights from which it starts, if any."""
     try:
         model = network.build(**network.arguments(recipe))
+        if not getattr(model, "inputs", None):
+            raise ValueError("build must return a functional keras.Model, made from keras.Input")
         if recipe.start:
             network.load_weights(model, weights_file(recipe.start))
         return model
@@ -127,8 +129,8 @@ class Run(keras.callbacks.Callback):
             maps, histograms = self.validate()
             result = score(sum(histograms))
             threshold = best_threshold(histograms) if last and source.general else None
-            print(f"epoch {number}, validation inside the field of view: AUC {result['auc']:.4f}  "
-                  f"F1 {result['f1']:.4f}", flush=True)
+            auc, f1 = (tables.cell(result[key]) for key in ("auc", "f1"))  # None if all maps are black and white
+            print(f"epoch {number}, validation inside the field of view: AUC {auc}  F1 {f1}", flush=True)
         self.history.append({
             "epoch": number,
             "loss": logs["loss"],
