@@ -64,13 +64,13 @@ class Desk:
             raise gr.Error("no photographs: drop some (they are deleted when the connection breaks)")
         return self.sessions[request.session_hash]
 
-    def options(self, threshold, *scale):
-        for number, (unit, low, high) in zip(scale, SCALES, strict=False):
+    def options(self, threshold, microns, degrees):
+        for number, (unit, low, high) in zip((microns, degrees), SCALES, strict=True):
             if number and not low <= number <= high:
                 raise gr.Error(f"{unit}: must be {low} to {high}, got {number}", print_exception=False)
-        if len(scale) == 2 and all(scale):
+        if microns and degrees:
             raise gr.Error("give micrometres a pixel or degrees, not both", print_exception=False)
-        return photographs.Options(self.widths, threshold, False, *scale)
+        return photographs.Options(self.widths, threshold, False, microns, degrees)
 
     def take(self, request: gr.Request, uploads):
         """Takes uploaded files instead of those that the page had."""

@@ -61,7 +61,7 @@ def test_patches_show_the_field_of_view_as_wide_as_asked(wide):
     """The area of a disc in the patch shows the scale; a known diameter has priority over the visible one."""
     cv2.circle(disc := np.zeros((584, 565), "uint8"), (282, 292), 20, 1, -1)
     white = Example("disc", np.full((584, 565, 3), 200, "uint8"), disc > 0, disc > 0, diameter=500)
-    strength = dataclasses.replace(augmentation.ANY_CAMERA, diameter=(wide, wide))
+    strength = dataclasses.replace(augmentation.AnyCamera(), diameter=(wide, wide))
     recipe = Recipe(patch_size=200, batch_size=4, steps_per_epoch=1)
     _, y, _ = augmentation.AnyCameraPatches([white], recipe, strength)[0]
     assert y.sum() / 4 == pytest.approx(np.pi * (20 * wide / 500) ** 2, rel=0.1)

@@ -85,6 +85,11 @@ def test_a_row_has_the_name_that_is_said_and_what_is_unusual(changes, name):
     assert tables.label(measured(**changes)) == name
 
 
+def test_a_row_of_several_trainings_says_all_their_thresholds():
+    trainings = [measured(threshold=threshold) for threshold in (0.6, 0.5, 0.6)]
+    assert tables.label(*trainings) == "rsan, threshold 0.5 or 0.6"
+
+
 def test_results_of_older_versions_are_called_as_their_folders(tmp_path):
     metrics = measured()
     del metrics["name"]

@@ -180,7 +180,7 @@ def score(job, predict, example, scores):
         raise UserError(f"{job.weights or job.maps}: the map of {example.name} {error}; it cannot be scored, name "
                         "others") from None
     auc = scored["inside_fov"]["auc"]
-    if auc is not None and auc < CHANCE:
+    if auc and auc < CHANCE:  # None for black and white maps
         print(f"\nwarning: {example.name}: its AUC is {auc:.2f}, hardly better than chance;\n"
               "is the map or the label mirrored, shifted, or another photograph's?", file=sys.stderr)
     scored["measures"] = bland_altman.measures(example, values, job.threshold)

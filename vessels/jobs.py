@@ -110,5 +110,6 @@ def results_folder(dataset, weights, record, tta=False):
     for one in published.DATASETS:
         if one.name == record["dataset"]:
             name = name.removeprefix(f"{one.key}_")
-            name = name if one.name == dataset.name else f"{name}_of_{one.name}"
+            if one.name != dataset.name:
+                name += f"_of_{one.name}"
     return ROOT / "results" / dataset.name / (f"{name}_tta" if tta else name)

@@ -7,9 +7,8 @@ Scores, histories and weights stay as they are. What is in today's form already 
 """
 
 import sys
-from pathlib import Path
 
-from vessels import UserError, exit_code, parser_for
+from vessels import UserError, exit_code, file_path, parser_for
 from vessels.files import ROOT, read_json, write_json
 
 from pretrained import default_name, todays_keys, todays_record
@@ -51,7 +50,7 @@ def migrate(folder):
 
 def main(argv=None):
     parser = parser_for(__doc__)
-    parser.add_argument("folders", nargs="*", type=Path, default=[ROOT / "weights", ROOT / "results"])
+    parser.add_argument("folders", nargs="*", type=file_path, default=[ROOT / "weights", ROOT / "results"])
     folders = parser.parse_args(argv).folders
 
     def command():

@@ -69,5 +69,5 @@ def load(name):
         module = importlib.import_module(name)
     if not callable(getattr(module, "build", None)):
         raise UserError(f"{name}.py: has no function build; it must return the network, a keras.Model")
-    return Network(name, module.build, getattr(module, "set_stage", lambda model, keep_prob=None, momentum=None: None),
+    return Network(name, module.build, getattr(module, "set_stage", lambda *stage: None),
                    getattr(module, "load_weights", pretrained.load_weights))

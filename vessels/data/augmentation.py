@@ -164,9 +164,6 @@ class AnyCamera:
     jpeg: tuple[float, float] = (40, 95)
 
 
-ANY_CAMERA = AnyCamera()
-
-
 def diameter(example):
     """Diameter in pixels of the field of view's circle; if it is unknown, the longer side of the box around `fov`."""
     return example.diameter or max(cv2.boundingRect(example.fov.astype("uint8"))[2:])
@@ -198,7 +195,7 @@ class AnyCameraPatches(Patches):
     example's `vessel_weight` for vessel pixels and 1 for all others.
     """
 
-    def __init__(self, examples, recipe, strength=ANY_CAMERA):
+    def __init__(self, examples, recipe, strength=AnyCamera()):
         largest = 1.5 * strength.diameter[1]  # more pixels would only need memory
         self.diameters = [min(diameter(example), largest) for example in examples]
         self.planes = [planes_of(example, largest) for example in examples]

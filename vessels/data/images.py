@@ -184,8 +184,8 @@ def eight_bit(array, path):
         return array
     if array.dtype.kind not in "uif" or (array < 0).mean() > 0.01:
         raise UserError(f"{path}: holds negative or {array.dtype} values; save it with 8 or 16 bits")
-    if array.dtype.kind == "f" and (missing := np.isnan(array).sum()):
-        say_once(f"warning: {path}: {missing} values are not numbers and count as black")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        say_once(f"warning: {path}: values that are not numbers count as black")
     white = white_level(array)
     if array.dtype.kind in "ui":
         return (array.clip(0, white) // ((white + 1) // 256)).astype("uint8")

@@ -66,8 +66,8 @@ def markdown(results_dir):
     """
     head, body = ["measure"], [[title] for title, _ in SHOWN.values()]
     for dataset in published.DATASETS[:2]:
-        metrics = tables.results_of(dataset.name, results_dir).get(NETWORK)
-        if not metrics or not metrics["second_observer"]:
+        metrics = tables.results_of(dataset.name, results_dir).get(NETWORK, {})
+        if not metrics.get("second_observer"):
             continue
         names = "first observer", tables.label(metrics), "second observer"
         head += [f"{dataset.title}: {name}" for name in names]

@@ -48,7 +48,7 @@ def reproduction(results_dir):
     body = []
     for dataset, metrics in rsan(results_dir):
         for seeds in networks(dataset.name, REPRODUCTION, results_dir).values():
-            body.append([dataset.title, tables.label(seeds[0]), str(len(seeds)),
+            body.append([dataset.title, tables.label(*seeds), str(len(seeds)),
                          *(tables.spread(seeds, "whole_image", key) for key in FIGURES),
                          *(tables.spread(seeds, "inside_fov", key) for key in INSIDE)])
         inside = dict(tables.rows(metrics, "inside_fov"))
@@ -60,7 +60,7 @@ def reproduction(results_dir):
 
 def cameras(results_dir, folders=CAMERAS):
     """Markdown: networks on photographs of cameras from which they did not learn, and the general network."""
-    body = [[title, tables.label(seeds[0]), str(len(seeds)), str(seeds[0]["n_images"]),
+    body = [[title, tables.label(*seeds), str(len(seeds)), str(seeds[0]["n_images"]),
              *(tables.spread(seeds, "inside_fov", key) for key in FIGURES)]
             for name, title in tables.titles().items() for seeds in networks(name, folders, results_dir).values()]
     return tables.markdown(["set", "network", "trainings", "images", *TITLES], body)

@@ -24,8 +24,11 @@ def titles():
     return {**{dataset.name: dataset.title for dataset in published.DATASETS}, **CSVS}
 
 
-def label(metrics):
-    """What a row is called: the network's name and, if it is unusual, how it was scored."""
+def label(metrics, *others):
+    """What a row is called: the network's name and, if it is unusual, how it was scored.
+
+    `others`: other trainings of the row, each scored at its own threshold.
+    """
     words, trained_on = [metrics["name"]], metrics["trained_on"]
     if trained_on not in ("", metrics["dataset"]) and "+" not in trained_on:
         words[0] += f" of {title(trained_on)}"
@@ -33,8 +36,9 @@ def label(metrics):
         words.append("unfinished")
     if metrics.get("precision"):
         words.append(metrics["precision"])
-    if metrics["threshold"] != 0.5:
-        words.append(f"threshold {metrics['threshold']:g}")
+    thresholds = sorted({training["threshold"] for training in (metrics, *others)})
+    if thresholds != [0.5]:
+        words.append(f"threshold {' or '.join(map(str, thresholds))}")
     return ", ".join(words)
 
 
