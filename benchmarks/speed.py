@@ -79,7 +79,7 @@ def work(arguments):
     if arguments.what != "training":
         return lambda: [model.predict_on_batch(x) for _ in range(STEPS)]
     model.compile(keras.optimizers.Adam(), "binary_crossentropy", jit_compile="auto")
-    batches = itertools.repeat((x, x[..., :1].round()))
+    batches = ((x, label) for label in itertools.repeat(x[..., :1].round()))
     return lambda: model.fit(batches, steps_per_epoch=STEPS, verbose=0)
 
 

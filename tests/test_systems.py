@@ -153,3 +153,9 @@ def test_a_file_that_is_open_elsewhere_is_waited_for_then_named(opens, said, tmp
         files.write_atomically(path, "text")
         assert path.read_text(encoding="utf-8") == "text"
     assert len(list(tmp_path.iterdir())) == (said is None)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_step_gives_seconds_and_memory():
+    command = [sys.executable, ROOT / "benchmarks" / "speed.py", "1x56"]
+    assert subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.rstrip().endswith(" GB")
