@@ -38,9 +38,9 @@ class Timed:
 
     def predict_on_batch(self, x):
         began = time.perf_counter()
-        found = np.asarray(self.model.predict_on_batch(x))
+        maps = np.asarray(self.model.predict_on_batch(x))
         self.seconds += time.perf_counter() - began
-        return found
+        return maps
 
 
 def write_photographs(folder, count, megapixels):

@@ -88,10 +88,10 @@ def finish(folder):
 def contents(path):
     """All arrays of a checkpoint, its history without the seconds, and the states of its random streams: dict."""
     with h5py.File(path) as file:
-        found = {"history": [{**row, "seconds": None} for row in json.loads(file.attrs.get("history", "[]"))],
+        stored = {"history": [{**row, "seconds": None} for row in json.loads(file.attrs.get("history", "[]"))],
                  "random streams": file.attrs.get("random_states")}
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-        return found
+        file.visititems(lambda name, item: stored.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        return stored
 
 
 def assert_same(folder, reference):

@@ -111,6 +111,13 @@ def test_links_in_a_circle_fail_alone(folder, tmp_path, capsys):
     assert "5 of 7" in capsys.readouterr().out
 
 
+def test_an_abbreviated_flag_is_refused(capsys):
+    """Of --att, nothing but the prediction would be done."""
+    with pytest.raises(SystemExit):
+        command.main("", "predicting", ["a.png", "--att"])
+    assert "unrecognized arguments: --att" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[""], ["a.png", "-o", ""], ["a.png", "--weights", ""]])
 def test_an_empty_argument_is_not_the_current_folder(words, capsys):
     with pytest.raises(SystemExit):

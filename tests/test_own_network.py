@@ -3,10 +3,12 @@
 import json
 import sys
 
+import keras
 import pytest
 from conftest import TINY
 
-from vessels import evaluation, jobs, network
+from vessels import UserError, evaluation, jobs, network
+from vessels.training import loop
 from vessels.training.config import Recipe, main, parse
 
 from rsan_model import build_rsan
@@ -88,3 +90,11 @@ def test_a_network_gets_the_arguments_that_it_accepts(flags, folder, arguments):
     module = network.Network(recipe.network, lambda variant="flat", block_size=3, weights=None: None, None, None)
     assert given.output_dir.name == folder
     assert module.arguments(recipe) == {"variant": "flat", **arguments}
+
+
+def test_a_network_that_is_not_functional_is_refused():
+    class Mine(keras.Model):
+        pass
+
+    with pytest.raises(UserError, match="must return a functional"):
+        loop.built(network.Network("mine", lambda: Mine(), None, None), Recipe())

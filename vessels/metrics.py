@@ -130,8 +130,8 @@ class Counts:
         """For each protocol, a dict with a value for each of `METRICS`."""
         scores = {}
         for protocol, counts, overlaps in zip(PROTOCOLS, self.histograms, self.overlaps, strict=True):
-            drawn, found, thin, thick = (ratio(*row) for row in overlaps)
-            scores[protocol] = {**score(counts, threshold), "cldice": cldice(drawn, found),
+            precision, sensitivity, thin, thick = (ratio(*row) for row in overlaps)
+            scores[protocol] = {**score(counts, threshold), "cldice": cldice(precision, sensitivity),
                                 "sensitivity_thin": thin, "sensitivity_thick": thick}
         return scores
 
