@@ -13,10 +13,11 @@ Each photograph gives three images of its own size, in predictions/ or the folde
     <name>_mask.png          white where the probability is at least the threshold, else black
     <name>_overlay.png       the photograph with its vessels tinted blue
 
-It also gives a row of vessels.csv: size; scale (pixels that the network saw per pixel of the photograph); confidence
-(the Dice coefficient to expect if the probabilities are right); seconds since the previous row; a warning if the map
-is doubtful; the measures of vessels/prediction/measures.py (density, length, width, branches, tortuosity, fractal
-dimension); and what made it: weights, threshold, settings, checksum of the photograph's pixels.
+It also gives a row of vessels.csv: size; scale (pixels that the network saw per pixel of the photograph, a mean over
+its widths); confidence (the Dice coefficient to expect if the probabilities are right); seconds since the previous
+row; a warning if the map is doubtful; the measures of vessels/prediction/measures.py (density, length, width,
+branches, tortuosity, fractal dimension); and what made it: weights, threshold, settings, checksum of the photograph's
+pixels.
 
 Results of another photograph, and files that predict.py did not write, are never overwritten. A photograph that is
 predicted again gets another row.
