@@ -191,5 +191,5 @@ def read_arrays(path):
             else:
                 file.visititems(collect)
     except OSError as error:
-        raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
+        raise ValueError(f"{path} is not a readable HDF5 file, as Keras writes: {error}") from error
     return legacy, arrays

@@ -41,7 +41,9 @@ class Red(keras.layers.Layer):
 
 def red_network():
     inputs = keras.Input((None, None, 3))
-    return keras.Model(inputs, Red()(inputs)[..., 1:2])
+    model = keras.Model(inputs, Red()(inputs)[..., 1:2])
+    model.threshold = 0.5
+    return model
 
 
 def test_another_photographs_picture_is_not_overwritten(eye, tmp_path):
@@ -62,6 +64,12 @@ def test_attention_is_shown_inside_the_field_of_view(eye):
     np.testing.assert_allclose(block.attention[inside], red[inside], atol=1e-2)
     assert block.on_vessels == pytest.approx(red[inside & (green >= 0.5)].mean(), abs=0.01)
     assert block.elsewhere == pytest.approx(red[inside & (green < 0.5)].mean(), abs=0.01)
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_vessels_their_mean_is_unknown(eye):
+    (block,) = attention_blocks(red_network(), eye.image, published.DRIVE.widths, threshold=0.999)
+    assert np.isnan(block.on_vessels) and block.elsewhere == pytest.approx(np.nanmean(block.attention), abs=1e-5)
 
 
 def test_picture_has_a_column_for_each_block(blocks):

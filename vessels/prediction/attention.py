@@ -22,7 +22,8 @@ class Block:
         name: Position in the network, such as "encoder 2", "bottom" or "decoder 1"; level 1 has full resolution.
         channels: Number of feature channels, an int.
         attention: The attention map, float32 `(height, width)` of its level in [0, 1], NaN outside the field of view.
-        on_vessels, elsewhere: Mean attention where the network finds vessels, and where it finds none, floats.
+        on_vessels, elsewhere: Mean attention where the network finds vessels, and where it finds none, floats; NaN if
+            there is no such pixel.
     """
 
     name: str
@@ -63,10 +64,12 @@ def attention_blocks(model, image, widths, threshold=0.5):
     blocks, bottom = [], len(layers) // 2
     for i, (layer, features) in enumerate(zip(layers, inputs, strict=True)):
         attention = keras.ops.convert_to_numpy(layer.attention(features)).astype("float32")[0, ..., 0]
-        inside, vessel = (resize(plane, *attention.shape[::-1]) for plane in (fov, probability))
-        attention, vessel = np.where(inside > 0.5, attention, np.nan), vessel >= threshold
+        inside, vessel = (resize(plane, *attention.shape[::-1]) >= least
+                          for plane, least in ((fov, 0.5), (probability, threshold)))
         name = "bottom" if i == bottom else f"{'encoder' if i < bottom else 'decoder'} {min(i, 2 * bottom - i) + 1}"
-        means = (float(np.nanmean(attention[where])) for where in (vessel, ~vessel))
+        means = (float(attention[where].mean()) if where.any() else np.nan
+                 for where in (inside & vessel, inside & ~vessel))
+        attention = np.where(inside, attention, np.nan)
         blocks.append(Block(name, features.shape[-1], attention, *means))
     return blocks
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from vessels import UserError, add_renamed, add_threshold, between, exit_code, file_path
 
+from pretrained import load_network, read_record, weights_file
+
 WEIGHTS = "any"
 
 
@@ -106,8 +108,6 @@ def opened(weights, default):
     """The network of a weights file, a `Path`; `default` is `network` in `main`."""
     from vessels import network
 
-    from pretrained import load_network, read_record
-
     record = read_record(weights)
     module = network.load(network.of_record(weights, record, default))
     return load_network(module.build, module.load_weights, weights, record)
@@ -121,8 +121,6 @@ def predict(arguments, network):
     from vessels.prediction.runtimes import OnnxNetwork, only_onnx
     from vessels.record import record_and_widths
 
-    from pretrained import weights_file
-
     paths = folders.collect(arguments.photographs)
     missing = arguments.weights is None and only_onnx()
     weights = ROOT / "weights/any_rsan.onnx" if missing else weights_file(arguments.weights or WEIGHTS)
@@ -134,10 +132,10 @@ def predict(arguments, network):
         model = OnnxNetwork(weights, record)
     else:
         model = opened(weights, network)
+    threshold = arguments.threshold or model.threshold
     model, precision = with_precision(model, arguments.mixed_precision)
     options = photographs.Options(
-        widths, arguments.threshold or record.get("threshold", 0.5), arguments.tta, arguments.microns_per_pixel,
-        arguments.degrees, precision)
+        widths, threshold, arguments.tta, arguments.microns_per_pixel, arguments.degrees, precision)
     table = folders.Table(arguments.output_dir, photographs.HEADER, options.made(weights, record))
     writer = photographs.Writer(model, options, table, arguments.skip_existing)
     return photographs.predict_all(writer, paths)
@@ -147,12 +145,10 @@ def attention(arguments, network):
     from vessels.prediction import folders
     from vessels.record import record_and_widths
 
-    from pretrained import weights_file
-
     paths, arguments.weights = folders.collect(arguments.photographs), weights_file(arguments.weights or WEIGHTS)
-    record, widths = record_and_widths(arguments.weights, arguments.diameter)
-    threshold = arguments.threshold or record.get("threshold", 0.5)
+    _, widths = record_and_widths(arguments.weights, arguments.diameter)
     model = opened(arguments.weights, network)
+    threshold = arguments.threshold or model.threshold
     from vessels.prediction import attention as drawing  # needs Keras
     from vessels.prediction import photographs
 
@@ -169,8 +165,6 @@ def attention(arguments, network):
 
 
 def export(arguments, network):
-    from pretrained import weights_file
-
     weights = weights_file(arguments.weights or WEIGHTS)
     model = opened(weights, network)
     from vessels.prediction import export as exports  # needs Keras

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from vessels import UserError
 
+from pretrained import read_record
+
 
 class OnnxNetwork:
     """A network in a file of `predict.py --export onnx`, run on the processor.
@@ -48,8 +50,6 @@ def load_onnx(path):
         WeightsError: A file is missing, or was not exported from the weights that the JSON describes.
         UserError: As `OnnxNetwork`.
     """
-    from pretrained import read_record  # slow
-
     return OnnxNetwork(path, read_record(Path(path)))
 
 
