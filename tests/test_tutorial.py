@@ -29,5 +29,7 @@ def test_no_photograph_that_may_not_be_redistributed(notebook):
 
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook):
+    (training,) = [cell for cell in notebook.cells if "epochs=8" in cell.source]
+    training.source = training.source.replace("epochs=8", "epochs=1")
     # Raises an error if a cell does.
     nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": ROOT}}).execute()
