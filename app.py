@@ -151,7 +151,6 @@ def main():
                         app_kwargs={"middleware": [Middleware(same_host)]})
         except OSError as error:
             raise UserError(f"{error}; set GRADIO_SERVER_PORT to a free port") from None
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import weakref
 
 import pytest
 from conftest import ROOT
@@ -107,6 +110,21 @@ def test_packages_that_are_too_old_are_named_at_the_start(monkeypatch, capsys):
     assert vessels.exit_code(lambda: pytest.fail("must not start")) == 2
     assert capsys.readouterr().err == ("error: too old: pillow 9.5.0 (10.1 is needed), scikit-image 0.25.2 (0.26 is "
                                        "needed); pip install -r requirements.txt\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_callback_whose_exceptions_python_drops_stops_the_command(number, code, capsys):
+    def command():
+        thing = threading.Event()
+        watched = weakref.ref(thing, lambda _: signal.raise_signal(number))
+        del thing
+        for _ in range(1000):
+            threading.Event().wait(0.01)
+        return watched
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
+    assert vessels.exit_code(command) == code
+    assert capsys.readouterr().err == "\nstopped\n"
 
 
 def test_no_temporary_folder_and_a_wrong_keras_json_are_one_line(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from packaging.version import Version
@@ -162,16 +163,26 @@ def terminate(number, frame):
     raise Terminated
 
 
+def repeat(dropped):
+    """Repeats a signal that came where Python drops every exception, such as in a weak reference's callback."""
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        number = signal.SIGTERM if dropped.exc_type is Terminated else signal.SIGINT
+        threading.Timer(0.1, signal.raise_signal, [number]).start()
+    else:
+        sys.__unraisablehook__(dropped)
+
+
 def exit_code(command, stopped="stopped"):
-    """Returns `command()`; or after a line on stderr: 2 for a UserError, 130 for Ctrl-C, 143 for SIGTERM."""
+    """Returns `command()`, 0 for None; or after a line on stderr: 2 for a UserError, 130 for Ctrl-C, 143 for SIGTERM.
+    """
     open_streams()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that cannot be printed
-    before = signal.signal(signal.SIGTERM, terminate)
+    before, sys.unraisablehook = signal.signal(signal.SIGTERM, terminate), repeat
     with contextlib.redirect_stdout(Lasting(sys.stdout)), contextlib.redirect_stderr(Lasting(sys.stderr)):
         try:
             check_packages()
-            return command()
+            return command() or 0
         except (UserError, WeightsError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

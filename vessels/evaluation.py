@@ -83,7 +83,6 @@ def main(dataset, default, description, argv=None):
                 checked = job.source
                 checked.check("test")
             run(job)
-        return 0
 
     return exit_code(command)
 

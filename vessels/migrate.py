@@ -59,7 +59,6 @@ def main(argv=None):
                 raise UserError(f"{folder}: no such folder; name a run folder, or one with records or results")
             for path in migrate(folder):
                 print(path)
-        return 0
 
     return exit_code(command)
 

@@ -71,12 +71,7 @@ def main(argv=None):
                         "by variant and recipe, such as \"rsan, authors' recipe\")")
     parser.add_argument("--replace", action="store_true", help="replace released weights of the same name")
     arguments = parser.parse_args(argv)
-
-    def command():
-        release(arguments.run, arguments.stem, arguments.replace, arguments.name)
-        return 0
-
-    return exit_code(command)
+    return exit_code(lambda: release(arguments.run, arguments.stem, arguments.replace, arguments.name))
 
 
 if __name__ == "__main__":

@@ -171,7 +171,6 @@ def main(source, recipe, authors, description, argv=None):
             from vessels.training.loop import train
 
         train(data, network.load(recipe.network), recipe, run_dir)
-        return 0
 
     return exit_code(command, f"stopped; the same command resumes from the last complete epoch in {run_dir}")
 
