@@ -20,13 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 WEIGHTS = ROOT / "weights/any_rsan.weights.h5"
 
+from vessels.data.fov import Widths  # noqa: E402
 from vessels.data.images import EXAMPLE, read_photograph  # noqa: E402
 from vessels.prediction import photographs  # noqa: E402
 from vessels.prediction.folders import Table  # noqa: E402
 from vessels.prediction.maps import predict_photograph  # noqa: E402
-from vessels.record import record_and_widths  # noqa: E402
 
-from pretrained import load_network  # noqa: E402
+from pretrained import load_network, read_record  # noqa: E402
 from rsan_model import build_rsan, load_weights  # noqa: E402
 
 
@@ -63,7 +63,8 @@ def main():
             folder = Path(folder)
             (folder / "in").mkdir()
             paths = write_photographs(folder / "in", count, megapixels)
-            record, widths = record_and_widths(WEIGHTS)
+            record = read_record(WEIGHTS)
+            widths = Widths.of_record(record)
             network = Timed(load_network(build_rsan, load_weights, WEIGHTS, record))
             predict_photograph(network, read_photograph(paths[0]), widths)  # builds the graph
             network.seconds, alone = 0, paths[:20]

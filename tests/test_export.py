@@ -29,12 +29,13 @@ def model():
 def test_the_exported_network_says_what_keras_says_at_any_size(model, tmp_path):
     weights = Path(shutil.copy(ROOT / "weights/drive_rsan.weights.h5", tmp_path))
     shutil.copy(ROOT / "weights/drive_rsan.json", tmp_path)
-    assert export.main(model, weights) == 0
+    export.main(model, weights)
     exported, photograph = load_onnx(tmp_path / "drive_rsan.onnx"), read_photograph(EXAMPLE)
     for height, width in ((72, 120), (128, 64), (584, 565), (61, 75)):
         part = photograph[300 : 300 + height, 400 : 400 + width]
         np.testing.assert_allclose(predict_image(exported, part), predict_image(model, part), atol=1e-4)
-    assert len(list(tmp_path.iterdir())) == 3 and export.main(model, weights) == 0  # again, after another training
+    assert len(list(tmp_path.iterdir())) == 3
+    export.main(model, weights)  # again, after another training
     record = tmp_path / "other.json"
     record.write_text(json.dumps({}))
     for path, message in ((weights.with_name("drive_rsan.onnx"), "exists"), (record.with_suffix(".onnx"), "exists"),

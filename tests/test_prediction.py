@@ -230,7 +230,7 @@ def test_the_photograph_of_scikit_image_needs_no_download(tmp_path):
     (["--export", "litert"], "invalid choice"), (["--export", "onnx", "photo.jpg", "-o", "rsan.onnx"], "unrecognized"),
     (["--attention", "--tta"], "unrecognized"),
     (["--export", "onnx", "-o", "rsan.onnx", "--threshold", "0.4"], "unrecognized"),
-    (["--careful"], "--careful: is now called --tta"), (["--flips"], "--flips: is now called --tta"),
+    (["--flips"], "--flips: is now called --tta"),
     (["--microns-per-pixel", "0.006"], "0.5 to 100 micrometres a pixel"), (["--degrees", "0.785"], "5 to 220 degrees"),
     (["--degrees", "400"], "5 to 220 degrees"), (["--degrees", "nan"], "5 to 220"), (["--diameter", "-1"], "100 to"),
     (["--degrees", "45", "--microns-per-pixel", "5"], "not allowed with"),

@@ -11,7 +11,6 @@ import threading
 from pathlib import Path
 
 from vessels import UserError
-from vessels.data.fov import Widths
 from vessels.files import ROOT, read_json, sha256, write_json
 
 from pretrained import files_in, read_record, record_path, weights_file
@@ -140,12 +139,3 @@ def read_start(weights, variant):
         raise UserError(f"{weights}: belongs to {record['variant']}, not {variant}; give --variant {record['variant']}")
     keys = ("sha256", "data_sha256", "validation_sha256", "pixels_sha256", "started_from")
     return {"file": weights.name, **{key: record[key] for key in keys if key in record}}
-
-
-def record_and_widths(weights, diameter=None):
-    """`(record, widths)` of weights for anyone's photographs; see `read_record`.
-
-    A `diameter`, in pixels, replaces the widths of the record.
-    """
-    record = read_record(weights)
-    return record, Widths((diameter,)) if diameter else Widths.of_record(record)

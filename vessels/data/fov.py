@@ -26,8 +26,12 @@ class Widths:
     largest: float | None = None
 
     @classmethod
-    def of_record(cls, record):
-        """From the JSON beside weights; records without the last two fields have fixed widths."""
+    def of_record(cls, record, diameter=None):
+        """From the JSON beside weights; records without the last two fields have fixed widths. A `diameter` in pixels,
+        if given, is the only width.
+        """
+        if diameter:
+            return cls((diameter,))
         return cls(tuple(record["diameters"]), tuple(record.get("own_width", ())), record.get("largest"))
 
     def as_record(self):

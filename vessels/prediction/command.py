@@ -86,8 +86,7 @@ def parse(description, argv):
     parser.add_argument("--export", metavar="onnx", help="instead of predicting, write the network to a file")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: average over the three mirror "
                         "images too; takes four times as long")
-    for old in ("--careful", "--flips"):
-        add_renamed(parser, old, "--tta")
+    add_renamed(parser, "--flips", "--tta")
     parser.add_argument("--fast", action="store_true", help="see each photograph once, at the smaller width")
     parser.add_argument("--mixed-precision", action=argparse.BooleanOptionalAction, help="compute in bfloat16 "
                         "(default: if this processor does so natively), or in float32")
@@ -118,21 +117,20 @@ def predict(arguments, network):
     from vessels.files import ROOT
     from vessels.prediction import folders, photographs
     from vessels.prediction.precision import with_precision
-    from vessels.prediction.runtimes import OnnxNetwork, only_onnx
-    from vessels.record import record_and_widths
+    from vessels.prediction.runtimes import load_onnx, only_onnx
 
     paths = folders.collect(arguments.photographs)
     missing = arguments.weights is None and only_onnx()
     weights = ROOT / "weights/any_rsan.onnx" if missing else weights_file(arguments.weights or WEIGHTS)
-    record, widths = record_and_widths(weights, arguments.diameter)
-    if arguments.fast:
-        widths = Widths(widths.diameters[:1], widths.own_width[:1], widths.largest)
     if weights.suffix == ".onnx":
+        model = load_onnx(weights)
         print(f"ONNX Runtime runs {weights.name}{', as Keras is not installed' if missing else ''}", file=sys.stderr)
-        model = OnnxNetwork(weights, record)
     else:
         model = opened(weights, network)
-    threshold = arguments.threshold or model.threshold
+    record, threshold = model.record, arguments.threshold or model.threshold
+    widths = Widths.of_record(record, arguments.diameter)
+    if arguments.fast:
+        widths = Widths(widths.diameters[:1], widths.own_width[:1], widths.largest)
     model, precision = with_precision(model, arguments.mixed_precision)
     options = photographs.Options(
         widths, threshold, arguments.tta, arguments.microns_per_pixel, arguments.degrees, precision)
@@ -142,12 +140,12 @@ def predict(arguments, network):
 
 
 def attention(arguments, network):
+    from vessels.data.fov import Widths
     from vessels.prediction import folders
-    from vessels.record import record_and_widths
 
-    paths, arguments.weights = folders.collect(arguments.photographs), weights_file(arguments.weights or WEIGHTS)
-    _, widths = record_and_widths(arguments.weights, arguments.diameter)
-    model = opened(arguments.weights, network)
+    paths = folders.collect(arguments.photographs)
+    model = opened(weights_file(arguments.weights or WEIGHTS), network)
+    widths = Widths.of_record(model.record, arguments.diameter)
     threshold = arguments.threshold or model.threshold
     from vessels.prediction import attention as drawing  # needs Keras
     from vessels.prediction import photographs

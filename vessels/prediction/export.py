@@ -13,7 +13,7 @@ from vessels.files import read_bytes, sha256, write_atomically, write_json
 from vessels.prediction.maps import predict_image
 from vessels.prediction.runtimes import OnnxNetwork
 
-from pretrained import read_record, record_path
+from pretrained import record_path
 
 TOLERANCE = 1e-4
 
@@ -22,9 +22,8 @@ def main(model, weights, path=None):
     """The command predict.py --export: writes `model`, the network of the file `weights`, to `path`.
 
     Without `path`, the file is written beside the weights, and replaces an earlier one. Its SHA-256 is added to the
-    JSON beside it. Returns the exit code 0, or raises UserError.
+    JSON beside it.
     """
-    record = read_record(weights)
     written = path or record_path(weights).with_suffix(".onnx")
     if written.suffix != ".onnx":
         raise UserError(f"{path}: the name must end in .onnx")
@@ -33,9 +32,8 @@ def main(model, weights, path=None):
         if file.exists() and file != record_path(weights):
             raise UserError(f"{file}: exists; remove it, or choose another path with -o")
     difference = export(model, written)
-    write_json(beside, record | {"onnx_sha256": sha256(written)})
+    write_json(beside, model.record | {"onnx_sha256": sha256(written)})
     print(f"written {written}: its probabilities differ from Keras' by at most {difference:.1e}")
-    return 0
 
 
 def export(model, path):
