@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMAND = [sys.executable, str(ROOT / "train_drive.py")]
 FLAGS = ("--synthetic", "--variant", "backbone_dropblock",  # with random streams, and faster to compile than RSAN
          "--epochs", "4", "--steps-per-epoch", "4", "--batch-size", "2", "--patch-size", "56")
 WINDOWS = os.name == "nt"  # has no other signal to end a process
@@ -35,7 +36,7 @@ MOMENTS = ("start", "epoch", "checkpoint")
 
 
 def start(folder):
-    command = [sys.executable, str(ROOT / "train_drive.py"), *FLAGS, "--output-dir", str(folder)]
+    command = [*COMMAND, *FLAGS, "--output-dir", str(folder)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
