@@ -54,7 +54,7 @@ def test_every_split_has_its_own_images_which_are_the_same_each_time():
 
 @pytest.mark.slow
 def test_a_training_on_them_learns(tmp_path):
-    """RSAN reaches an F1 of 0.77 to 0.80 on the validation images."""
-    flags = ["--synthetic", "--output-dir", str(tmp_path)]
+    """In half the usual steps, RSAN reaches an F1 of about 0.74 on the validation images."""
+    flags = ["--synthetic", "--steps-per-epoch", "40", "--output-dir", str(tmp_path)]
     assert config.main(published.DRIVE, train_drive.RECIPE, train_drive.AUTHORS, "help", flags) == 0
     assert json.loads((tmp_path / "final.json").read_text())["validation"]["val_f1"] > 0.65
