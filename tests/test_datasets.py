@@ -399,7 +399,7 @@ def test_unreadable_files(root, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(UserError, match=r"23_training\.tif: Permission denied; make it readable"):
+    with pytest.raises(UserError, match=r"23_training\.tif: Permission denied; correct the path or make it readable"):
         DRIVE.at(root).load("validation")
 
 

@@ -190,7 +190,7 @@ def test_what_is_transparent_is_black(deep, eye, tmp_path):
 
 @pytest.mark.parametrize(("name", "write", "message"), [
     ("a.png", lambda path: path.write_bytes(b""), "the file is empty"),
-    ("a.png", lambda path: path.mkdir(), "make it readable or put the file there"),
+    ("a.png", lambda path: path.mkdir(), "correct the path or make it readable"),
     ("a.png", lambda path: Image.new("RGB", (300, 300)).save(path), "all black"),
     ("a.png", lambda path: Image.new("RGB", (300, 60), "red").save(path), "smaller than 64"),
     ("a.dcm", lambda path: path.write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 100), "DICOM.*PNG or TIFF"),

@@ -59,7 +59,7 @@ def read_bytes(path):
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; make it readable or put the file there") from None
+        raise UserError(f"{path}: {error.strerror}; correct the path or make it readable") from None
     if not content:
         raise UserError(f"{path}: the file is empty; restore the original")
     return content
