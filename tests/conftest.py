@@ -33,6 +33,12 @@ class Shown(examples.Photograph):
         return self.example
 
 
+@pytest.fixture(autouse=True)
+def dropped_exceptions_are_pytests(monkeypatch):
+    """A command that runs in a test replaces Python's hook for them, to repeat signals."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+
 @pytest.fixture
 def stand_in(monkeypatch):
     """`stand_in(examples, files)`: makes them the photographs of all sets, procedural too; `files`: paths by kind."""
